@@ -1,0 +1,211 @@
+"""Decoding strategies: latents of chunks in, clean spectra of chunks out, in order.
+
+Each engine takes chunks with `push` and gives back the spectra that are finished; `finish` gives the rest.
+
+- `Autoregressive`: chunk by chunk, each beside the clean one before it (live decoding is this).
+- `Wavefront`: the parallel schedule as a sliding front: step s of a pair needs only its two chunks at step s-1, so
+  memory does not grow with the file and the delay is about S chunks.
+- `parallel`: the parallel schedule over a whole file at once, step by step.
+
+Parallel schedule (arXiv 2509.09836, section 3.3): even steps pair (0,1)(2,3).., odd steps (0)(1,2)(3,4)...
+The denoiser's left half never sees the right, so the left runs first, hands its keys and values over, and a chunk
+without partner is simply a left half: nothing is computed for an absent partner.
+
+Legend: N chunks, C F T spectrum of a chunk, L latents of d dimensions, S steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from duotone.codec import consistency
+from duotone.codec.network import CoDiCodecNetwork, Condition
+from duotone.codec.noise import TIME_PROMPT, Noise
+from duotone.nn.transformer import KeyValue
+
+
+class Engine:
+    """What all strategies share: the network, the schedule of noise levels, and the noise."""
+
+    def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise) -> None:
+        self.network, self.steps, self.noise = network, steps, noise
+        self.config = network.config
+        self.device = network.denoiser.registers.device
+        self.levels = consistency.schedule(steps, self.config.noise)
+        self._conditions: dict[float, Condition] = {}
+
+    def condition(self, level: float) -> Condition:
+        """The denoiser's view of one noise level, computed once."""
+        if level not in self._conditions:
+            self._conditions[level] = self.network.denoiser.condition(torch.tensor([level], device=self.device))
+        return self._conditions[level]
+
+    def draw(self, chunk: int, index: int) -> Tensor:
+        """Unit noise `[C, F, T]` on the network's device."""
+        return self.noise(chunk, index).to(self.device, torch.float32)
+
+    def start(self, chunk: int) -> Tensor:
+        """A chunk of pure noise at sigma_max."""
+        return self.draw(chunk, 0) * self.config.noise.sigma_max
+
+    def renoise(self, clean: Tensor, chunk: int, index: int, level: float) -> Tensor:
+        """A clean estimate brought back up to a noise level: ``x + sqrt(sigma^2 - sigma_min^2) noise``."""
+        scale = consistency.renoise_scale(torch.tensor(level), self.config.noise).to(self.device)
+        return clean + scale * self.draw(chunk, index)
+
+    def after(self, clean: Tensor, chunk: int, step: int) -> Tensor:
+        """What a chunk is once step k is done: re-noised for step k+1, or the clean estimate itself at the end."""
+        if step + 1 == self.steps:
+            return clean
+        return self.renoise(clean, chunk, step + 1, self.levels[step + 1])
+
+
+class Autoregressive(Engine):
+    """Each chunk on the right of the previous clean one, which is re-noised to `sigma(time_prompt)` once a chunk."""
+
+    def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise, time_prompt: float) -> None:
+        super().__init__(network, steps, noise)
+        self.prompt_level = float(consistency.sigma(torch.tensor(time_prompt, dtype=torch.float64), self.config.noise))
+        self._last: tuple[Tensor, Tensor, list[Tensor]] | None = None  # clean spectrum, latents, pyramid
+        self._chunk = 0
+
+    def push(self, values: Tensor) -> list[Tensor]:
+        """Bounded latents `[k, L, d]` -> k clean spectra `[C, F, T]`."""
+        return [self._one(v[None].to(self.device)) for v in values]
+
+    def _one(self, values: Tensor) -> Tensor:
+        denoiser = self.network.denoiser
+        pyramid = self.network.upsample(values)
+        past: list[KeyValue] | None = None
+        if self._last is not None:
+            clean, left_values, left_pyramid = self._last
+            prompt = self.renoise(clean[0], self._chunk, TIME_PROMPT, self.prompt_level)[None]
+            past = denoiser.left_context(prompt, left_values, self.condition(self.prompt_level), left_pyramid)
+        x = self.start(self._chunk)[None]
+        for step, level in enumerate(self.levels):
+            clean, _ = denoiser.half(x, values, self.condition(level), pyramid, past)
+            x = self.after(clean[0], self._chunk, step)[None]
+        self._last = (x, values, pyramid)
+        self._chunk += 1
+        return x[0]
+
+    def finish(self) -> list[Tensor]:
+        """Nothing is ever held back."""
+        return []
+
+
+@dataclass
+class _Chunk:
+    """One chunk on its way through the steps."""
+
+    values: Tensor
+    pyramid: list[Tensor]
+    x: Tensor
+    done: int = 0
+
+
+class Wavefront(Engine):
+    """The parallel schedule in constant memory. `batch` pairs go through the network together."""
+
+    def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise, batch: int = 8) -> None:
+        super().__init__(network, steps, noise)
+        self.batch = batch
+        self._chunks: dict[int, _Chunk] = {}
+        self._count = 0  # chunks pushed so far
+        self._given = 0  # chunks handed out so far
+
+    def push(self, values: Tensor) -> list[Tensor]:
+        """Bounded latents `[k, L, d]` -> the clean spectra `[C, F, T]` that have become final."""
+        for part in values.to(self.device).split(self.batch):
+            pyramid = self.network.upsample(part)
+            for i, v in enumerate(part):
+                # clone: a slice would keep the whole batch's pictures alive
+                single = [p[i : i + 1].clone(memory_format=torch.preserve_format) for p in pyramid]
+                self._chunks[self._count] = _Chunk(v[None], single, self.start(self._count))
+                self._count += 1
+        return self._advance(ended=False)
+
+    def finish(self) -> list[Tensor]:
+        """The spectra that still waited for a right partner."""
+        return self._advance(ended=True)
+
+    def _advance(self, ended: bool) -> list[Tensor]:
+        for step in range(self.steps):
+            tasks = self._ready(step, ended)
+            for i in range(0, len(tasks), self.batch):
+                self._run(tasks[i : i + self.batch], step)
+        out: list[Tensor] = []
+        while self._given in self._chunks and self._chunks[self._given].done == self.steps:
+            out.append(self._chunks.pop(self._given).x)
+            self._given += 1
+        return out
+
+    def _ready(self, step: int, ended: bool) -> list[tuple[int, int | None]]:
+        """Pairs (left, right or None) whose chunks stand before this step, and whose right is known or known absent."""
+        tasks: list[tuple[int, int | None]] = []
+        for left, chunk in sorted(self._chunks.items()):
+            if chunk.done != step:
+                continue
+            if left == 0 and step % 2 == 1:
+                tasks.append((0, None))
+            elif left % 2 == step % 2:
+                right = self._chunks.get(left + 1)
+                if right is not None and right.done == step:
+                    tasks.append((left, left + 1))
+                elif right is None and ended:
+                    tasks.append((left, None))
+        return tasks
+
+    def _run(self, tasks: list[tuple[int, int | None]], step: int) -> None:
+        """One step of some pairs: all left halves together, then all right halves."""
+        tasks = sorted(tasks, key=lambda task: task[1] is None)  # those with a right partner first
+        rights = [right for _, right in tasks if right is not None]
+        past = self._half([left for left, _ in tasks], step, None)
+        if rights:
+            self._half(rights, step, [(k[: len(rights)], v[: len(rights)]) for k, v in past])
+
+    def _half(self, indices: list[int], step: int, past: list[KeyValue] | None) -> list[KeyValue]:
+        chunks = [self._chunks[i] for i in indices]
+        x = torch.stack([c.x for c in chunks])
+        values = torch.cat([c.values for c in chunks])
+        pyramid = [torch.cat(level) for level in zip(*(c.pyramid for c in chunks), strict=True)]
+        clean, kept = self.network.denoiser.half(x, values, self.condition(self.levels[step]), pyramid, past)
+        for index, chunk, estimate in zip(indices, chunks, clean, strict=True):
+            chunk.x, chunk.done = self.after(estimate, index, step), step + 1
+        return kept
+
+
+def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise, batch: int = 8) -> Tensor:
+    """The parallel schedule over a whole file: bounded latents `[N, L, d]` -> clean spectra `[N, C, F, T]`.
+
+    Its memory grows with N (every chunk's pyramid is kept); `Wavefront` gives the same numbers without that.
+    """
+    engine = Engine(network, steps, noise)
+    values = values.to(engine.device)
+    n = len(values)
+    pyramid = [torch.cat(p) for p in zip(*(network.upsample(v) for v in values.split(batch)), strict=True)]
+    x = torch.stack([engine.start(i) for i in range(n)])
+    for step, level in enumerate(engine.levels):
+        condition = engine.condition(level)
+        lefts = list(range(step % 2, n, 2))
+        if step % 2 == 1:
+            lefts = [0, *lefts]
+        for i in range(0, len(lefts), batch):
+            left = lefts[i : i + batch]
+            right = [j + 1 for j in left if j + 1 < n and j + 1 not in left]
+            # lefts that have no partner stand at the start (chunk 0 of an odd step) or the end (the last chunk)
+            paired = torch.tensor([j + 1 in right for j in left])
+            estimate, kept = network.denoiser.half(x[left], values[left], condition, [p[left] for p in pyramid])
+            updates = dict(zip(left, estimate, strict=True))
+            if right:
+                past = [(k[paired], v[paired]) for k, v in kept]
+                estimate, _ = network.denoiser.half(
+                    x[right], values[right], condition, [p[right] for p in pyramid], past
+                )
+                updates |= dict(zip(right, estimate, strict=True))
+            for j, clean in updates.items():
+                x[j] = engine.after(clean, j, step)
+    return x

@@ -1,0 +1,229 @@
+"""CoDiCodec's three networks, every size from one config (arXiv 2509.09836).
+
+Legend: B batch, C spectrum channels (4), F bins, T frames of a chunk, P audio tokens of a chunk (frequency-major),
+L summary latents of a chunk, d dimensions of a latent, R registers, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from duotone.codec import consistency
+from duotone.config import CoDiCodecConfig
+from duotone.nn.conv import DownFrontend, UpFrontend
+from duotone.nn.transformer import KeyValue, Transformer
+
+_WAVES = 2  # left and right, each a real and an imaginary channel of the spectrum
+
+
+def _flatten(picture: Tensor) -> Tensor:
+    """`[B, D, F', T']` -> tokens `[B, P, D]`, frequency-major."""
+    return picture.flatten(2).transpose(1, 2)
+
+
+def _picture(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens `[B, P, D]` -> `[B, D, F', T']`."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+def _join(audio: Tensor, latents: Tensor, registers: Tensor) -> Tensor:
+    """The sequence of one chunk `[B, P+L+R, D]`."""
+    return torch.cat([audio, latents, registers.expand(audio.shape[0], -1, -1)], dim=1)
+
+
+def _mlp(sizes: Sequence[int], last_activation: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers.append(nn.Linear(a, b))
+        if last_activation or i < len(sizes) - 2:
+            layers.append(nn.SiLU())
+    return nn.Sequential(*layers)
+
+
+class Encoder(nn.Module):
+    """One chunk's spectrum -> its summary latents before the bound."""
+
+    def __init__(self, config: CoDiCodecConfig) -> None:
+        super().__init__()
+        self.config, d = config, config.dim
+        grid = config.token_grid
+        self.gain = nn.Parameter(torch.ones(1, 1, config.stem_grid[0], 1))
+        self.latents = nn.Parameter(0.02 * torch.randn(1, config.latents, d))
+        self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
+        self.frontend = DownFrontend(2 * _WAVES, config.channels, config.blocks, config.factors, config.stem)
+        tokens = grid[0] * grid[1] + config.latents + config.registers
+        self.transformer = Transformer(tokens, d, config.heads, config.mlp, config.encoder_layers)
+        self.head = nn.Linear(d, len(config.levels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spectrum `[B, C, F, T]` -> pre-tanh latents `[B, L, d]`, float32."""
+        picture, _ = self.frontend(x.to(self.gain.dtype), self.gain)
+        audio = _flatten(picture)
+        b, p, _ = audio.shape
+        tokens, _ = self.transformer(_join(audio, self.latents.expand(b, -1, -1), self.registers))
+        out: Tensor = self.head(tokens[:, p : p + self.config.latents])
+        return out.float()
+
+
+class Upsampler(nn.Module):
+    """One chunk's latents -> the pyramid of pictures that guides the denoiser."""
+
+    def __init__(self, config: CoDiCodecConfig) -> None:
+        super().__init__()
+        self.grid, d = config.token_grid, config.dim
+        self.mask = nn.Parameter(0.02 * torch.randn(1, self.grid[0], 1, d))
+        self.project = nn.Linear(len(config.levels), d)
+        self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
+        tokens = self.grid[0] * self.grid[1] + config.latents + config.registers
+        self.transformer = Transformer(
+            tokens, d, config.heads, config.mlp, config.upsampler_layers, output_norm=False
+        )
+        self.frontend = UpFrontend(None, config.channels, config.blocks, config.factors, config.stem)
+
+    def forward(self, values: Tensor) -> list[Tensor]:
+        """Bounded latents `[B, L, d]` -> pictures `[B, C_i, F_i, T_i]`, from fine to coarse."""
+        b, p = values.shape[0], self.grid[0] * self.grid[1]
+        audio = self.mask.expand(b, -1, self.grid[1], -1).flatten(1, 2)
+        latents = self.project(values.to(self.mask.dtype))
+        tokens, _ = self.transformer(_join(audio, latents, self.registers))
+        return self.frontend.pyramid(_picture(tokens[:, :p], self.grid))
+
+
+class Condition(NamedTuple):
+    """What one noise level says to the denoiser; computed once a step, shared by every chunk of that level."""
+
+    level: Tensor  # [B] or [1], float32
+    cond: Tensor  # [B or 1, D]
+    gain_in: Tensor  # [B or 1, 1, F/stem, 1]
+    gain_out: Tensor  # [B or 1, 1, F/stem, 1]
+
+
+class Denoiser(nn.Module):
+    """The consistency model over two consecutive chunks; the left one never sees the right one.
+
+    So the left half stands alone (`half(..., past=None)`), and the right half needs of it only keys and values.
+    """
+
+    def __init__(self, config: CoDiCodecConfig) -> None:
+        super().__init__()
+        self.config, d = config, config.dim
+        self.grid = config.token_grid
+        self.embed = _mlp([d] * 4, last_activation=True)
+        self.gains = _mlp([d, d, d, 2 * config.stem_grid[0]], last_activation=False)
+        nn.init.zeros_(self.gains[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.gains[-1].bias)  # type: ignore[arg-type]
+        self.project = nn.Linear(len(config.levels), d)
+        self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
+        shape = (config.channels, config.blocks, config.factors, config.stem)
+        self.down = DownFrontend(2 * _WAVES, *shape, condition=d)
+        self.up = UpFrontend(2 * _WAVES, *shape, condition=d)
+        self.tokens = self.grid[0] * self.grid[1] + config.latents + config.registers
+        self.transformer = Transformer(
+            2 * self.tokens, d, config.heads, config.mlp, config.denoiser_layers, condition=d
+        )
+
+    def condition(self, level: Tensor) -> Condition:
+        """Noise levels `[B]` (or `[1]` for a whole batch) -> what the layers need of them (page, *Denoiser*)."""
+        half = self.config.dim // 2
+        rates = 10_000.0 ** (-torch.arange(half, device=level.device, dtype=torch.float32) / (half - 1))
+        angles = (level.float().log() / 4)[:, None] * rates
+        e = torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.registers.dtype)
+        gain_in, gain_out = (1 + self.gains(e)).chunk(2, dim=-1)
+        return Condition(level.float(), self.embed(e), gain_in[:, None, :, None], gain_out[:, None, :, None])
+
+    def _tokens(self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        scaled = x * consistency.c_in(c.level, self.config.noise)[:, None, None, None]
+        picture, own = self.down(scaled.to(self.registers.dtype), c.gain_in, c.cond, pyramid)
+        latents = self.project(values.to(self.registers.dtype))
+        return _join(_flatten(picture), latents, self.registers), own
+
+    def left_context(self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor]) -> list[KeyValue]:
+        """Only the keys and values of a left chunk: all that a right chunk needs of it."""
+        tokens, _ = self._tokens(x, values, c, pyramid)
+        return self.transformer(tokens, c.cond)[1]  # type: ignore[no-any-return]
+
+    def half(
+        self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor], past: list[KeyValue] | None = None
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Denoise one chunk: noisy `[B, C, F, T]` -> clean estimate, float32, and its keys and values.
+
+        Without `past` the chunk stands on the left; with the left chunk's keys and values, on the right.
+        """
+        tokens, own = self._tokens(x, values, c, pyramid)
+        offset = 0 if past is None else self.tokens
+        y, kept = self.transformer(tokens, c.cond, past, offset)
+        picture = _picture(y[:, : self.grid[0] * self.grid[1]], self.grid)
+        raw = self.up(picture, c.gain_out, c.cond, own).float()
+        noise = self.config.noise
+        skip = consistency.c_skip(c.level, noise)[:, None, None, None]
+        out = consistency.c_out(c.level, noise)[:, None, None, None]
+        return skip * x + out * raw, kept
+
+
+class CoDiCodecNetwork(nn.Module):
+    """Encoder, upsampler and denoiser together: one state, 148 519 052 parameters at the `base` preset."""
+
+    def __init__(self, config: CoDiCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.upsampler = Upsampler(config)
+        self.denoiser = Denoiser(config)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode_pre(self, x: Tensor) -> Tensor:
+        """Spectrum `[B, C, F, T]` -> pre-tanh latents `[B, L, d]`, float32."""
+        out: Tensor = self.encoder(x)
+        return out
+
+    def upsample(self, values: Tensor) -> list[Tensor]:
+        """Bounded latents `[B, L, d]` -> pyramid."""
+        out: list[Tensor] = self.upsampler(values)
+        return out
+
+    def denoise_pair(
+        self,
+        x_left: Tensor,
+        x_right: Tensor,
+        sigma_left: Tensor,
+        sigma_right: Tensor,
+        values_left: Tensor,
+        values_right: Tensor,
+        pyramid_left: Sequence[Tensor],
+        pyramid_right: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Denoise two consecutive chunks, each at its own level: `[B, C, F, T]` twice, sigma `[B]` twice."""
+        left, past = self.denoiser.half(x_left, values_left, self.denoiser.condition(sigma_left), pyramid_left)
+        right, _ = self.denoiser.half(
+            x_right, values_right, self.denoiser.condition(sigma_right), pyramid_right, past
+        )
+        return left, right
+
+    @torch.no_grad()
+    def fold_bottleneck_norm(self, mean: Tensor, var: Tensor, scale: float, eps: float = 1e-5) -> None:
+        """Fold ``scale * (z - mean) / sqrt(var + eps)`` `[d]` into the encoder's head, so that the layout holds."""
+        factor = scale / torch.sqrt(var + eps)
+        head = self.encoder.head
+        head.bias.copy_((head.bias - mean) * factor)
+        head.weight.mul_(factor[:, None])
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(math.prod(p.shape) for p in network.parameters())
+
+
+def initialise_dead_ends(network: nn.Module, deviation: float = 0.02, seed: int = 0) -> None:
+    """Give every zero-initialised tensor small random values, so that a random network computes something."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in network.parameters():
+            if not torch.any(p):
+                p.copy_(deviation * torch.randn(p.shape, generator=generator))
+
+

@@ -1,0 +1,188 @@
+"""Frozen, validated configurations, to and from YAML and JSON; unknown keys are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from duotone.errors import ConfigError
+
+Self = TypeVar("Self", bound="Config")
+Framing = Literal["exact", "published"]
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, strict about keys, and readable from YAML or JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls: type[Self], values: dict[str, Any], where: str = "configuration") -> Self:
+        """Validate a plain dictionary. Raises `ConfigError` naming each offending key."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in error.errors()]
+            known = ", ".join(cls.model_fields)
+            raise ConfigError(f"{where} is not valid:\n" + "\n".join(lines) + f"\nKnown keys: {known}.") from None
+
+    @classmethod
+    def read(cls: type[Self], path: str | Path) -> Self:
+        """Read a YAML or JSON file. Raises `ConfigError` when it is missing, not a mapping, or not valid."""
+        file = Path(path)
+        if not file.is_file():
+            raise ConfigError(f"No configuration file at {file}. Give the path of a YAML or JSON file.")
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is a subset of YAML
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is neither YAML nor JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{file} holds {type(values).__name__}, expected a mapping of keys to values.")
+        return cls.parse(values, str(file))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def to_json(self) -> str:
+        """The configuration as indented JSON with sorted keys."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True)
+
+
+class NoiseConfig(Config):
+    """Noise levels of the consistency model (EDM, arXiv 2206.00364; page *Numbers*)."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 0.5
+    rho: float = 7.0
+
+
+class DecodeConfig(Config):
+    """Defaults of decoding: steps a strategy, and the noise level of the autoregressive time prompt."""
+
+    parallel_steps: int = 4
+    autoregressive_steps: int = 2
+    time_prompt: float = 0.4
+
+
+class CoDiCodecConfig(Config):
+    """Every size of a CoDiCodec network; the defaults are the published 148.5M-parameter model.
+
+    The frontends start from `bins` x `frames` positions divided by `stem`, then go through stages of
+    `channels[i]` width and `blocks[i]` blocks; stage i is left through `factors[i]` (frequency, time).
+    """
+
+    family: Literal["codicodec"] = "codicodec"
+    rate: int = 48_000
+    audio_channels: Literal[2] = 2
+    hop: int = 1024
+    frames: int = 32
+    compand_scale: float = 0.34
+    compand_power: float = 0.65
+    stem: tuple[int, int] = (1, 1)
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: tuple[int, ...] = (3, 3, 3, 1)
+    factors: tuple[tuple[int, int], ...] = ((2, 2), (4, 1), (2, 2))
+    heads: int = 4
+    mlp: int = 2
+    encoder_layers: int = 12
+    upsampler_layers: int = 12
+    denoiser_layers: int = 12
+    latents: int = 128
+    registers: int = 8
+    levels: tuple[int, ...] = (11, 11, 11, 11)
+    noise: NoiseConfig = NoiseConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CoDiCodecConfig:
+        if len(self.blocks) != len(self.channels) or len(self.factors) != len(self.channels) - 1:
+            raise ValueError(
+                f"channels, blocks and factors need lengths n, n and n-1; got {len(self.channels)}, "
+                f"{len(self.blocks)}, {len(self.factors)}"
+            )
+        if self.dim % (self.heads * 2):
+            raise ValueError(f"the last width {self.dim} must be a multiple of twice the heads {self.heads}")
+        if self.bins % math.prod((self.stem[0], *(f for f, _ in self.factors))):
+            raise ValueError(f"{self.bins} bins are not divisible by the frequency factors")
+        if self.frames % math.prod((self.stem[1], *(t for _, t in self.factors))):
+            raise ValueError(f"{self.frames} frames are not divisible by the time factors")
+        if any(b % a for a, b in zip(self.channels, self.channels[1:], strict=False)):
+            raise ValueError(f"each of the channels {self.channels} must be a multiple of the one before")
+        if any(n < 3 or n % 2 == 0 for n in self.levels):
+            raise ValueError(f"FSQ levels must be odd and at least 3, got {self.levels}")
+        return self
+
+    @property
+    def dim(self) -> int:
+        """Transformer width D."""
+        return self.channels[-1]
+
+    @property
+    def n_fft(self) -> int:
+        """Window length in samples: two hops."""
+        return 2 * self.hop
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins kept (the Nyquist bin is dropped)."""
+        return self.hop
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples a chunk advances."""
+        return self.hop * self.frames
+
+    @property
+    def stem_grid(self) -> tuple[int, int]:
+        """Positions (frequency, time) after the stem."""
+        return self.bins // self.stem[0], self.frames // self.stem[1]
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Positions (frequency, time) of the audio tokens."""
+        f, t = self.stem_grid
+        for df, dt in self.factors:
+            f, t = f // df, t // dt
+        return f, t
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of distinct tokens."""
+        return math.prod(self.levels)
+
+    @property
+    def bits_per_chunk(self) -> float:
+        """Information of one chunk of tokens, in bits."""
+        return self.latents * math.log2(self.codebook_size)
+
+    @property
+    def bit_rate(self) -> float:
+        """Information rate of the tokens, in bits a second."""
+        return self.bits_per_chunk * self.rate / self.chunk_samples
+
+
+PRESETS: dict[str, CoDiCodecConfig] = {
+    "base": CoDiCodecConfig(),
+    "small": CoDiCodecConfig(
+        stem=(4, 1), channels=(48, 96, 192, 384), blocks=(1, 2, 2, 1), factors=((2, 2), (2, 2), (2, 1)),
+        heads=6, encoder_layers=6, upsampler_layers=4, denoiser_layers=8,
+    ),
+    "tiny": CoDiCodecConfig(
+        stem=(8, 2), channels=(48, 96, 192), blocks=(1, 1, 0), factors=((2, 2), (4, 1)),
+        heads=3, encoder_layers=3, upsampler_layers=2, denoiser_layers=4,
+    ),
+}  # fmt: skip
+
+
+def preset(name: str) -> CoDiCodecConfig:
+    """The configuration of that name. Raises `ConfigError` listing the names there are."""
+    if name not in PRESETS:
+        raise ConfigError(f"No preset is named {name!r}. There are: {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,0 +1,45 @@
+"""One family of errors. Every message says what was got, what was expected, and what to do next."""
+
+from __future__ import annotations
+
+
+class DuotoneError(Exception):
+    """Base of every error that Duotone raises on purpose; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(DuotoneError, ValueError):
+    """A configuration has an unknown key, a value out of range, or values that contradict each other."""
+
+    exit_code = 2
+
+
+class UsageError(DuotoneError, ValueError):
+    """An argument of a public call (or of the command line) is not acceptable."""
+
+    exit_code = 2
+
+
+class AudioError(DuotoneError, ValueError):
+    """Sound that cannot be used: missing, empty, truncated, not audio, not finite, too many channels."""
+
+    exit_code = 3
+
+
+class FormatError(DuotoneError, ValueError):
+    """A ``.duo`` file (or a stream of one) is damaged, cut, or not one at all."""
+
+    exit_code = 4
+
+
+class CodecMismatchError(DuotoneError, ValueError):
+    """Latents or codes meet a codec that did not make them; the message names both fingerprints."""
+
+    exit_code = 5
+
+
+class WeightsError(DuotoneError, ValueError):
+    """Weights that do not fit the network: missing, unexpected or misshapen tensors."""
+
+    exit_code = 6

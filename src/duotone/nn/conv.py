@@ -1,0 +1,189 @@
+"""Convolution frontends: a picture `[B, C, F, T]` <-> a coarser, wider one, with a pyramid of what lies between.
+
+Legend: B batch, C channels, F frequency, T time, D condition width. Everything stays in channels-last memory.
+Source: arXiv 2509.09836, appendix; shapes pinned by the published tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Pair = tuple[int, int]
+
+
+class ScaledGroupNorm(nn.Module):
+    """GroupNorm of min(C/4, 32) groups, times a weight per channel or, if conditioned, times ``1 + Linear(cond)``."""
+
+    def __init__(self, channels: int, condition: int | None = None) -> None:
+        super().__init__()
+        self.groups = min(channels // 4, 32)
+        if condition is None:
+            self.weight = nn.Parameter(torch.ones(channels))
+        else:
+            self.project = nn.Linear(condition, channels)
+            nn.init.zeros_(self.project.weight)
+            nn.init.zeros_(self.project.bias)
+        self.conditioned = condition is not None
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """`[B, C, F, T]`, cond `[B, D]` or `[1, D]` -> the same shape."""
+        if not self.conditioned:
+            return F.group_norm(x, self.groups, self.weight, None, 1e-5)
+        if cond is None:
+            raise AssertionError("a conditioned norm was called without its condition")
+        scale = 1 + self.project(cond)
+        if scale.shape[0] == 1:  # one noise level for the whole batch: the scale folds into the norm's weight
+            return F.group_norm(x, self.groups, scale[0], None, 1e-5)
+        return F.group_norm(x, self.groups, None, None, 1e-5) * scale[:, :, None, None]
+
+
+class ConvBlock(nn.Module):
+    """``x + conv3x3(silu(conv3x3(norm(x))))``, width kept, no biases."""
+
+    def __init__(self, channels: int, condition: int | None = None) -> None:
+        super().__init__()
+        self.norm = ScaledGroupNorm(channels, condition)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """`[B, C, F, T]` -> `[B, C, F, T]`."""
+        h = self.conv1(self.norm(x, cond))
+        if torch.is_grad_enabled():
+            return x + self.conv2(F.silu(h))
+        return self.conv2(F.silu(h, inplace=True)).add_(x)
+
+
+class Down(nn.Module):
+    """``mean over the patch, each channel feeding out/in outputs  +  conv(norm(x))``, kernel = stride = factor."""
+
+    def __init__(self, channels: int, out: int, factor: Pair) -> None:
+        super().__init__()
+        self.factor, self.repeat = factor, out // channels
+        self.norm = ScaledGroupNorm(channels)
+        self.conv = nn.Conv2d(channels, out, factor, stride=factor, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, F, T]` -> `[B, out, F/f, T/t]`."""
+        fixed = F.avg_pool2d(x, self.factor).repeat_interleave(self.repeat, dim=1)
+        return self.conv(self.norm(x)) + fixed
+
+
+class Up(nn.Module):
+    """The mirror of `Down`: groups of channels averaged and repeated over the patch, plus a transposed convolution."""
+
+    def __init__(self, channels: int, out: int, factor: Pair) -> None:
+        super().__init__()
+        self.factor, self.out = factor, out
+        self.norm = ScaledGroupNorm(channels)
+        self.conv = nn.ConvTranspose2d(channels, out, factor, stride=factor, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, F, T]` -> `[B, out, F*f, T*t]`."""
+        fixed = x.unflatten(1, (self.out, -1)).mean(2)
+        y = self.conv(self.norm(x))
+        f, t = self.factor
+        b, c, h, w = y.shape
+        patches = y.view(b, c, h // f, f, w // t, t)  # adds in place of building the enlarged picture
+        return (patches + fixed[:, :, :, None, :, None]).view(b, c, h, w)
+
+
+def _layers(
+    channels: Sequence[int], blocks: Sequence[int], factors: Sequence[Pair], condition: int | None, up: bool
+) -> list[nn.Module]:
+    """Blocks of every stage with the resamplers between them, from fine to coarse, or the mirror."""
+    layers: list[nn.Module] = []
+    order = range(len(channels))
+    for i in reversed(order) if up else order:
+        layers += [ConvBlock(channels[i], condition) for _ in range(blocks[i])]
+        if up and i > 0:
+            layers.append(Up(channels[i], channels[i - 1], factors[i - 1]))
+        if not up and i < len(channels) - 1:
+            layers.append(Down(channels[i], channels[i + 1], factors[i]))
+    return layers
+
+
+class Frontend(nn.Module):
+    """What both directions share: running the layers, merging a pyramid in and handing one on."""
+
+    layers: nn.ModuleList
+
+    def run(self, x: Tensor, cond: Tensor | None, pyramid: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        """Returns the last picture and each block's output, reversed (the order the next frontend meets them)."""
+        made: list[Tensor] = []
+        for layer in self.layers:
+            if isinstance(layer, ConvBlock):
+                if pyramid is not None:
+                    x = (x + pyramid[len(made)]) * math.sqrt(0.5)
+                x = layer(x, cond)
+                made.append(x)
+            else:
+                x = layer(x)
+        return x, made[::-1]
+
+
+class DownFrontend(Frontend):
+    """Picture `[B, in, F, T]` -> coarse `[B, D, F', T']`: stem, gain per frequency, stages from fine to coarse."""
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        factors: Sequence[Pair],
+        stem: Pair,
+        condition: int | None = None,
+    ) -> None:
+        super().__init__()
+        if stem == (1, 1):
+            self.stem = nn.Conv2d(inputs, channels[0], 3, padding=1)
+        else:
+            self.stem = nn.Conv2d(inputs, channels[0], stem, stride=stem)
+        self.layers = nn.ModuleList(_layers(channels, blocks, factors, condition, up=False))
+
+    def forward(
+        self, x: Tensor, gain: Tensor, cond: Tensor | None = None, pyramid: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """x `[B, in, F, T]`, gain `[1 or B, 1, F/stem, 1]` -> (`[B, D, F', T']`, pyramid)."""
+        x = self.stem(x.contiguous(memory_format=torch.channels_last)) * gain
+        return self.run(x, cond, pyramid)
+
+
+class UpFrontend(Frontend):
+    """The mirror. With `outputs` it ends in norm, gain and output convolution; without, only its pyramid is of use."""
+
+    def __init__(
+        self,
+        outputs: int | None,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        factors: Sequence[Pair],
+        stem: Pair,
+        condition: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_layers(channels, blocks, factors, condition, up=True))
+        if outputs is not None:
+            self.norm = ScaledGroupNorm(channels[0], condition)
+            if stem == (1, 1):
+                self.head: nn.Module = nn.Conv2d(channels[0], outputs, 3, padding=1)
+            else:
+                self.head = nn.ConvTranspose2d(channels[0], outputs, stem, stride=stem)
+            for p in self.head.parameters():
+                nn.init.zeros_(p)
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """`[B, D, F', T']` -> the outputs of the blocks, from fine to coarse."""
+        return self.run(x.contiguous(memory_format=torch.channels_last), None, None)[1]
+
+    def forward(self, x: Tensor, gain: Tensor, cond: Tensor | None, pyramid: Sequence[Tensor] | None) -> Tensor:
+        """`[B, D, F', T']` -> `[B, outputs, F, T]`."""
+        x, _ = self.run(x.contiguous(memory_format=torch.channels_last), cond, pyramid)
+        out: Tensor = self.head(self.norm(x, cond) * gain)
+        return out

@@ -1,0 +1,131 @@
+"""Transformers over a fixed number of tokens, optionally conditioned, with keys and values that can be kept.
+
+Legend: B batch, n tokens, D width, H heads, E head width (D/H).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-4
+
+#: Keys and values of one layer, `[B, H, n, E]` each.
+KeyValue = tuple[Tensor, Tensor]
+
+
+class ScaledLayerNorm(nn.Module):
+    """LayerNorm times a gain per channel or, if conditioned, times ``1 + Linear(cond)``; no bias."""
+
+    def __init__(self, dim: int, condition: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        if condition is None:
+            self.gain = nn.Parameter(torch.ones(dim))
+        else:
+            self.project = nn.Linear(condition, dim)
+            nn.init.zeros_(self.project.weight)
+            nn.init.zeros_(self.project.bias)
+        self.conditioned = condition is not None
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """`[B, n, D]`, cond `[B, D]` or `[1, D]` -> `[B, n, D]`."""
+        if not self.conditioned:
+            return F.layer_norm(x, (self.dim,), self.gain, None, EPS)
+        if cond is None:
+            raise AssertionError("a conditioned norm was called without its condition")
+        scale = 1 + self.project(cond)
+        if scale.shape[0] == 1:
+            return F.layer_norm(x, (self.dim,), scale[0], None, EPS)
+        return F.layer_norm(x, (self.dim,), None, None, EPS) * scale[:, None]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with RMS-normalised queries and keys (gain per head channel); no biases."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.q_gain = nn.Parameter(torch.ones(dim // heads))
+        self.k_gain = nn.Parameter(torch.ones(dim // heads))
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, past: KeyValue | None = None) -> tuple[Tensor, KeyValue]:
+        """x `[B, n, D]` attends to itself and to `past`; returns `[B, n, D]` and its own keys and values."""
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q = F.rms_norm(q, (q.shape[-1],), self.q_gain, EPS)
+        k = F.rms_norm(k, (k.shape[-1],), self.k_gain, EPS)
+        own = (k, v)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).reshape(b, n, d)), own
+
+
+class SwiGLU(nn.Module):
+    """``down(value * silu(gate))``, D -> 2 x mD -> D, gate half first, no biases."""
+
+    def __init__(self, dim: int, multiple: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, 2 * multiple * dim, bias=False)
+        self.down = nn.Linear(multiple * dim, dim, bias=False)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, n, D]` -> `[B, n, D]`."""
+        gate, value = self.up(x).chunk(2, dim=-1)
+        out: Tensor = self.down(value * F.silu(gate))
+        return out
+
+
+class Layer(nn.Module):
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
+
+    def __init__(self, dim: int, heads: int, multiple: int, condition: int | None) -> None:
+        super().__init__()
+        self.attention_norm = ScaledLayerNorm(dim, condition)
+        self.attention = Attention(dim, heads)
+        self.mlp_norm = ScaledLayerNorm(dim, condition)
+        self.mlp = SwiGLU(dim, multiple)
+
+    def forward(self, x: Tensor, cond: Tensor | None, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+        """`[B, n, D]` -> `[B, n, D]` and this layer's keys and values."""
+        y, own = self.attention(self.attention_norm(x, cond), past)
+        x = x + y
+        return x + self.mlp(self.mlp_norm(x, cond)), own
+
+
+class Transformer(nn.Module):
+    """Learned positions, input norm, layers, optional output norm. `tokens` counts the whole position table."""
+
+    def __init__(
+        self,
+        tokens: int,
+        dim: int,
+        heads: int,
+        multiple: int,
+        layers: int,
+        *,
+        condition: int | None = None,
+        output_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, dim))
+        self.input_norm = ScaledLayerNorm(dim, condition)
+        self.layers = nn.ModuleList(Layer(dim, heads, multiple, condition) for _ in range(layers))
+        self.output_norm = ScaledLayerNorm(dim, condition) if output_norm else None
+
+    def forward(
+        self, x: Tensor, cond: Tensor | None = None, past: list[KeyValue] | None = None, offset: int = 0
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """x `[B, n, D]` at positions offset.. -> (`[B, n, D]`, keys and values of every layer)."""
+        x = self.input_norm(x + self.positions[:, offset : offset + x.shape[1]], cond)
+        kept: list[KeyValue] = []
+        for i, layer in enumerate(self.layers):
+            x, own = layer(x, cond, None if past is None else past[i])
+            kept.append(own)
+        return (x if self.output_norm is None else self.output_norm(x, cond)), kept

@@ -1,0 +1,50 @@
+"""Finite scalar quantization (Mentzer et al., arXiv 2309.15505), odd levels only.
+
+Legend: d dimensions; n_i levels of dimension i; h_i = (n_i - 1) / 2 half-levels.
+Three scales: *pre* (any real z), *bounded* (-1, 1), *code* (integers -h..h).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+#: The bound stays this far inside the outermost rounding edge, so that tanh never reaches the level beyond.
+_MARGIN = 1e-3
+
+
+class FSQ:
+    """Rounding and index arithmetic of one codebook. Holds no weights; shapes are `[..., d]`."""
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        self.levels = levels
+        self.size = math.prod(levels)
+        self.half = torch.tensor([(n - 1) // 2 for n in levels])
+        self.basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))])
+
+    def bound(self, z: Tensor) -> Tensor:
+        """Pre -> bounded: ``h (1 - 1e-3) tanh(z) / h`` in each dimension; |result| < 1."""
+        return torch.tanh(z) * (1 - _MARGIN)
+
+    def round(self, bounded: Tensor) -> Tensor:
+        """Bounded -> the nearest level, still on the bounded scale."""
+        half = self.half.to(bounded)
+        return torch.round(bounded * half) / half
+
+    def round_straight_through(self, bounded: Tensor) -> Tensor:
+        """`round` whose gradient is that of the identity."""
+        return bounded + (self.round(bounded) - bounded).detach()
+
+    def bounded_to_index(self, bounded: Tensor) -> Tensor:
+        """Bounded `[..., d]` -> index int64 `[...]`: ``sum_i (code_i + h_i) prod_{j<i} n_j``, in integers."""
+        half = self.half.to(bounded.device)
+        code = torch.round(bounded.float() * half).to(torch.int64).clamp(-half, half)
+        return ((code + half) * self.basis.to(bounded.device)).sum(-1)
+
+    def index_to_bounded(self, index: Tensor) -> Tensor:
+        """Index int64 `[...]` -> bounded float32 `[..., d]`."""
+        n = torch.tensor(self.levels, device=index.device)
+        code = (index[..., None] // self.basis.to(index.device)) % n - self.half.to(index.device)
+        return code.float() / self.half.to(index.device)
