@@ -28,7 +28,7 @@ class Layout:
         hop = self.config.hop
         if self.framing == "exact":
             return -(-samples // hop) + 1  # the last sample lies under two frames
-        return max(1, -(-samples // hop) - 1)  # the last frame may reach past the end by less than a hop
+        return max(1, samples // hop - 1)  # whole frames only; what is left past them is not coded
 
     def chunks(self, samples: int) -> int:
         """Chunks for a wave of so many samples."""
