@@ -1,0 +1,48 @@
+"""Resampling in a stream (soxr, high quality): any block sizes give the same samples as the whole at once.
+
+Legend: C channels, T samples in, T' samples out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from duotone.errors import UsageError
+
+
+class Resampler:
+    """One stream from a rate to another; over its life it gives ``round(T * target / source)`` samples (at least one)."""
+
+    def __init__(self, source: int, target: int, channels: int) -> None:
+        self.source, self.target, self.channels = source, target, channels
+        self._stream = soxr.ResampleStream(source, target, channels, dtype="float32", quality="HQ")
+        self._in, self._out, self._finished = 0, 0, False
+
+    def push(self, samples: Tensor) -> Tensor:
+        """`[C, T]` float32 -> the samples `[C, T']` that are ready (perhaps none)."""
+        if self._finished:
+            raise UsageError("This resampler is finished; make a new one for another stream.")
+        self._in += samples.shape[1]
+        return self._run(samples, last=False)
+
+    def finish(self) -> Tensor:
+        """The rest `[C, T']`, cut or filled with zeros to the exact length."""
+        if self._finished:
+            raise UsageError("This resampler is finished; make a new one for another stream.")
+        self._finished = True
+        before = self._out
+        rest = self._run(torch.zeros(self.channels, 0), last=True)
+        total = max(1, round(self._in * self.target / self.source)) if self._in else 0
+        wanted = max(0, total - before)
+        rest = rest[:, :wanted]
+        return torch.nn.functional.pad(rest, (0, wanted - rest.shape[1]))
+
+    def _run(self, samples: Tensor, last: bool) -> Tensor:
+        block = np.ascontiguousarray(samples.numpy().T, dtype=np.float32)
+        out = self._stream.resample_chunk(block, last=last)
+        out = np.ascontiguousarray(out.reshape(-1, self.channels).T)
+        self._out += out.shape[1]
+        return torch.from_numpy(out)

@@ -1,0 +1,160 @@
+"""Metrics against closed forms: known noise, known gains, known spectra."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duotone.audio.waveform import Waveform
+from duotone.errors import AudioError
+from duotone.evaluate import metrics
+
+RATE = 48_000
+DISTANCES = [metrics.log_mel_distance, metrics.multi_resolution_stft, metrics.log_spectral_distance]
+
+
+def noise(seed: int, length: int = RATE, channels: int = 1, level: float = 0.1) -> Waveform:
+    generator = torch.Generator().manual_seed(seed)
+    return Waveform(level * torch.randn(channels, length, generator=generator), RATE)
+
+
+def sine(hertz: float, level: float = 1.0, length: int = RATE) -> Waveform:
+    time = torch.arange(length, dtype=torch.float64) / RATE
+    return Waveform((level * torch.sin(2 * math.pi * hertz * time)).float()[None], RATE)
+
+
+def orthogonal(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    """`n` without its mean and without its part along `x`, with the power of `x`."""
+    x, n = x.double() - x.double().mean(), n.double() - n.double().mean()
+    n = n - (n * x).sum() / (x * x).sum() * x
+    return n * (x.square().sum() / n.square().sum()).sqrt()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-40, 60), st.floats(0.01, 100))
+def test_si_sdr_is_the_ratio_of_powers_whatever_the_scale(decibel: float, scale: float) -> None:
+    x = noise(1, 4096)
+    wrong = orthogonal(x.samples[0], noise(2, 4096).samples[0]) * 10 ** (-decibel / 20)
+    y = Waveform((scale * (x.samples.double() + wrong)).float(), RATE)
+    assert metrics.si_sdr(x, y) == pytest.approx(decibel, abs=0.02)
+
+
+def test_si_sdr_of_plain_noise_of_known_power_and_of_a_shifted_zero_line() -> None:
+    x, n = noise(3, 200_000), noise(4, 200_000, level=0.01)  # 20 dB apart
+    assert metrics.si_sdr(x, Waveform(x.samples + n.samples, RATE)) == pytest.approx(20, abs=0.1)
+    assert metrics.si_sdr(x, Waveform(x.samples + 0.5, RATE)) == metrics.SI_SDR_LIMIT
+
+
+def test_si_sdr_has_limits_and_says_when_it_is_undefined() -> None:
+    x = noise(5)
+    silence = Waveform(torch.zeros_like(x.samples), RATE)
+    assert metrics.si_sdr(x, x) == metrics.SI_SDR_LIMIT
+    assert metrics.si_sdr(x, Waveform(-0.3 * x.samples, RATE)) == metrics.SI_SDR_LIMIT  # polarity is a scale
+    assert math.isnan(metrics.si_sdr(x, silence)) and math.isnan(metrics.si_sdr(silence, x))
+    half_silent = Waveform(torch.cat([x.samples, silence.samples]), RATE)
+    assert metrics.si_sdr(half_silent, Waveform(half_silent.samples + noise(6, level=0.01).samples, RATE)) == pytest.approx(
+        20, abs=0.2
+    )
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_distances_are_zero_for_identity_and_grow_with_noise(distance) -> None:
+    x = noise(7, channels=2)
+    rough = noise(8, channels=2)
+    assert distance(x, x) == 0
+    values = [distance(x, Waveform(x.samples + a * rough.samples, RATE)) for a in (0.01, 0.1, 0.3, 1.0, 3.0)]
+    assert values == sorted(values) and values[0] > 0
+
+
+@pytest.mark.parametrize("distance", [*DISTANCES, metrics.si_sdr])
+def test_stereo_is_the_mean_of_its_channels(distance) -> None:
+    x, y = noise(9, channels=2), noise(10, channels=2, level=0.05)
+    y = Waveform(x.samples + y.samples * torch.tensor([[1.0], [4.0]]), RATE)
+    single = [distance(Waveform(x.samples[c : c + 1], RATE), Waveform(y.samples[c : c + 1], RATE)) for c in (0, 1)]
+    assert distance(x, y) == pytest.approx(sum(single) / 2, rel=1e-4)
+    assert single[0] != pytest.approx(single[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("gain_db", [-12.0, 6.0])
+def test_a_gain_is_read_off_by_every_log_distance(gain_db: float) -> None:
+    x = noise(11)
+    gain = 10 ** (gain_db / 20)
+    y = Waveform(gain * x.samples, RATE)
+    assert metrics.log_mel_distance(x, y) == pytest.approx(abs(gain_db), abs=1e-3)
+    assert metrics.log_spectral_distance(x, y) == pytest.approx(abs(gain_db), abs=1e-2)
+    # spectral convergence |1 - g|, log magnitude |ln g|
+    assert metrics.multi_resolution_stft(x, y) == pytest.approx(abs(1 - gain) + abs(math.log(gain)), abs=1e-3)
+
+
+def test_distances_hardly_depend_on_the_rate() -> None:
+    time = np.arange(2 * RATE) / RATE
+    glide = np.sin(2 * np.pi * (200 * time + 500 * time**2))
+    x, y = (Waveform.from_array(0.5 * a * glide, RATE) for a in (1.0, 0.5))
+    for distance in DISTANCES[1:2]:
+        low = distance(x.resample(32_000), y.resample(32_000))
+        assert low == pytest.approx(distance(x, y), rel=0.35)
+    assert metrics.si_sdr(x.resample(32_000), y.resample(32_000)) > 60
+
+
+def test_a_full_scale_sine_has_magnitude_one_and_silence_the_floor() -> None:
+    spectrum = metrics.magnitudes(sine(RATE / 2048 * 100).samples, 2048, 512)[0, :, 10]
+    assert int(spectrum.argmax()) == 100 and float(spectrum[100]) == pytest.approx(1, abs=1e-3)
+    x = noise(12)
+    silence = Waveform(torch.zeros_like(x.samples), RATE)
+    expected = float((metrics._decibel(metrics.magnitudes(x.samples, 2048, 512)) - metrics.FLOOR_DB).square().mean(-2).sqrt().mean())
+    assert metrics.log_spectral_distance(x, silence) == pytest.approx(expected)
+
+
+def test_a_single_sample_can_be_compared() -> None:
+    x, y = Waveform(torch.ones(1, 1), RATE), Waveform(torch.zeros(1, 1), RATE)
+    for distance in DISTANCES:
+        assert distance(x, x) == 0 and 0 < distance(x, y) < math.inf
+
+
+def test_mel_filters_have_unit_area_and_slaney_centres() -> None:
+    bank = metrics.mel_filterbank(RATE, 2048, 128)
+    assert bank.shape == (128, 1025) and bool((bank >= 0).all())
+    assert bank[20:].sum(1) == pytest.approx(1, abs=0.03)  # the lowest bands hold only two or three bins
+    assert bool((bank.sum(1) > 0.6).all())
+    peaks = bank.argmax(1)
+    assert bool((peaks[1:] >= peaks[:-1]).all())
+    assert float(metrics._hertz_to_mel(torch.tensor(6400.0))) == pytest.approx(42)  # 15 + 27
+    assert float(metrics._mel_to_hertz(torch.tensor(42.0))) == pytest.approx(6400, rel=1e-4)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_mel_filters_equal_librosas(rate: int) -> None:
+    librosa = pytest.importorskip("librosa", reason="librosa is the oracle of the mel filters: pip install librosa")
+    oracle = librosa.filters.mel(sr=rate, n_fft=2048, n_mels=128) * (rate / 2048)
+    assert np.abs(metrics.mel_filterbank(rate, 2048, 128).numpy() - oracle).max() < 1e-5
+
+
+@pytest.mark.parametrize("shift", [-700, -1, 0, 1, 312, 2000])
+def test_delay_finds_a_known_shift(shift: int) -> None:
+    x = noise(13, 20_000, channels=2)
+    assert metrics.delay(x, Waveform(torch.roll(x.samples, shift, dims=1), RATE)) == shift
+
+
+@pytest.mark.parametrize(
+    ("other", "hint"),
+    [
+        (Waveform(torch.zeros(2, 100), 44_100), "resample"),
+        (Waveform(torch.zeros(1, 100), RATE), "to_channels"),
+        (Waveform(torch.zeros(2, 99), RATE), "Align"),
+        (Waveform(torch.full((2, 100), math.nan), RATE), "NaN"),
+    ],
+)
+def test_pairs_that_do_not_match_are_refused_with_advice(other: Waveform, hint: str) -> None:
+    with pytest.raises(AudioError, match=hint):
+        metrics.measure(Waveform(torch.zeros(2, 100), RATE), other)
+
+
+def test_nothing_cannot_be_compared() -> None:
+    nothing = Waveform(torch.zeros(2, 0), RATE)
+    with pytest.raises(AudioError, match="nothing to compare"):
+        metrics.si_sdr(nothing, nothing)
