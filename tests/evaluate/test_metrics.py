@@ -91,14 +91,10 @@ def test_a_gain_is_read_off_by_every_log_distance(gain_db: float) -> None:
     assert metrics.multi_resolution_stft(x, y) == pytest.approx(abs(1 - gain) + abs(math.log(gain)), abs=1e-3)
 
 
-def test_distances_hardly_depend_on_the_rate() -> None:
-    time = np.arange(2 * RATE) / RATE
-    glide = np.sin(2 * np.pi * (200 * time + 500 * time**2))
-    x, y = (Waveform.from_array(0.5 * a * glide, RATE) for a in (1.0, 0.5))
-    for distance in DISTANCES[1:2]:
-        low = distance(x.resample(32_000), y.resample(32_000))
-        assert low == pytest.approx(distance(x, y), rel=0.35)
-    assert metrics.si_sdr(x.resample(32_000), y.resample(32_000)) > 60
+def test_si_sdr_does_not_change_when_both_waves_are_upsampled() -> None:
+    x, n = noise(14), noise(15, level=0.03)
+    y = Waveform(x.samples + n.samples, RATE)
+    assert metrics.si_sdr(x.resample(96_000), y.resample(96_000)) == pytest.approx(metrics.si_sdr(x, y), abs=0.05)
 
 
 def test_a_full_scale_sine_has_magnitude_one_and_silence_the_floor() -> None:
@@ -119,8 +115,8 @@ def test_a_single_sample_can_be_compared() -> None:
 def test_mel_filters_have_unit_area_and_slaney_centres() -> None:
     bank = metrics.mel_filterbank(RATE, 2048, 128)
     assert bank.shape == (128, 1025) and bool((bank >= 0).all())
-    assert bank[20:].sum(1) == pytest.approx(1, abs=0.03)  # the lowest bands hold only two or three bins
-    assert bool((bank.sum(1) > 0.6).all())
+    assert float((bank.sum(1) - 1).abs().max()) < 0.15  # the lowest bands hold only two or three bins
+    assert float((bank[70:].sum(1) - 1).abs().max()) < 0.01
     peaks = bank.argmax(1)
     assert bool((peaks[1:] >= peaks[:-1]).all())
     assert float(metrics._hertz_to_mel(torch.tensor(6400.0))) == pytest.approx(42)  # 15 + 27

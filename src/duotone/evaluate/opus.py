@@ -1,0 +1,155 @@
+"""Opus as a rival: through the programs `opusenc` and `opusdec`, with the size of the real file.
+
+At the lowest rates opusenc does what it can, not what it is told: 6 kbit/s of stereo comes out at 6.3 to 7.8, coded as
+mono of 4 kHz. So the rate reported is that of the bytes in the file, and the packets are read to tell what they hold.
+opusdec trims the delay it knows of (pre-skip), but the resamplers of SILK leave 2 or 3 samples, which would cost Opus up
+to 6 dB of SI-SDR: that rest is measured by cross-correlation and taken back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+import torch
+from torch import Tensor
+
+from duotone.audio.waveform import Waveform
+from duotone.errors import AudioError, UsageError
+from duotone.evaluate.metrics import delay
+
+OPUS_RATE = 48_000
+PROGRAMS = ("opusenc", "opusdec")
+#: The rest of the delay is looked for within this many seconds: 8 samples at 48 kHz.
+REST_SECONDS = 8 / 48_000
+LOWEST_KBPS, HIGHEST_KBPS = 1.0, 512.0
+#: Audio bandwidth in Hz of each of the 32 configurations of a packet (RFC 6716, tables 1 and 2).
+_SILK, _HYBRID, _CELT = (4_000, 6_000, 8_000), (12_000, 20_000), (4_000, 8_000, 12_000, 20_000)
+BANDWIDTHS = tuple(
+    [b for b in _SILK for _ in range(4)] + [b for b in _HYBRID for _ in range(2)] + [b for b in _CELT for _ in range(4)]
+)
+
+
+@dataclass(frozen=True)
+class OpusResult:
+    """A wave after Opus, in the rate, channels and length that went in, and what the file was really like.
+
+    `file_bytes` counts everything, `payload_bytes` the packets alone; `bandwidth` is the most frequent one in Hz;
+    `delay` samples (at the wave's rate) were taken back.
+    """
+
+    wave: Waveform
+    file_bytes: int
+    payload_bytes: int
+    packets: int
+    stereo_packets: int
+    bandwidth: int
+    delay: int
+    encode_seconds: float
+    decode_seconds: float
+
+    @property
+    def bit_rate(self) -> float:
+        """Bits a second of the whole file."""
+        return 8 * self.file_bytes / self.wave.seconds
+
+    @property
+    def payload_bit_rate(self) -> float:
+        """Bits a second of the packets, without the container."""
+        return 8 * self.payload_bytes / self.wave.seconds
+
+
+def missing_programs() -> list[str]:
+    """Which of the programs are not on the PATH."""
+    return [name for name in PROGRAMS if shutil.which(name) is None]
+
+
+def parse_rate(spec: str) -> float:
+    """The kbit/s of ``opus:6k``, ``opus:6`` or ``opus:7.5k``. Raises `UsageError` for anything else."""
+    name, _, rate = spec.partition(":")
+    try:
+        kbps = float(rate.removesuffix("k")) if name == "opus" else 0.0
+    except ValueError:
+        kbps = 0.0
+    if not LOWEST_KBPS <= kbps <= HIGHEST_KBPS:
+        raise UsageError(f"The rival got {spec!r}, expected opus:RATE with a rate in kbit/s, for example opus:6k.")
+    return kbps
+
+
+def opus_roundtrip(wave: Waveform, kbps: float) -> OpusResult:
+    """Encode to an `.opus` file of about `kbps` kbit/s (variable rate, 20 ms, complexity 10) and decode at 48 kHz.
+
+    Raises `AudioError` when opus-tools is not installed, when the wave is empty, or when a program fails.
+    """
+    if missing := missing_programs():
+        raise AudioError(
+            f"Comparing with Opus needs {' and '.join(missing)}, not found on the PATH. "
+            f"Install the package opus-tools (Debian: apt install opus-tools), or leave Opus out of the comparison."
+        )
+    if wave.length == 0:
+        raise AudioError("Opus got a wave of zero samples; there is nothing to encode. Give at least one.")
+    with tempfile.TemporaryDirectory(prefix="duotone-opus-") as folder:
+        source, coded, decoded = (Path(folder) / name for name in ("in.wav", "coded.opus", "out.wav"))
+        soundfile.write(source, wave.numpy().T, wave.rate, subtype="FLOAT")
+        encode = ["opusenc", "--quiet", "--discard-comments", "--padding", "0", "--bitrate", f"{kbps:g}"]
+        encode_seconds = _run([*encode, str(source), str(coded)])
+        decode_seconds = _run(["opusdec", "--quiet", "--float", "--rate", str(OPUS_RATE), str(coded), str(decoded)])
+        data = coded.read_bytes()
+        samples, rate = soundfile.read(decoded, dtype="float32", always_2d=True)
+    result = Waveform(torch.from_numpy(samples.T.copy()), int(rate)).resample(wave.rate).to_channels(wave.channels)
+    fitted = Waveform(_fit(result.samples, wave.length), wave.rate)
+    lag = delay(wave, fitted, REST_SECONDS)
+    packets = list(_packets(data))[2:]  # after the two headers
+    return OpusResult(
+        wave=Waveform(torch.nn.functional.pad(fitted.samples, (-lag, lag)), wave.rate),
+        file_bytes=len(data),
+        payload_bytes=sum(map(len, packets)),
+        packets=len(packets),
+        stereo_packets=sum(bool(p[0] & 4) for p in packets),
+        bandwidth=Counter(BANDWIDTHS[p[0] >> 3] for p in packets).most_common(1)[0][0],
+        delay=lag,
+        encode_seconds=encode_seconds,
+        decode_seconds=decode_seconds,
+    )
+
+
+def _run(command: list[str]) -> float:
+    """Run a program and return the seconds it took. Raises `AudioError` with its own words when it fails."""
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        words = done.stderr.strip() or "no message"
+        raise AudioError(f"{command[0]} failed with exit status {done.returncode}: {words}\nIt ran as: {' '.join(command)}")
+    return seconds
+
+
+def _fit(samples: Tensor, length: int) -> Tensor:
+    """Undo the rounding of lengths in resampling. Raises `AudioError` when more than that is amiss."""
+    extra = samples.shape[1] - length
+    if abs(extra) > 16:
+        raise AudioError(f"opusdec gave {samples.shape[1]} samples for {length}, expected the same. Update opus-tools.")
+    return torch.nn.functional.pad(samples, (0, -extra))
+
+
+def _packets(data: bytes) -> Iterator[bytes]:
+    """The packets of an Ogg file of one stream (RFC 3533, section 6). Raises `AudioError` when it is not one."""
+    place, packet = 0, b""
+    while place < len(data):
+        if data[place : place + 4] != b"OggS":
+            raise AudioError(f"opusenc wrote a file that is not Ogg at byte {place}. Check that it is the real opusenc.")
+        segments = data[place + 27 : place + 27 + data[place + 26]]
+        place += 27 + len(segments)
+        for size in segments:
+            packet += data[place : place + size]
+            place += size
+            if size < 255:
+                yield packet
+                packet = b""

@@ -1,0 +1,49 @@
+"""Learning-rate schedules and averaging, counted in optimizer steps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from duotone.train.recipe import OptimSection
+
+
+def rate_factor(step: int, steps: int, optim: OptimSection) -> float:
+    """What to multiply the learning rate by at `step` (from 0): linear warm-up, then the schedule."""
+    if step < optim.warmup_steps:
+        return (step + 1) / optim.warmup_steps
+    left = max(1, steps - optim.warmup_steps)
+    progress = min(1.0, (step - optim.warmup_steps) / left)
+    if optim.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if optim.schedule == "cooldown":
+        return min(1.0, (1 - progress) / max(optim.cooldown_share, 1e-9))
+    return 1.0
+
+
+class EMA:
+    """Exponential moving average of weights with warm-up: decay_n = min(decay, (1+n)/(10+n))."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.shadow = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    def factor(self) -> float:
+        """The decay of the next update."""
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move every average towards the module's weights."""
+        factor = self.factor()
+        names, values = zip(*module.named_parameters(), strict=True)
+        torch._foreach_lerp_([self.shadow[name] for name in names], list(values), 1 - factor)
+        self.updates += 1
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Write the averages into a module of the same shape."""
+        for name, p in module.named_parameters():
+            p.copy_(self.shadow[name])
