@@ -96,6 +96,7 @@ class CoDiCodecConfig(Config):
     denoiser_layers: int = 12
     latents: int = 128
     registers: int = 8
+    anchored: bool = False  # each summary latent starts from one audio token (needs as many of both); learns far faster
     levels: tuple[int, ...] = (11, 11, 11, 11)
     noise: NoiseConfig = NoiseConfig()
     decode: DecodeConfig = DecodeConfig()
@@ -115,6 +116,8 @@ class CoDiCodecConfig(Config):
             raise ValueError(f"{self.frames} frames are not divisible by the time factors")
         if any(b % a for a, b in zip(self.channels, self.channels[1:], strict=False)):
             raise ValueError(f"each of the channels {self.channels} must be a multiple of the one before")
+        if self.anchored and self.token_grid[0] * self.token_grid[1] != self.latents:
+            raise ValueError(f"anchored needs as many audio tokens {self.token_grid} as latents {self.latents}")
         if any(n < 3 or n % 2 == 0 for n in self.levels):
             raise ValueError(f"FSQ levels must be odd and at least 3, got {self.levels}")
         return self
@@ -176,7 +179,7 @@ PRESETS: dict[str, CoDiCodecConfig] = {
     ),
     "tiny": CoDiCodecConfig(
         stem=(8, 2), channels=(48, 96, 192), blocks=(1, 1, 0), factors=((2, 2), (4, 1)),
-        heads=3, encoder_layers=3, upsampler_layers=2, denoiser_layers=4,
+        heads=3, encoder_layers=3, upsampler_layers=2, denoiser_layers=4, anchored=True,
     ),
 }  # fmt: skip
 

@@ -57,9 +57,9 @@ def test_si_sdr_has_limits_and_says_when_it_is_undefined() -> None:
     assert metrics.si_sdr(x, Waveform(-0.3 * x.samples, RATE)) == metrics.SI_SDR_LIMIT  # polarity is a scale
     assert math.isnan(metrics.si_sdr(x, silence)) and math.isnan(metrics.si_sdr(silence, x))
     half_silent = Waveform(torch.cat([x.samples, silence.samples]), RATE)
-    assert metrics.si_sdr(half_silent, Waveform(half_silent.samples + noise(6, level=0.01).samples, RATE)) == pytest.approx(
-        20, abs=0.2
-    )
+    assert metrics.si_sdr(
+        half_silent, Waveform(half_silent.samples + noise(6, level=0.01).samples, RATE)
+    ) == pytest.approx(20, abs=0.2)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -102,7 +102,9 @@ def test_a_full_scale_sine_has_magnitude_one_and_silence_the_floor() -> None:
     assert int(spectrum.argmax()) == 100 and float(spectrum[100]) == pytest.approx(1, abs=1e-3)
     x = noise(12)
     silence = Waveform(torch.zeros_like(x.samples), RATE)
-    expected = float((metrics._decibel(metrics.magnitudes(x.samples, 2048, 512)) - metrics.FLOOR_DB).square().mean(-2).sqrt().mean())
+    expected = float(
+        (metrics._decibel(metrics.magnitudes(x.samples, 2048, 512)) - metrics.FLOOR_DB).square().mean(-2).sqrt().mean()
+    )
     assert metrics.log_spectral_distance(x, silence) == pytest.approx(expected)
 
 
@@ -134,6 +136,11 @@ def test_mel_filters_equal_librosas(rate: int) -> None:
 def test_delay_finds_a_known_shift(shift: int) -> None:
     x = noise(13, 20_000, channels=2)
     assert metrics.delay(x, Waveform(torch.roll(x.samples, shift, dims=1), RATE)) == shift
+
+
+def test_silence_has_no_delay() -> None:
+    silence = Waveform(torch.zeros(2, 1000), RATE)
+    assert metrics.delay(silence, silence) == metrics.delay(noise(16, 1000, 2), silence) == 0
 
 
 @pytest.mark.parametrize(

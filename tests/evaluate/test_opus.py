@@ -26,7 +26,9 @@ def tune(seconds: float = 2.0, rate: int = 48_000, channels: int = 2) -> Wavefor
     rows = []
     for channel in range(channels):
         beat = torch.exp(-6 * ((time * (2 + channel)) % 1))
-        tones = [torch.sin(2 * math.pi * f * (1 + channel) * time + f) / (i + 1) for i, f in enumerate((220, 333, 550, 1310))]
+        tones = [
+            torch.sin(2 * math.pi * f * (1 + channel) * time + f) / (i + 1) for i, f in enumerate((220, 333, 550, 1310))
+        ]
         rows.append(0.2 * beat * torch.stack(tones).sum(0))
     return Waveform(torch.stack(rows).float(), rate)
 

@@ -65,7 +65,8 @@ class Encoder(nn.Module):
         picture, _ = self.frontend(x.to(self.gain.dtype), self.gain)
         audio = _flatten(picture)
         b, p, _ = audio.shape
-        tokens, _ = self.transformer(_join(audio, self.latents.expand(b, -1, -1), self.registers))
+        latents = self.latents + audio if self.config.anchored else self.latents.expand(b, -1, -1)
+        tokens, _ = self.transformer(_join(audio, latents, self.registers))
         out: Tensor = self.head(tokens[:, p : p + self.config.latents])
         return out.float()
 
@@ -75,7 +76,7 @@ class Upsampler(nn.Module):
 
     def __init__(self, config: CoDiCodecConfig) -> None:
         super().__init__()
-        self.grid, d = config.token_grid, config.dim
+        self.config, self.grid, d = config, config.token_grid, config.dim
         self.mask = nn.Parameter(0.02 * torch.randn(1, self.grid[0], 1, d))
         self.project = nn.Linear(len(config.levels), d)
         self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
@@ -90,6 +91,8 @@ class Upsampler(nn.Module):
         b, p = values.shape[0], self.grid[0] * self.grid[1]
         audio = self.mask.expand(b, -1, self.grid[1], -1).flatten(1, 2)
         latents = self.project(values.to(self.mask.dtype))
+        if self.config.anchored:
+            audio = audio + latents
         tokens, _ = self.transformer(_join(audio, latents, self.registers))
         return self.frontend.pyramid(_picture(tokens[:, :p], self.grid))
 

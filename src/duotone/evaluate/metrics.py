@@ -112,7 +112,8 @@ def log_spectral_distance(reference: Waveform, estimate: Waveform) -> float:
 def delay(reference: Waveform, estimate: Waveform, limit: float = 0.05) -> int:
     """Samples by which the estimate lags (positive) or leads, at the peak of the cross-correlation within `limit` s.
 
-    The channels are summed, so that one delay holds for all. Raises `AudioError` for waves that do not match.
+    The channels are summed, so that one delay holds for all; without any positive correlation (silence) it is 0.
+    Raises `AudioError` for waves that do not match.
     """
     check_pair(reference, estimate)
     reach = min(int(limit * reference.rate), reference.length - 1)
@@ -120,7 +121,7 @@ def delay(reference: Waveform, estimate: Waveform, limit: float = 0.05) -> int:
     r, e = (torch.fft.rfft(w.samples.double(), n=size) for w in (reference, estimate))
     correlation = torch.fft.irfft(e * r.conj(), n=size).sum(0)
     near = torch.cat([correlation[size - reach :], correlation[: reach + 1]])
-    return int(near.argmax()) - reach
+    return int(near.argmax()) - reach if float(near.max()) > 0 else 0
 
 
 def magnitudes(samples: Tensor, window: int, hop: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 At the lowest rates opusenc does what it can, not what it is told: 6 kbit/s of stereo comes out at 6.3 to 7.8, coded as
 mono of 4 kHz. So the rate reported is that of the bytes in the file, and the packets are read to tell what they hold.
-opusdec trims the delay it knows of (pre-skip), but the resamplers of SILK leave 2 or 3 samples, which would cost Opus up
-to 6 dB of SI-SDR: that rest is measured by cross-correlation and taken back.
+opusdec trims the delay it knows of (pre-skip), but the resamplers of SILK leave 2 or 3 samples, which would cost Opus
+up to 6 dB of SI-SDR: that rest is measured by cross-correlation and taken back.
 """
 
 from __future__ import annotations
@@ -71,6 +71,15 @@ def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
+def require_programs() -> None:
+    """Raise `AudioError` naming the Debian package unless both programs are installed."""
+    if missing := missing_programs():
+        raise AudioError(
+            f"Comparing with Opus needs {' and '.join(missing)}, not found on the PATH. "
+            f"Install the package opus-tools (Debian: apt install opus-tools), or leave Opus out of the comparison."
+        )
+
+
 def parse_rate(spec: str) -> float:
     """The kbit/s of ``opus:6k``, ``opus:6`` or ``opus:7.5k``. Raises `UsageError` for anything else."""
     name, _, rate = spec.partition(":")
@@ -88,11 +97,7 @@ def opus_roundtrip(wave: Waveform, kbps: float) -> OpusResult:
 
     Raises `AudioError` when opus-tools is not installed, when the wave is empty, or when a program fails.
     """
-    if missing := missing_programs():
-        raise AudioError(
-            f"Comparing with Opus needs {' and '.join(missing)}, not found on the PATH. "
-            f"Install the package opus-tools (Debian: apt install opus-tools), or leave Opus out of the comparison."
-        )
+    require_programs()
     if wave.length == 0:
         raise AudioError("Opus got a wave of zero samples; there is nothing to encode. Give at least one.")
     with tempfile.TemporaryDirectory(prefix="duotone-opus-") as folder:
@@ -127,7 +132,9 @@ def _run(command: list[str]) -> float:
     seconds = time.perf_counter() - start
     if done.returncode:
         words = done.stderr.strip() or "no message"
-        raise AudioError(f"{command[0]} failed with exit status {done.returncode}: {words}\nIt ran as: {' '.join(command)}")
+        raise AudioError(
+            f"{command[0]} failed with exit status {done.returncode}: {words}\nIt ran as: {' '.join(command)}"
+        )
     return seconds
 
 
@@ -144,7 +151,9 @@ def _packets(data: bytes) -> Iterator[bytes]:
     place, packet = 0, b""
     while place < len(data):
         if data[place : place + 4] != b"OggS":
-            raise AudioError(f"opusenc wrote a file that is not Ogg at byte {place}. Check that it is the real opusenc.")
+            raise AudioError(
+                f"opusenc wrote a file that is not Ogg at byte {place}. Check that it is the real opusenc."
+            )
         segments = data[place + 27 : place + 27 + data[place + 26]]
         place += 27 + len(segments)
         for size in segments:

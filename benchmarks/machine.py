@@ -1,0 +1,73 @@
+"""What the benchmarks ran on: `describe()` for JSON, `markdown()` for a page. Names no user, host or path."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+#: Instruction sets that decide how fast a network runs here, as /proc/cpuinfo spells them.
+FLAGS = (
+    "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
+    "amx_tile", "amx_bf16", "amx_int8", "neon", "asimd", "sve", "bf16", "i8mm",
+)  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """CPU model, usable cores, instruction sets, memory, GPU, and the versions that matter, as plain JSON values."""
+    info = _cpu_info()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    cuda = torch.cuda.is_available()
+    return {
+        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "cores": _usable_cores(),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "memory_gib": _memory_gib(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if cuda else None,
+    }
+
+
+def markdown(machine: dict[str, Any] | None = None) -> str:
+    """The description (of this machine, or one read back from JSON) as one line of Markdown."""
+    m = machine or describe()
+    memory = f", {m['memory_gib']} GiB" if m["memory_gib"] else ""
+    gpu = f", GPU {m['gpu']} (CUDA {m['cuda']})" if m["gpu"] else ", no GPU"
+    flags = f" ({', '.join(m['flags'])})" if m["flags"] else ""
+    return (
+        f"Machine: {m['cpu']}, {m['architecture']}, {m['cores']} cores{flags}{memory}{gpu}; {m['system']}, "
+        f"Python {m['python']}, PyTorch {m['torch']} with {m['torch_threads']} threads.\n"
+    )
+
+
+def _cpu_info() -> dict[str, str]:
+    """Fields of the first processor in /proc/cpuinfo; empty where there is none (macOS, Windows)."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return {}
+    first = path.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _usable_cores() -> int:
+    """Cores this process may use, which in a container can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_gib() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

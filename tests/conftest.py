@@ -1,0 +1,33 @@
+"""Shared fixtures: a codec small enough to run in milliseconds, and sounds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from duotone.audio.synth import synthesize
+from duotone.audio.waveform import Waveform
+from duotone.codec.codicodec import CoDiCodec
+from duotone.config import CoDiCodecConfig
+
+SMALL = CoDiCodecConfig(
+    hop=64, frames=8, stem=(4, 2), channels=(8, 16, 32), blocks=(1, 1, 1), factors=((2, 2), (4, 1)), heads=2,
+    encoder_layers=1, upsampler_layers=1, denoiser_layers=2, latents=16, registers=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def codec() -> CoDiCodec:
+    """A random codec with chunks of 512 samples."""
+    return CoDiCodec.random(SMALL, seed=1)
+
+
+@pytest.fixture(scope="session")
+def wave() -> Waveform:
+    """A quarter of a second of stereo music at 48 kHz."""
+    return synthesize(3, 0.25)

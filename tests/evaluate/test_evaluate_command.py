@@ -1,0 +1,72 @@
+"""The benchmark command: its files, and what they say of the machine (and what they must not)."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from duotone.audio.files import write
+from duotone.audio.waveform import Waveform
+from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.weights import save_codec
+from duotone.config import CoDiCodecConfig
+from duotone.evaluate import opus
+from duotone.evaluate.report import Report
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+CONFIG = CoDiCodecConfig(
+    hop=64, frames=8, stem=(2, 1), channels=(16, 32), blocks=(1, 0), factors=((4, 2),), heads=2, encoder_layers=1,
+    upsampler_layers=1, denoiser_layers=1, latents=16,
+)  # fmt: skip
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("evaluate_bundled")
+
+
+def test_results_are_written_with_command_and_machine_but_no_paths(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_codec(CoDiCodec.random(CONFIG), tmp_path / "pocket")
+    time = torch.arange(12_000) / 48_000
+    (tmp_path / "sound").mkdir()
+    for index, kind in enumerate(("music", "speech", "music")):
+        tone = 0.1 * torch.sin(2 * math.pi * 220 * (index + 1) * time)
+        write(tmp_path / "sound" / f"{index}-{kind}.wav", Waveform(tone[None], 48_000))
+    rivals = [] if opus.missing_programs() else ["opus:6k"]
+    arguments = ["--codec", str(tmp_path / "pocket"), f"--folder={tmp_path / 'sound'}", "--out", str(tmp_path / "out")]
+    assert command.main([*arguments, "--against", *rivals]) == 0
+    text, page = ((tmp_path / "out" / f"evaluate_pocket.{end}").read_text() for end in ("json", "md"))
+    assert str(tmp_path) not in text + page
+    values = json.loads(text)
+    assert values["command"].startswith("python benchmarks/evaluate_bundled.py --codec pocket --folder=sound --out out")
+    assert values["machine"]["torch"] == torch.__version__ and values["data"] == {"folder": "sound"}
+    report = Report.from_dict(values)
+    assert report.to_markdown() in page and "## Music" in page and "## Speech" in page
+    assert ("What Opus really made" in page) == bool(rivals)
+    assert "silence" in capsys.readouterr().out
+
+
+def test_errors_come_without_a_traceback(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--codec", str(tmp_path / "nothing"), "--folder", str(tmp_path)]) != 0
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_machine_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    machine = importlib.import_module("machine")
+    values = machine.describe()
+    json.dumps(values)
+    assert values["cores"] >= 1 and values["cpu"] and values["torch"] == torch.__version__
+    line = machine.markdown({**values, "flags": ["amx_bf16"], "gpu": "Abacus 9", "cuda": "99"})
+    assert "(amx_bf16)" in line and "GPU Abacus 9 (CUDA 99)" in line and values["cpu"] in line
