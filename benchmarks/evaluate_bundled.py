@@ -129,10 +129,10 @@ def page(report: Report, about: dict[str, Any]) -> str:
 def differences(report: Report, rival: str) -> str:
     """Paired differences of our systems to a rival; bold where the interval excludes 0 and we are better."""
     ours = [s for s in report.systems if s not in (*report.settings["against"], "silence")]
-    lines = ["| system | " + " | ".join(m.label for m in METRICS) + " |", "| --- |" + " ---: |" * len(METRICS)]
+    lines = ["| system | " + " | ".join(m.label for m in METRICS.values()) + " |", "| --- |" + " ---: |" * len(METRICS)]
     for system in ours:
         cells = []
-        for metric in METRICS:
+        for metric in METRICS.values():
             interval = report.difference(system, rival, metric.key)
             better = interval.low > 0 if metric.higher_is_better else interval.high < 0
             cells.append(f"**{interval.text()}**" if better else interval.text())

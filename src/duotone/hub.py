@@ -59,7 +59,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
         return best_dtype(device)
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     found = names.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in names.values():
+    if found is None or found not in names.values():
         raise UsageError(f"dtype got {dtype!r}, expected auto, float32, bfloat16 or float16.")
     return found
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from duotone.audio.waveform import Waveform
-from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.noise import seeded_noise
 from duotone.codec.values import Codes, Latents
 from duotone.codec.weights import export_codicodec, import_codicodec

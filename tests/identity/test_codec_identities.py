@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import SMALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import SMALL
 from duotone.audio.waveform import Waveform
 from duotone.codec import consistency
 from duotone.codec.codicodec import CoDiCodec
@@ -40,7 +40,9 @@ def test_what_comes_in_comes_out(codec: CoDiCodec, samples: int, channels: int, 
 
 
 @relaxed
-@given(st.integers(1, 4 * CHUNK), st.lists(st.integers(1, 700), min_size=1, max_size=5), st.sampled_from([44_100, 48_000]))
+@given(
+    st.integers(1, 4 * CHUNK), st.lists(st.integers(1, 700), min_size=1, max_size=5), st.sampled_from([44_100, 48_000])
+)
 def test_encoding_in_blocks_is_encoding_the_whole(codec: CoDiCodec, samples: int, sizes: list[int], rate: int) -> None:
     wave = noise_wave(samples, 2, rate)
     whole = codec.encode(wave)
@@ -116,9 +118,9 @@ def test_cached_left_half_is_the_joint_pass(codec: CoDiCodec) -> None:
         pyramid = network.upsample(values)
         split = [[p[i : i + 1] for p in pyramid] for i in (0, 1)]
         conditions = [denoiser.condition(torch.tensor([s])) for s in (0.5, 7.0)]
-        left, _ = denoiser.half(x[:1], values[:1], conditions[0], split[0])
+        left, _ = denoiser.denoise(x[:1], values[:1], conditions[0], split[0])
         past = denoiser.left_context(x[:1], values[:1], conditions[0], split[0])
-        right, _ = denoiser.half(x[1:], values[1:], conditions[1], split[1], past)
+        right, _ = denoiser.denoise(x[1:], values[1:], conditions[1], split[1], past)
         joint = _joint(codec, x, values, conditions, split)
     assert torch.allclose(left, joint[0], atol=1e-5)
     assert torch.allclose(right, joint[1], atol=1e-5)
@@ -218,7 +220,7 @@ def test_consistency_boundary(codec: CoDiCodec) -> None:
     values = torch.zeros(1, SMALL.latents, 4)
     network = codec.network
     with torch.no_grad():
-        out, _ = network.denoiser.half(x, values, network.denoiser.condition(low), network.upsample(values))
+        out, _ = network.denoiser.denoise(x, values, network.denoiser.condition(low), network.upsample(values))
     assert torch.allclose(out, x, atol=1e-6)
 
 

@@ -47,7 +47,12 @@ def make_piece(seed: int, split: Split, kind: str) -> tuple[Waveform, dict[str, 
         piece = compose(seed, PIECE_SECONDS, split)
         font = find_soundfont()
         wave = render(to_midi(piece.notes, piece.parts, piece.tempo), soundfont=font)
-        about |= {"tempo": piece.tempo, "key": piece.key, "programs": [p.program for p in piece.parts], "font": font.name}
+        about |= {
+            "tempo": piece.tempo,
+            "key": piece.key,
+            "programs": [p.program for p in piece.parts],
+            "font": font.name,
+        }
     elif kind == "speech":
         wave, about["voice"] = speak(seed, split)
     else:

@@ -147,7 +147,9 @@ class _Writer:
             if self.rng.random() < density:
                 chord = self.degrees[min(self.bars - 1, int(now // self.beats))]
                 if now % 1 == 0 and self.rng.random() < 0.6:  # strong beats fall on chord tones
-                    degree = min((chord + t + 7 * o for t in (0, 2, 4) for o in (-1, 0, 1)), key=lambda d: abs(d - degree))
+                    degree = min(
+                        (chord + t + 7 * o for t in (0, 2, 4) for o in (-1, 0, 1)), key=lambda d: abs(d - degree)
+                    )
                 else:
                     degree += self.rng.choice((-2, -1, -1, 1, 1, 2))
                 degree = max(-5, min(12, degree))
@@ -164,7 +166,9 @@ class _Writer:
             steps = 2 * self.beats if style == "eighths" else self.beats
             for k in range(steps):
                 move = {"fifth": (0, 4)[k % 2], "walk": k % 5, "eighths": 0}[style]
-                self._add(channel, at + k * self.beats / steps, 0.85 * self.beats / steps, self._pitch(degree + move, 2), 92)
+                self._add(
+                    channel, at + k * self.beats / steps, 0.85 * self.beats / steps, self._pitch(degree + move, 2), 92
+                )
 
     def _pad(self, channel: int) -> None:
         for bar in range(0, self.bars, 2):

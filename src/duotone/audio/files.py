@@ -90,9 +90,9 @@ class AudioReader:
 
     def _open(self, source: str | Path | BinaryIO) -> soundfile.SoundFile:
         if source == "-" or not isinstance(source, (str, Path)):
-            stream = sys.stdin.buffer if source == "-" else source
+            stream: Any = sys.stdin.buffer if source == "-" else source
             spool: IO[bytes] = tempfile.TemporaryFile(prefix="duotone-")  # noqa: SIM115 (closed in close)
-            shutil.copyfileobj(stream, spool, _SPOOL)  # type: ignore[misc]
+            shutil.copyfileobj(stream, spool, _SPOOL)
             size = spool.tell()
             spool.seek(0)
             self._own = spool
@@ -122,7 +122,9 @@ class AudioReader:
     def __enter__(self) -> AudioReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -165,7 +167,9 @@ class AudioWriter:
     ) -> None:
         check_format(rate, channels, "The output")
         self.target = target
-        extension = f".{(format or 'wav').lstrip('.').lower()}" if target == "-" or format else Path(target).suffix.lower()
+        extension = (
+            f".{(format or 'wav').lstrip('.').lower()}" if target == "-" or format else Path(target).suffix.lower()
+        )
         if extension not in FORMATS:
             raise AudioError(
                 f"{target} has the extension {extension or '(none)'!r}, expected one of {', '.join(EXTENSIONS)}."
@@ -206,7 +210,9 @@ class AudioWriter:
         data = samples.clamp(-1, 1) if self._integers else samples
         self._file.write(data.numpy().T)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None and self._resampler is not None:
                 self._put(self._resampler.finish())

@@ -110,6 +110,23 @@ def render(midi: bytes, rate: int = 48_000, soundfont: Path | None = None) -> Wa
         score, out = Path(folder) / "score.mid", Path(folder) / "out.wav"
         score.write_bytes(midi)
         run_program(
-            [program, "-n", "-i", "-q", "-g", "0.6", "-r", str(rate), "-T", "wav", "-O", "float", "-F", str(out), str(font), str(score)]
+            [
+                program,
+                "-n",
+                "-i",
+                "-q",
+                "-g",
+                "0.6",
+                "-r",
+                str(rate),
+                "-T",
+                "wav",
+                "-O",
+                "float",
+                "-F",
+                str(out),
+                str(font),
+                str(score),
+            ]
         )
         return read(out)

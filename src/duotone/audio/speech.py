@@ -16,16 +16,51 @@ VOICES: dict[Split, tuple[str, ...]] = {
     "train": ("en-us+m1", "en-us+f1", "en-gb+m3", "en-gb+f2", "de+m2", "de+f3", "fr-fr+f4", "es+m4", "it+m5", "pl+f5"),
     "heldout": ("en-us+m7", "en-gb+f4", "nl+m6", "sv+f1", "pt+m8"),
 }
-_SUBJECTS = "the river,an old clock,my neighbour,the orchestra,a small bird,the captain,every student,the city".split(",")
-_VERBS = "carries,remembers,follows,quietly answers,paints,measures,never forgets,opens,repairs,listens to".split(",")
-_OBJECTS = "the morning light,a broken radio,seven letters,the northern road,some warm bread,a distant song".split(",")
-_TAILS = "before the rain,at half past nine,without a word,for the first time,near the harbour,every winter".split(",")
+_SUBJECTS = [
+    "the river",
+    "an old clock",
+    "my neighbour",
+    "the orchestra",
+    "a small bird",
+    "the captain",
+    "every student",
+    "the city",
+]
+_VERBS = [
+    "carries",
+    "remembers",
+    "follows",
+    "quietly answers",
+    "paints",
+    "measures",
+    "never forgets",
+    "opens",
+    "repairs",
+    "listens to",
+]
+_OBJECTS = [
+    "the morning light",
+    "a broken radio",
+    "seven letters",
+    "the northern road",
+    "some warm bread",
+    "a distant song",
+]
+_TAILS = [
+    "before the rain",
+    "at half past nine",
+    "without a word",
+    "for the first time",
+    "near the harbour",
+    "every winter",
+]
 
 
 def sentences(rng: random.Random, count: int) -> str:
     """A few made-up sentences."""
     made = (
-        " ".join(rng.choice(words) for words in (_SUBJECTS, _VERBS, _OBJECTS, _TAILS)).capitalize() for _ in range(count)
+        " ".join(rng.choice(words) for words in (_SUBJECTS, _VERBS, _OBJECTS, _TAILS)).capitalize()
+        for _ in range(count)
     )
     return ". ".join(made) + "."
 

@@ -69,7 +69,12 @@ def synthesize(seed: int, seconds: float, rate: int = 48_000) -> Waveform:
                 _place(out, note * rng.uniform(0.2, 0.6), int(now * rate), pan)
         if rng.random() < 0.5:
             t = torch.arange(min(int(0.25 * rate), total - int(now * rate))) / rate
-            _place(out, 0.4 * _drum(t, generator, rng) * _envelope(t, 0.001, 0.2, 0.25), int(now * rate), rng.uniform(0.3, 0.7))
+            _place(
+                out,
+                0.4 * _drum(t, generator, rng) * _envelope(t, 0.001, 0.2, 0.25),
+                int(now * rate),
+                rng.uniform(0.3, 0.7),
+            )
         now += beat / 2
     peak = float(out.abs().max())
     return Waveform(out * (0.9 / peak) if peak > 0.9 else out, rate)

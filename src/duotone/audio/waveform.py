@@ -56,7 +56,9 @@ class Waveform:
             got = tuple(self.samples.shape) if isinstance(self.samples, Tensor) else type(self.samples).__name__
             raise AudioError(f"Waveform got {got}, expected a tensor [channels, samples]. Use Waveform.from_array.")
         if self.samples.dtype != torch.float32:
-            raise AudioError(f"Waveform got {self.samples.dtype}, expected float32. Use Waveform.from_array to convert.")
+            raise AudioError(
+                f"Waveform got {self.samples.dtype}, expected float32. Use Waveform.from_array to convert."
+            )
         check_format(self.rate, self.channels, "The waveform")
 
     @classmethod
@@ -67,13 +69,17 @@ class Waveform:
         """
         tensor = values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
         if tensor.is_complex() or tensor.dtype == torch.bool:
-            raise AudioError(f"Waveform got {tensor.dtype} samples, expected real numbers (floats within +-1 or integers).")
+            raise AudioError(
+                f"Waveform got {tensor.dtype} samples, expected real numbers (floats within +-1 or integers)."
+            )
         if tensor.ndim == 1:
             tensor = tensor[None]
         if tensor.ndim != 2:
             raise AudioError(f"Waveform got shape {tuple(tensor.shape)}, expected [samples] or [channels, samples].")
         if tensor.shape[0] > 2 and tensor.shape[1] <= 2:
-            raise AudioError(f"Waveform got shape {tuple(tensor.shape)}, which looks like [samples, channels]: transpose it.")
+            raise AudioError(
+                f"Waveform got shape {tuple(tensor.shape)}, which looks like [samples, channels]: transpose it."
+            )
         if tensor.dtype == torch.uint8:  # unsigned bytes are centred at 128
             scaled = (tensor.float() - 128) / 128
         elif tensor.dtype.is_floating_point:

@@ -220,5 +220,3 @@ def _fingerprint(network: CoDiCodecNetwork) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()
-
-

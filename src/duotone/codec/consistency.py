@@ -11,13 +11,15 @@ from duotone.config import NoiseConfig
 def sigma(u: Tensor, noise: NoiseConfig) -> Tensor:
     """Noise level at position u in [0, 1] of the rho grid (EDM eq. 5): 0 -> sigma_min, 1 -> sigma_max."""
     low, high = noise.sigma_min ** (1 / noise.rho), noise.sigma_max ** (1 / noise.rho)
-    return (low + u * (high - low)) ** noise.rho
+    level: Tensor = (low + u * (high - low)) ** noise.rho
+    return level
 
 
 def position(level: Tensor, noise: NoiseConfig) -> Tensor:
     """The inverse of `sigma`: the grid position of a noise level."""
     low, high = noise.sigma_min ** (1 / noise.rho), noise.sigma_max ** (1 / noise.rho)
-    return (level ** (1 / noise.rho) - low) / (high - low)
+    u: Tensor = (level ** (1 / noise.rho) - low) / (high - low)
+    return u
 
 
 def c_skip(level: Tensor, noise: NoiseConfig) -> Tensor:
@@ -49,4 +51,5 @@ def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
     """``sqrt(|a - b|**2 + c**2) - c`` per example, ``c = 0.00054 sqrt(dim)`` (iCT eq. 7): `[B, ...]` -> `[B]`."""
     difference = (a - b).flatten(1)
     c = 0.00054 * difference.shape[1] ** 0.5
-    return torch.sqrt(difference.pow(2).sum(1) + c * c) - c
+    loss: Tensor = torch.sqrt(difference.pow(2).sum(1) + c * c) - c
+    return loss

@@ -116,13 +116,13 @@ class DuoWriter:
             self._file = target  # type: ignore[assignment]
         self._waiting: list[torch.Tensor] = []
         self._chunks = 0
-        self.bytes = 0
+        self.bytes_written = 0
         text = self.header.model_dump_json().encode()
         self._put(MAGIC + struct.pack("<HI", VERSION, len(text)) + text + struct.pack("<I", crc32c(text)))
 
     def _put(self, data: bytes) -> None:
         self._file.write(data)
-        self.bytes += len(data)
+        self.bytes_written += len(data)
 
     def __enter__(self) -> DuoWriter:
         return self
@@ -172,7 +172,9 @@ class DuoWriter:
             os.replace(self._temporary, self._target)
             self._temporary = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._temporary is not None:  # finish was not reached
             self._file.close()
             self._temporary.unlink(missing_ok=True)
@@ -232,7 +234,7 @@ class DuoReader:
         return self.header.kind
 
     @property
-    def bytes(self) -> int:
+    def bytes_read(self) -> int:
         """Bytes read so far; all of the file once everything was read."""
         return self._source.read_bytes
 
@@ -244,7 +246,9 @@ class DuoReader:
     def __enter__(self) -> DuoReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -266,7 +270,9 @@ class DuoReader:
         if version != VERSION:
             raise FormatError(f"{self.name} has version {version}, this library reads {VERSION}. Update duotone.")
         if length > MAX_HEADER:
-            raise FormatError(f"{self.name} has a damaged header: it claims {length} bytes, at most {MAX_HEADER} are allowed.")
+            raise FormatError(
+                f"{self.name} has a damaged header: it claims {length} bytes, at most {MAX_HEADER} are allowed."
+            )
         whole = source.peek(14 + length + 4)
         text, check = whole[14 : 14 + length], whole[14 + length :]
         if len(check) < 4 or struct.unpack("<I", check)[0] != crc32c(text):
@@ -369,7 +375,7 @@ class DuoReader:
                 self._lose(end[0] - self._next, offset, "checksum does not match")
                 yield from self._blank(end[0] - self._next)
                 return
-            for ahead in range(0, 4 * full + 1):
+            for ahead in range(4 * full + 1):
                 if self._try_record(offset, self._next + ahead) is not None:
                     self._lose(ahead, offset, "checksum does not match")
                     yield from self._blank(ahead)
@@ -405,7 +411,9 @@ class DuoReader:
         try:
             indices = unpack_codes(payload, count * about.latents, self.header.size)
         except ValueError as error:
-            raise FormatError(f"{self.name} holds impossible codes in {self._where(self._next, count)}: {error}.") from None
+            raise FormatError(
+                f"{self.name} holds impossible codes in {self._where(self._next, count)}: {error}."
+            ) from None
         return Codes(torch.from_numpy(indices)[None], about)
 
 
@@ -414,7 +422,7 @@ def write_duo(target: str | Path | BinaryIO, value: Latents | Codes) -> int:
     with DuoWriter(target, value.about, "tokens" if isinstance(value, Codes) else "latents") as writer:
         writer.write(value)
         writer.finish()
-        return writer.bytes
+        return writer.bytes_written
 
 
 def read_duo(source: str | Path | BinaryIO, salvage: bool = False) -> Latents | Codes:
@@ -461,8 +469,6 @@ def describe(source: str | Path) -> DuoInfo:
         return DuoInfo(
             kind=reader.kind, fingerprint=about.fingerprint, chunks=chunks, seconds=seconds,
             source_rate=about.source_rate, source_channels=about.source_channels, source_samples=about.source_samples,
-            framing=about.framing, bytes=reader.bytes, kbit_per_second=reader.bytes * 8 / span / 1000,
+            framing=about.framing, bytes=reader.bytes_read, kbit_per_second=reader.bytes_read * 8 / span / 1000,
             information_kbit_per_second=bits / span / 1000, damage=tuple(reader.damage),
         )  # fmt: skip
-
-

@@ -86,7 +86,7 @@ class Autoregressive(Engine):
             past = denoiser.left_context(prompt, left_values, self.condition(self.prompt_level), left_pyramid)
         x = self.start(self._chunk)[None]
         for step, level in enumerate(self.levels):
-            clean, _ = denoiser.half(x, values, self.condition(level), pyramid, past)
+            clean, _ = denoiser.denoise(x, values, self.condition(level), pyramid, past)
             x = self.after(clean[0], self._chunk, step)[None]
         self._last = (x, values, pyramid)
         self._chunk += 1
@@ -119,7 +119,7 @@ class Wavefront(Engine):
 
     def push(self, values: Tensor) -> list[Tensor]:
         """Bounded latents `[k, L, d]` -> the clean spectra `[C, F, T]` that have become final."""
-        for part in values.to(self.device).split(self.batch):
+        for part in torch.split(values.to(self.device), self.batch):
             pyramid = self.network.upsample(part)
             for i, v in enumerate(part):
                 # clone: a slice would keep the whole batch's pictures alive
@@ -172,7 +172,7 @@ class Wavefront(Engine):
         x = torch.stack([c.x for c in chunks])
         values = torch.cat([c.values for c in chunks])
         pyramid = [torch.cat(level) for level in zip(*(c.pyramid for c in chunks), strict=True)]
-        clean, kept = self.network.denoiser.half(x, values, self.condition(self.levels[step]), pyramid, past)
+        clean, kept = self.network.denoiser.denoise(x, values, self.condition(self.levels[step]), pyramid, past)
         for index, chunk, estimate in zip(indices, chunks, clean, strict=True):
             chunk.x, chunk.done = self.after(estimate, index, step), step + 1
         return kept
@@ -186,7 +186,7 @@ def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise
     engine = Engine(network, steps, noise)
     values = values.to(engine.device)
     n = len(values)
-    pyramid = [torch.cat(p) for p in zip(*(network.upsample(v) for v in values.split(batch)), strict=True)]
+    pyramid = [torch.cat(p) for p in zip(*(network.upsample(v) for v in torch.split(values, batch)), strict=True)]
     x = torch.stack([engine.start(i) for i in range(n)])
     for step, level in enumerate(engine.levels):
         condition = engine.condition(level)
@@ -198,11 +198,11 @@ def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise
             right = [j + 1 for j in left if j + 1 < n and j + 1 not in left]
             # lefts that have no partner stand at the start (chunk 0 of an odd step) or the end (the last chunk)
             paired = torch.tensor([j + 1 in right for j in left])
-            estimate, kept = network.denoiser.half(x[left], values[left], condition, [p[left] for p in pyramid])
+            estimate, kept = network.denoiser.denoise(x[left], values[left], condition, [p[left] for p in pyramid])
             updates = dict(zip(left, estimate, strict=True))
             if right:
                 past = [(k[paired], v[paired]) for k, v in kept]
-                estimate, _ = network.denoiser.half(
+                estimate, _ = network.denoiser.denoise(
                     x[right], values[right], condition, [p[right] for p in pyramid], past
                 )
                 updates |= dict(zip(right, estimate, strict=True))

@@ -6,6 +6,7 @@ L summary latents of a chunk, d dimensions of a latent, R registers, D width.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,7 +29,8 @@ def _flatten(picture: Tensor) -> Tensor:
 
 def _picture(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Tokens `[B, P, D]` -> `[B, D, F', T']`."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    b, _, d = tokens.shape
+    return tokens.transpose(1, 2).reshape(b, d, *grid)
 
 
 def _join(audio: Tensor, latents: Tensor, registers: Tensor) -> Tensor:
@@ -38,7 +40,7 @@ def _join(audio: Tensor, latents: Tensor, registers: Tensor) -> Tensor:
 
 def _mlp(sizes: Sequence[int], last_activation: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(a, b))
         if last_activation or i < len(sizes) - 2:
             layers.append(nn.SiLU())
@@ -81,9 +83,7 @@ class Upsampler(nn.Module):
         self.project = nn.Linear(len(config.levels), d)
         self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
         tokens = self.grid[0] * self.grid[1] + config.latents + config.registers
-        self.transformer = Transformer(
-            tokens, d, config.heads, config.mlp, config.upsampler_layers, output_norm=False
-        )
+        self.transformer = Transformer(tokens, d, config.heads, config.mlp, config.upsampler_layers, output_norm=False)
         self.frontend = UpFrontend(None, config.channels, config.blocks, config.factors, config.stem)
 
     def forward(self, values: Tensor) -> list[Tensor]:
@@ -109,7 +109,7 @@ class Condition(NamedTuple):
 class Denoiser(nn.Module):
     """The consistency model over two consecutive chunks; the left one never sees the right one.
 
-    So the left half stands alone (`half(..., past=None)`), and the right half needs of it only keys and values.
+    So the left half stands alone (`denoise(..., past=None)`), and the right half needs of it only keys and values.
     """
 
     def __init__(self, config: CoDiCodecConfig) -> None:
@@ -139,7 +139,9 @@ class Denoiser(nn.Module):
         gain_in, gain_out = (1 + self.gains(e)).chunk(2, dim=-1)
         return Condition(level.float(), self.embed(e), gain_in[:, None, :, None], gain_out[:, None, :, None])
 
-    def _tokens(self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _tokens(
+        self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         scaled = x * consistency.c_in(c.level, self.config.noise)[:, None, None, None]
         picture, own = self.down(scaled.to(self.registers.dtype), c.gain_in, c.cond, pyramid)
         latents = self.project(values.to(self.registers.dtype))
@@ -150,7 +152,7 @@ class Denoiser(nn.Module):
         tokens, _ = self._tokens(x, values, c, pyramid)
         return self.transformer(tokens, c.cond)[1]  # type: ignore[no-any-return]
 
-    def half(
+    def denoise(
         self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor], past: list[KeyValue] | None = None
     ) -> tuple[Tensor, list[KeyValue]]:
         """Denoise one chunk: noisy `[B, C, F, T]` -> clean estimate, float32, and its keys and values.
@@ -201,8 +203,8 @@ class CoDiCodecNetwork(nn.Module):
         pyramid_right: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Denoise two consecutive chunks, each at its own level: `[B, C, F, T]` twice, sigma `[B]` twice."""
-        left, past = self.denoiser.half(x_left, values_left, self.denoiser.condition(sigma_left), pyramid_left)
-        right, _ = self.denoiser.half(
+        left, past = self.denoiser.denoise(x_left, values_left, self.denoiser.condition(sigma_left), pyramid_left)
+        right, _ = self.denoiser.denoise(
             x_right, values_right, self.denoiser.condition(sigma_right), pyramid_right, past
         )
         return left, right
@@ -228,5 +230,3 @@ def initialise_dead_ends(network: nn.Module, deviation: float = 0.02, seed: int 
         for p in network.parameters():
             if not torch.any(p):
                 p.copy_(deviation * torch.randn(p.shape, generator=generator))
-
-

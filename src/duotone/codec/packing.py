@@ -15,7 +15,8 @@ LATENT_SCALE = 32767
 
 def packed_size(count: int, size: int) -> int:
     """Bytes that `count` codes below `size` take."""
-    return -(-(size**count - 1).bit_length() // 8)
+    largest: int = size**count - 1
+    return -(-largest.bit_length() // 8)
 
 
 def _group(size: int) -> int:

@@ -35,7 +35,9 @@ class _Session:
         if self.closed:
             raise UsageError("This stream is finished; open a new one for more.")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.closed = True
 
 

@@ -51,7 +51,9 @@ class Latents:
     def __post_init__(self) -> None:
         want = (self.about.latents, len(self.about.levels))
         if self.values.ndim != 3 or tuple(self.values.shape[1:]) != want:
-            raise UsageError(f"Latents got values of shape {tuple(self.values.shape)}, expected [N, {want[0]}, {want[1]}].")
+            raise UsageError(
+                f"Latents got values of shape {tuple(self.values.shape)}, expected [N, {want[0]}, {want[1]}]."
+            )
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -96,7 +98,7 @@ class Codes:
                 f"Codes got {self.indices.dtype} of shape {tuple(self.indices.shape)}, expected int64 "
                 f"[K, S] with S a multiple of {self.about.latents}."
             )
-        if self.indices.numel() and not (0 <= int(self.indices.min()) and int(self.indices.max()) < size):
+        if self.indices.numel() and not (int(self.indices.min()) >= 0 and int(self.indices.max()) < size):
             raise UsageError(
                 f"Codes reach from {int(self.indices.min())} to {int(self.indices.max())}, expected 0 to {size - 1}."
             )

@@ -115,7 +115,9 @@ def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) ->
 def export_codicodec(codec: CoDiCodec, path: str | Path) -> None:
     """Write a checkpoint in the published layout. Raises `WeightsError` if the codec was not imported from one."""
     if not codec.extras:
-        raise WeightsError("This codec was not imported from a published checkpoint, so that layout has no place for it.")
+        raise WeightsError(
+            "This codec was not imported from a published checkpoint, so that layout has no place for it."
+        )
     state: dict[str, Tensor] = dict(codec.extras)
     own = codec.network.state_dict()
     for name in published_names(codec.config):
@@ -214,7 +216,9 @@ def load_codec(folder: str | Path) -> CoDiCodec:
     config = CoDiCodecConfig.parse(document.get("config", {}), str(source / "config.json"))
     weights = source / "model.safetensors"
     if not weights.is_file():
-        raise WeightsError(f"{source} has no model.safetensors; a codec folder holds config.json and model.safetensors.")
+        raise WeightsError(
+            f"{source} has no model.safetensors; a codec folder holds config.json and model.safetensors."
+        )
     own: dict[str, Tensor] = {}
     extras: dict[str, Tensor] = {}
     try:
@@ -225,7 +229,9 @@ def load_codec(folder: str | Path) -> CoDiCodec:
                 else:
                     own[name] = file.get_tensor(name)
     except SafetensorError as error:
-        raise WeightsError(f"{weights} is damaged or no safetensors file ({error}). Fetch or export it again.") from None
+        raise WeightsError(
+            f"{weights} is damaged or no safetensors file ({error}). Fetch or export it again."
+        ) from None
     network = empty_network(config)
     fill(network, own, str(weights))
     return CoDiCodec(network, provenance=document.get("provenance", {}), extras=extras)
@@ -239,9 +245,11 @@ def _document(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ConfigError(f"{path} does not describe a codec of this library (expected \"format\": \"{FORMAT}\").")
+        raise ConfigError(f'{path} does not describe a codec of this library (expected "format": "{FORMAT}").')
     if document.get("version") != VERSION:
-        raise ConfigError(f"{path} has version {document.get('version')}, this library reads {VERSION}. Update duotone.")
+        raise ConfigError(
+            f"{path} has version {document.get('version')}, this library reads {VERSION}. Update duotone."
+        )
     return document
 
 

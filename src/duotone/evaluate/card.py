@@ -132,7 +132,8 @@ def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
         f"{steps} steps, {examples} examples of two chunks ({heard:.1f} hours of sound, repetitions counted).",
         f"Compute: {hours:.2f} hours of steps on {provenance.get('machine', 'a machine that was not noted')}.",
         f"{optim.get('name')}, rate {optim.get('rate')}, {optim.get('schedule')} schedule, "
-        f"EMA {optim.get('ema_decay')}, batch {settings.get('batch_size')}, precision {settings.get('precision')}, seed {settings.get('seed')}; "
+        f"EMA {optim.get('ema_decay')}, batch {settings.get('batch_size')}, "
+        f"precision {settings.get('precision')}, seed {settings.get('seed')}; "
         f"{last['bad_steps']} steps skipped as not finite.",
         f"Recipe: `{json.dumps(recipe.get('objective', {}), sort_keys=True)}`",
     ]
@@ -169,7 +170,7 @@ def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any]
     if "examples" in provenance:
         share = provenance["examples"] / PUBLISHED_EXAMPLES
         points.append(
-            f"It saw {share:.2%} of the examples the published full-size model was trained on: expect artefacts."
+            f"It saw {100 * share:.2g}% of the examples the published full-size model was trained on: expect artefacts."
         )
     if manifest is not None:
         points.append("Its data are generated: recorded rooms, singing and electric noise are foreign to it.")
@@ -182,7 +183,7 @@ def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any]
 def verdict(report: Report, system: str, rival: str) -> str:
     """One sentence: in which metrics a system is better, worse, or not surely either (95% interval of differences)."""
     groups: dict[str, list[str]] = {"better": [], "worse": [], "not surely different": []}
-    for metric in METRICS:
+    for metric in METRICS.values():
         interval = report.difference(system, rival, metric.key)
         up, down = interval.low > 0, interval.high < 0
         better, worse = (up, down) if metric.higher_is_better else (down, up)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from duotone.codec.container import write_duo
 
 from duotone.audio.files import EXTENSIONS, read
 from duotone.audio.waveform import Waveform
+from duotone.codec.container import write_duo
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, UsageError
 from duotone.evaluate.metrics import measure

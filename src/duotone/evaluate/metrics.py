@@ -175,7 +175,7 @@ def _log_magnitude(reference: Tensor, estimate: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit: its key in JSON, its heading, its unit, and which way is better."""
+    """A figure of merit: its key in JSON, its heading, its unit, which way is better; call it with a pair of waves."""
 
     key: str
     label: str
@@ -183,15 +183,20 @@ class Metric:
     higher_is_better: bool
     function: Callable[[Waveform, Waveform], float]
 
+    def __call__(self, reference: Waveform, estimate: Waveform) -> float:
+        return self.function(reference, estimate)
 
-METRICS: tuple[Metric, ...] = (
+
+_ALL = (
     Metric("si_sdr", "SI-SDR", "dB", True, si_sdr),
     Metric("log_mel", "log-mel", "dB", False, log_mel_distance),
     Metric("mr_stft", "MR-STFT", "", False, multi_resolution_stft),
     Metric("log_spectral", "log-spectral", "dB", False, log_spectral_distance),
 )
+#: Every metric by its key.
+METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
 
 
 def measure(reference: Waveform, estimate: Waveform) -> dict[str, float]:
     """All metrics of a pair, by key."""
-    return {metric.key: metric.function(reference, estimate) for metric in METRICS}
+    return {key: metric(reference, estimate) for key, metric in METRICS.items()}

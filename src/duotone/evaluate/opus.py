@@ -128,7 +128,9 @@ def opus_roundtrip(wave: Waveform, kbps: float) -> OpusResult:
 def _run(command: list[str]) -> float:
     """Run a program and return the seconds it took. Raises `AudioError` with its own words when it fails."""
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         words = done.stderr.strip() or "no message"

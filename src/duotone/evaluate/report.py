@@ -134,7 +134,7 @@ class Report:
                 "bit_rate": self.bit_rate(system),
                 "encode_speed": self.speed(system, "encode"),
                 "decode_speed": self.speed(system, "decode"),
-                **{m.key: dataclasses.asdict(self.mean(system, m.key)) for m in METRICS},
+                **{m.key: dataclasses.asdict(self.mean(system, m.key)) for m in METRICS.values()},
             }
             for system in self.systems
         }
@@ -165,11 +165,11 @@ class Report:
 
     def headings(self) -> list[str]:
         """Column titles, the better direction marked by an arrow."""
-        return ["system", "kbit/s", *map(_heading, METRICS), "encode x", "decode x"]
+        return ["system", "kbit/s", *map(_heading, METRICS.values()), "encode x", "decode x"]
 
     def cells(self, system: str) -> list[str]:
         """The row of a system as text."""
-        figures = [self.mean(system, metric.key).text() for metric in METRICS]
+        figures = [self.mean(system, metric.key).text() for metric in METRICS.values()]
         speeds = [self.speed(system, way) for way in ("encode", "decode")]
         return [system, f"{self.bit_rate(system) / 1000:.2f}", *figures, *map(_speed, speeds)]
 

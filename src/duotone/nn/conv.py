@@ -39,7 +39,8 @@ class ScaledGroupNorm(nn.Module):
         scale = 1 + self.project(cond)
         if scale.shape[0] == 1:  # one noise level for the whole batch: the scale folds into the norm's weight
             return F.group_norm(x, self.groups, scale[0], None, 1e-5)
-        return F.group_norm(x, self.groups, None, None, 1e-5) * scale[:, :, None, None]
+        out: Tensor = F.group_norm(x, self.groups, None, None, 1e-5) * scale[:, :, None, None]
+        return out
 
 
 class ConvBlock(nn.Module):
@@ -55,9 +56,12 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """`[B, C, F, T]` -> `[B, C, F, T]`."""
         h = self.conv1(self.norm(x, cond))
+        out: Tensor
         if torch.is_grad_enabled():
-            return x + self.conv2(F.silu(h))
-        return self.conv2(F.silu(h, inplace=True)).add_(x)
+            out = x + self.conv2(F.silu(h))
+        else:
+            out = self.conv2(F.silu(h, inplace=True)).add_(x)
+        return out
 
 
 class Down(nn.Module):
@@ -72,7 +76,8 @@ class Down(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, F, T]` -> `[B, out, F/f, T/t]`."""
         fixed = F.avg_pool2d(x, self.factor).repeat_interleave(self.repeat, dim=1)
-        return self.conv(self.norm(x)) + fixed
+        out: Tensor = self.conv(self.norm(x)) + fixed
+        return out
 
 
 class Up(nn.Module):
@@ -86,12 +91,13 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, F, T]` -> `[B, out, F*f, T*t]`."""
-        fixed = x.unflatten(1, (self.out, -1)).mean(2)
+        fixed = x.view(x.shape[0], self.out, -1, *x.shape[2:]).mean(2)
         y = self.conv(self.norm(x))
         f, t = self.factor
         b, c, h, w = y.shape
         patches = y.view(b, c, h // f, f, w // t, t)  # adds in place of building the enlarged picture
-        return (patches + fixed[:, :, :, None, :, None]).view(b, c, h, w)
+        out: Tensor = (patches + fixed[:, :, :, None, :, None]).view(b, c, h, w)
+        return out
 
 
 def _layers(

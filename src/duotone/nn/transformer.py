@@ -38,7 +38,8 @@ class ScaledLayerNorm(nn.Module):
         scale = 1 + self.project(cond)
         if scale.shape[0] == 1:
             return F.layer_norm(x, (self.dim,), scale[0], None, EPS)
-        return F.layer_norm(x, (self.dim,), None, None, EPS) * scale[:, None]
+        out: Tensor = F.layer_norm(x, (self.dim,), None, None, EPS) * scale[:, None]
+        return out
 
 
 class Attention(nn.Module):

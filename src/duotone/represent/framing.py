@@ -1,6 +1,6 @@
 """Cutting a wave into chunks of frames, and joining them again to exactly the length that came in.
 
-*exact*: one hop of zeros on the left, so that every real sample lies under two frames; the last chunk is filled with zeros.
+*exact*: one hop of zeros on the left, so that every real sample lies under two frames; zeros fill the last chunk.
 *published*: frame i starts at sample i*hop, as the published package frames; its first hop fades in.
 """
 

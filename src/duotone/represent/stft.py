@@ -18,7 +18,7 @@ def window(n: int, like: Tensor) -> Tensor:
 
 
 def dual_window(n: int, like: Tensor) -> Tensor:
-    """Synthesis window `[n]` at hop n/2: ``hann / sum of the shifted hann**2``, so that the product overlap-adds to 1."""
+    """Synthesis window `[n]` at hop n/2: ``hann / sum of the shifted hann**2``; the products overlap-add to 1."""
     hann = window(n, like)
     return hann / (hann**2 + hann.roll(n // 2) ** 2)
 
@@ -46,7 +46,8 @@ def to_frames(spectrum: Tensor, config: CoDiCodecConfig) -> Tensor:
     b, c, f, t = spectrum.shape
     pairs = expand(spectrum.float(), config).reshape(b, c // 2, 2, f, t).permute(0, 1, 4, 3, 2)
     full = torch.nn.functional.pad(torch.view_as_complex(pairs.contiguous()), (0, 1))  # the Nyquist bin is zero
-    return torch.fft.irfft(full, n=config.n_fft, dim=-1) * dual_window(config.n_fft, spectrum)
+    frames: Tensor = torch.fft.irfft(full, n=config.n_fft, dim=-1) * dual_window(config.n_fft, spectrum)
+    return frames
 
 
 class OverlapAdd:

@@ -47,7 +47,9 @@ def load(run: Path, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError as error:
-        raise WeightsError(f"{folder} belongs to another recipe: {error}. Use another --out, or the same recipe.") from None
+        raise WeightsError(
+            f"{folder} belongs to another recipe: {error}. Use another --out, or the same recipe."
+        ) from None
     about = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     for name, tensor in load_file(folder / "ema.safetensors").items():
         ema.shadow[name].copy_(tensor)

@@ -41,9 +41,7 @@ def make_optimizer(recipe: TrainRecipe, module: torch.nn.Module) -> torch.optim.
     return kind(module.parameters(), lr=optim.rate, betas=optim.betas, weight_decay=optim.weight_decay)
 
 
-def fit(
-    objective: Any, crops: Crops, recipe: TrainRecipe, run: Path, report: Callable[[dict[str, Any]], None]
-) -> EMA:
+def fit(objective: Any, crops: Crops, recipe: TrainRecipe, run: Path, report: Callable[[dict[str, Any]], None]) -> EMA:
     """Train until `train.steps` (or `max_minutes`), resuming RUN's checkpoint; returns the averaged weights.
 
     Each step's figures go to RUN/log.jsonl and to `report`. Raises `TrainingError` after too many bad steps.

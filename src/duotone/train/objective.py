@@ -80,7 +80,7 @@ class CodecObjective(nn.Module):
         count, device = len(samples), samples.device
         with torch.no_grad():
             spectrum = to_spectrum(samples, self.config)
-            clean = torch.cat(spectrum.split(self.config.frames, dim=-1))  # [2B, C, F, T]: lefts, then rights
+            clean = torch.cat(torch.split(spectrum, self.config.frames, dim=-1))  # [2B, C, F, T]: lefts, then rights
         skip = torch.rand(count, generator=generator) < self.section.continuous_share
         dt = step_size(progress, self.section)
         pairs = [draw_pair(count, dt, self.config.noise, self.section, generator) for _ in range(2)]
@@ -114,7 +114,7 @@ class CodecObjective(nn.Module):
         self.eval()
         generator = torch.Generator().manual_seed(seed)
         spectrum = to_spectrum(samples, self.config)
-        clean = torch.cat(spectrum.split(self.config.frames, dim=-1))
+        clean = torch.cat(torch.split(spectrum, self.config.frames, dim=-1))
         pre = self.network.encode_pre(clean)
         keep = torch.ones(len(clean), dtype=torch.bool, device=clean.device)
         bounded, rounded = self.bottleneck(pre, keep), self.bottleneck(pre, ~keep)

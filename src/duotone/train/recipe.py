@@ -26,12 +26,14 @@ class CodecSection(Config):
 class ObjectiveSection(Config):
     """The consistency objective; defaults are the published ones where there are any (see `objective`)."""
 
-    continuous_share: float = Field(0.75, ge=0, le=1)  # FSQ-dropout: how often rounding is skipped
+    continuous_share: float = Field(default=0.75, ge=0, le=1)  # FSQ-dropout: how often rounding is skipped
     log_sigma_mean: float = -1.1
-    log_sigma_deviation: float = Field(2.0, gt=0)
+    log_sigma_deviation: float = Field(default=2.0, gt=0)
     dt_exponent_start: float = 1.0
     dt_exponent_end: float = 2.0
-    denoising_share: float = Field(0.0, ge=0, le=1)  # ECT start: this share of training aims at the clean target
+    denoising_share: float = Field(
+        default=0.0, ge=0, le=1
+    )  # ECT start: this share of training aims at the clean target
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
     bottleneck_norm: bool = True  # BatchNorm before tanh, folded into the head at export
     bottleneck_scale: float = 0.9
@@ -40,38 +42,38 @@ class ObjectiveSection(Config):
 class DataSection(Config):
     """How crops are taken."""
 
-    mixing_share: float = Field(0.5, ge=0, le=1)  # how often two crops are added
+    mixing_share: float = Field(default=0.5, ge=0, le=1)  # how often two crops are added
     gain_db: tuple[float, float] = (-6.0, 3.0)
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
 
 
 class OptimSection(Config):
     """Optimizer, learning rate, averaging."""
 
     name: Literal["radam", "adamw"] = "radam"
-    rate: float = Field(1e-4, gt=0)
+    rate: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    warmup_steps: int = Field(10_000, ge=0)
+    warmup_steps: int = Field(default=10_000, ge=0)
     schedule: Literal["cosine", "constant", "cooldown"] = "cosine"
-    cooldown_share: float = Field(0.2, ge=0, le=1)
-    clip: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    cooldown_share: float = Field(default=0.2, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
 
 
 class TrainSection(Config):
     """The loop."""
 
-    steps: int = Field(2_000_000, ge=1)
-    batch_size: int = Field(16, ge=1)
+    steps: int = Field(default=2_000_000, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "cpu"
     compile: bool = False
-    log_every: int = Field(1, ge=1)
-    health_every: int = Field(100, ge=1)
-    checkpoint_every: int = Field(500, ge=1)
-    max_bad_steps: int = Field(50, ge=1)
+    log_every: int = Field(default=1, ge=1)
+    health_every: int = Field(default=100, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+    max_bad_steps: int = Field(default=50, ge=1)
     max_minutes: float | None = None  # stop (with a checkpoint) after so long; the schedule still counts steps
 
 

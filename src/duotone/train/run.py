@@ -68,6 +68,6 @@ def averaged(objective: CodecObjective, ema: EMA, crops: Crops, batches: int = 8
         device = next(out.parameters()).device
         keep = torch.ones(16, dtype=torch.bool, device=device)
         for samples in crops.batches(1 << 40, (1 << 40) + batches, 8):
-            clean = torch.cat(to_spectrum(samples.to(device), out.config).split(out.config.frames, dim=-1))
+            clean = torch.cat(torch.split(to_spectrum(samples.to(device), out.config), out.config.frames, dim=-1))
             out.bottleneck(out.network.encode_pre(clean), keep)
     return out.eval()

@@ -1,0 +1,53 @@
+# Everything from a fresh clone with Python >= 3.10 and make; the network is used for the package index alone.
+#   make demo [FILE=song.wav]   make test [ARGS="-k container"]   make check   make bench
+# PYTHON=python3.12 picks another Python; PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" spares the
+# download of CUDA on a machine without a GPU.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := test
+
+demo: $(VENV)/core.stamp
+	$(BIN)/duotone demo $(FILE) -o demo-out
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(VENV)/bench.stamp
+	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+clean:
+	rm -rf $(VENV) demo-out build dist
+
+# A stamp is written last, so that an interrupted installation is taken up again.
+$(VENV)/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit("Duotone needs Python 3.10 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and alone: what follows then keeps the build that the index at hand offers.
+$(VENV)/core.stamp: $(VENV)/made.stamp $(REQUIREMENTS)
+	$(PIP) torch
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/core.stamp
+	$(PIP) -e ".[test,dev]"
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/core.stamp
+	$(PIP) -e ".[bench]"
+	@touch $@

@@ -1,0 +1,83 @@
+"""``duotone convert``: the published checkpoint -> a codec folder, and back."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from duotone.cli.common import Force
+from duotone.cli.failures import tell
+from duotone.errors import UsageError
+
+NAME = "convert"
+EXAMPLES = """
+Examples:
+
+    duotone convert codicodec.pt codicodec/
+
+    duotone convert codicodec/ again.pt
+"""
+
+
+class WeightFormat(str, Enum):
+    """Number formats of stored weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="codicodec.pt, or a folder that was converted from it.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, or a file ending in .pt.")],
+    config: Annotated[
+        str | None, typer.Option(help="Preset or YAML file, for a .pt of other sizes than the published one.")
+    ] = None,
+    dtype: Annotated[
+        WeightFormat, typer.Option(help="Weights in the folder; bfloat16 halves it but does not convert back exactly.")
+    ] = WeightFormat.float32,
+    force: Force = False,
+) -> None:
+    """Convert the published CoDiCodec weights to safetensors + JSON, or back (bit for bit)."""
+    if source.is_dir():
+        if config is not None or dtype is not WeightFormat.float32:
+            raise UsageError("--config and --dtype are for converting a .pt file to a folder, not back.")
+        _back(source, target, force)
+    else:
+        _in(source, target, config, dtype.value, force)
+
+
+def _in(source: Path, target: Path, config: str | None, dtype: str, force: bool) -> None:
+    if target.suffix == ".pt" or target.is_file():
+        raise UsageError(f"A checkpoint converts to a folder, got {target}. Name a folder, for example codicodec/.")
+    _refuse([target / "config.json", target / "model.safetensors"], force)
+    import torch
+
+    from duotone.codec.weights import import_codicodec
+    from duotone.config import PRESETS, CoDiCodecConfig, preset
+    from duotone.hub import save
+
+    sizes = None if config is None else preset(config) if config in PRESETS else CoDiCodecConfig.read(config)
+    codec = import_codicodec(source, sizes)
+    save(codec, target, None if dtype == "float32" else torch.bfloat16)
+    tell(f"{source} -> {target}: codec {codec.fingerprint}. The published weights are CC BY-NC 4.0.")
+
+
+def _back(source: Path, target: Path, force: bool) -> None:
+    if target.suffix != ".pt":
+        raise UsageError(f"A folder converts to a .pt file, got {target}. Give a name ending in .pt.")
+    _refuse([target], force)
+    from duotone.codec.weights import export_codicodec, load_codec
+
+    codec = load_codec(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    export_codicodec(codec, target)
+    tell(f"{source} -> {target}: codec {codec.fingerprint}.")
+
+
+def _refuse(paths: list[Path], force: bool) -> None:
+    for path in paths:
+        if path.exists() and not force:
+            raise UsageError(f"{path} exists already. Add --force to replace it, or choose another name.")

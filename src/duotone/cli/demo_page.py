@@ -1,0 +1,147 @@
+"""The demo's HTML page: players, spectrograms and figures. Every text from outside is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from duotone.cli.common import size
+from duotone.cli.picture import LOWEST_HZ, RANGE_DB, place
+
+
+@dataclass(frozen=True)
+class Take:
+    """The piece after one way through the codec; `name` is the stem of its .wav (and .png) beside the page."""
+
+    name: str
+    face: str
+    strategy: str
+    bytes: int
+    kbit_per_second: float
+    speed: float
+    figures: dict[str, float | None]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.face}, {self.strategy}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What went in, and through which codec."""
+
+    name: str
+    seconds: float
+    rate: int
+    channels: int
+    codec: str
+    fingerprint: str
+    parameters: int
+    dtype: str
+    provenance: str
+    encode_speed: float
+
+    @property
+    def pcm_bytes(self) -> int:
+        """Bytes of the piece as 16-bit samples."""
+        return round(self.seconds * self.rate) * self.channels * 2
+
+
+#: Key of a figure, heading, format; the first three are fields of a `Take`, the others its figures.
+COLUMNS = (
+    ("bytes", "bytes", "{:,d}"), ("kbit_per_second", "kbit/s", "{:.2f}"), ("speed", "decoded, x real time", "{:.1f}"),
+    ("si_sdr", "SI-SDR dB ↑", "{:.2f}"), ("log_mel", "log-mel dB ↓", "{:.2f}"), ("mr_stft", "MR-STFT ↓", "{:.3f}"),
+)  # fmt: skip
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fbfaf7; --card: #fff; --ink: #1d1b22; --soft: #6d6878; --line: #dcd8e2;
+  --mark: #a8315f; }
+@media (prefers-color-scheme: dark) { :root { --paper: #131118; --card: #1c1924; --ink: #eceaf1; --soft: #9d97aa;
+  --line: #353042; --mark: #f48e5a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 76rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 2.1rem; line-height: 1.1; margin: 0 0 .4rem; letter-spacing: -.02em; }
+h1 i { font-style: normal; color: var(--mark); } h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem; }
+p { max-width: 46rem; margin: .4rem 0; } .soft { color: var(--soft); font-size: .92rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.1rem; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .8rem; overflow: hidden; }
+.view { position: relative; } .view img { display: block; width: 100%; height: 11.5rem; }
+.view span { position: absolute; left: .45rem; transform: translateY(50%); color: #fffc; font: 11px/1 system-ui;
+  text-shadow: 0 0 3px #000; }
+figcaption { padding: .7rem .9rem .2rem; font-weight: 600; } figcaption small { display: block; font-weight: 400;
+  color: var(--soft); } audio { display: block; width: calc(100% - 1.4rem); margin: .5rem .7rem .8rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; color: var(--soft); font-size: .88rem; } td, th { padding: .45rem 1rem; text-align: right;
+  white-space: nowrap; } td:first-child, th:first-child { text-align: left; padding-left: 0; }
+tbody tr { border-top: 1px solid var(--line); } .strip { width: 100%; border-radius: .5rem; display: block; }
+"""
+
+
+def page(piece: Piece, takes: Sequence[Take], equal: str) -> str:
+    """The whole page; `equal` says how the wavefront compares with the parallel strategy."""
+    shown = [take for take in takes if take.strategy != "wavefront"]  # its sound is that of parallel
+    channels = "stereo" if piece.channels == 2 else "mono"
+    original = _card("original", "original", f"{size(piece.pcm_bytes)} as 16-bit samples", piece.rate)
+    cards = original + "".join(
+        _card(take.name, take.title, f"{size(take.bytes)}, {take.kbit_per_second:.2f} kbit/s", piece.rate)
+        for take in shown
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Duotone: {_safe(piece.name)}</title>
+<style>{_STYLE}</style>
+</head>
+<body><main>
+<h1>Duo<i>tone</i></h1>
+<p>{_safe(piece.name)}, {piece.seconds:.1f} s, {piece.rate} Hz, {channels}: encoded once, kept as continuous latents and as
+discrete tokens, and decoded from noise in every way there is.</p>
+<p class="soft">Codec {_safe(piece.codec)} ({_safe(piece.fingerprint)}), {piece.parameters / 1e6:.1f}M parameters,
+{_safe(piece.dtype)}{"; " + _safe(piece.provenance) if piece.provenance else ""}.
+Encoded {piece.encode_speed:.1f}x real time.</p>
+<h2>Listen</h2>
+<div class="grid">{cards}</div>
+<h2>Figures</h2>
+<div class="wide"><table>
+<thead><tr><th>way</th>{"".join(f"<th>{escape(heading)}</th>" for _, heading, _ in COLUMNS)}</tr></thead>
+<tbody>{"".join(f"<tr><td>{_safe(t.title)}</td>" + "".join(f"<td>{c}</td>" for c in cells(t)) + "</tr>" for t in takes)}
+</tbody></table></div>
+<p class="soft">{_safe(equal)} Bytes are those of the real .duo files beside this page; ↑ higher is better, ↓ lower.
+SI-SDR punishes every shift of phase, so a decoder that invents fine detail scores low in it even where it sounds right.</p>
+<h2>Side by side</h2>
+<img class="strip" src="spectrograms.png" alt="Spectrograms: original, then {_safe(", ".join(t.title for t in shown))}">
+<p class="soft">From the left: original, {_safe("; ".join(t.title for t in shown))}. {LOWEST_HZ:.0f} Hz to half the rate
+upwards on a logarithmic axis; {RANGE_DB:.0f} dB from dark to bright.</p>
+</main></body>
+</html>
+"""
+
+
+def cells(take: Take) -> list[str]:
+    """A take's row of the table, without its title."""
+    row: dict[str, Any] = {**vars(take), **take.figures}
+    return ["–" if row.get(key) is None else form.format(row[key]) for key, _, form in COLUMNS]
+
+
+def _safe(text: str) -> str:
+    """Text for the page; a file name that is not Unicode gets question marks."""
+    return escape(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _card(name: str, title: str, note: str, rate: int) -> str:
+    ticks = "".join(
+        f'<span style="bottom:{100 * place(hertz, rate):.1f}%">{label}</span>'
+        for hertz, label in ((100, "100 Hz"), (1000, "1 kHz"), (10_000, "10 kHz"))
+        if hertz < rate / 2
+    )
+    return (
+        f'\n<figure><div class="view"><img src="{_safe(name)}.png" alt="Spectrogram of {_safe(title)}">{ticks}</div>'
+        f"<figcaption>{_safe(title)}<small>{_safe(note)}</small></figcaption>"
+        f'<audio controls preload="none" src="{_safe(name)}.wav"></audio></figure>'
+    )

@@ -1,0 +1,54 @@
+"""The command line: one file a command, errors without tracebacks, exit codes that mean something (see `failures`)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from duotone.cli import convert, decode, demo, encode, evaluate, info, train
+from duotone.cli.failures import Guarded
+
+HELP = "Neural audio codecs of two faces: audio -> latents or tokens -> audio."
+EPILOG = """
+Start with **duotone demo**: it encodes a piece, decodes it in every way and writes a page to listen to.
+
+Exit codes: 0 done, 2 arguments, 3 unusable sound, 4 damaged .duo, 5 another codec's file, 6 weights, 7 disk, rights or
+memory, 8 training, 130 interrupted, 1 anything else. Of several files that failed, the first one's code.
+"""
+
+app = typer.Typer(
+    name="duotone",
+    cls=Guarded,
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for _module in (encode, decode, info, convert, demo, train, evaluate):
+    app.command(_module.NAME, epilog=_module.EXAMPLES)(_module.command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from duotone import __version__
+
+        typer.echo(f"duotone {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=HELP, epilog=EPILOG)
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", envvar="DUOTONE_DEBUG", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options that come before the command; `Guarded` reads them."""
+
+
+def run() -> None:
+    """Run the program on `sys.argv` and exit."""
+    app(prog_name="duotone")

@@ -1,0 +1,79 @@
+"""Decoding a damaged file: silence where chunks were lost, and a sentence about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from duotone.audio.waveform import Waveform
+    from duotone.codec.codicodec import CoDiCodec
+    from duotone.codec.container import DuoReader
+
+
+class Mute:
+    """Puts silence wherever a lost chunk reaches; follows its place in the output.
+
+    A chunk's frames reach a hop into the next chunk; that hop is muted too, since half of it was made up.
+    """
+
+    def __init__(self, reader: DuoReader, codec: CoDiCodec, rate: int) -> None:
+        self.reader, self.rate, self.position = reader, rate, 0
+        self.scale = rate / codec.rate
+        self.step, self.hop = codec.config.chunk_samples, codec.config.hop
+        self.lead = self.hop if reader.about.framing == "exact" else 0
+
+    def __call__(self, wave: Waveform) -> Waveform:
+        """The next samples, muted where they must be."""
+        from duotone.audio.waveform import Waveform
+
+        start, self.position = self.position, self.position + wave.length
+        samples = wave.samples
+        for first, last in self._spans():
+            a, b = max(0, first - start), min(wave.length, last - start)
+            if a < b:
+                samples = samples.clone()
+                samples[:, a:b] = 0
+        return Waveform(samples, wave.rate)
+
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        """What the lost chunks reach, in samples of the output."""
+        for damage in self.reader.damage:
+            if damage.chunks:
+                first = damage.first_chunk * self.step - self.lead
+                last = (damage.first_chunk + damage.chunks) * self.step + self.hop - self.lead
+                yield math.floor(first * self.scale), math.ceil(last * self.scale)
+
+    def rest(self, written: int, channels: int) -> Iterator[Waveform]:
+        """Silence from where a cut file ends to the length that its header promised, a second at a time."""
+        import torch
+
+        from duotone.audio.waveform import Waveform
+
+        missing = promised(self.reader, self.rate) - written
+        while missing > 0:
+            size = min(missing, self.rate)
+            missing -= size
+            yield Waveform(torch.zeros(channels, size), self.rate)
+
+
+def promised(reader: DuoReader, rate: int) -> int:
+    """The length in samples that the header states, 0 if it states none (or if the whole file was read)."""
+    header = reader.header
+    if not any(d.chunks == 0 for d in reader.damage):  # not cut: the end record has the length
+        return 0
+    return round(header.source_samples * rate / header.source_rate)
+
+
+def explain(reader: DuoReader, name: str) -> str:
+    """What was lost, where, and why."""
+    seconds = reader.header.chunk_samples / reader.header.rate
+    parts = []
+    for d in reader.damage[:4]:
+        start, end = d.first_chunk * seconds, (d.first_chunk + d.chunks) * seconds
+        where = f"chunks {d.first_chunk} to {d.first_chunk + d.chunks - 1}, {start:.2f} s to {end:.2f} s"
+        parts.append(f"{where if d.chunks else f'from {start:.2f} s'}: {d.reason}")
+    more = f" and {len(reader.damage) - 4} more places" if len(reader.damage) > 4 else ""
+    lost = sum(d.chunks for d in reader.damage)
+    return f"{name} is damaged; {lost} chunks were lost and are silent ({'; '.join(parts)}{more})."
