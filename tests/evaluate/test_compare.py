@@ -26,6 +26,7 @@ needs_opus = pytest.mark.skipif(
     bool(opus.missing_programs()), reason=f"{opus.missing_programs()} missing: install the package opus-tools"
 )
 RATE = 8_000
+LENGTH = RATE // 2
 OURS = [f"{face}, {way}" for face in ("continuous", "discrete") for way in ("parallel", "autoregressive")]
 
 
@@ -61,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "sound"
     (root / "inner").mkdir(parents=True)
     for index, name in enumerate(["a-music.wav", "b-speech.wav", "inner/c-music.flac", "d-music.wav"]):
-        samples = 0.1 * torch.randn(2 - index % 2, RATE + 700 * index, generator=generator)
+        samples = 0.1 * torch.randn(2 - index % 2, LENGTH + 350 * index, generator=generator)
         write(root / name, Waveform(samples, RATE))
     (root / "notes.json").write_text("{}")
     return root
@@ -77,7 +78,7 @@ def test_every_file_meets_every_system_and_figures_are_as_known(folder: Path) ->
     assert result.systems == (*OURS, "silence") and len(result.rows) == 20 and len(told) == 4
     assert result.files == ("a-music.wav", "b-speech.wav", "d-music.wav", "inner/c-music.flac")
     for system, expected in zip(OURS, (20, 10, 14, 4), strict=True):
-        assert result.mean(system, "si_sdr").mean == pytest.approx(expected, abs=0.3)
+        assert result.mean(system, "si_sdr").mean == pytest.approx(expected, abs=0.4)
         assert result.speed(system, "encode") > 0 and result.speed(system, "decode") > 0
     assert result.mean("silence", "si_sdr").count == 0 and math.isnan(result.speed("silence", "decode"))
     for key in set(METRICS) - {"si_sdr"}:
@@ -87,12 +88,12 @@ def test_every_file_meets_every_system_and_figures_are_as_known(folder: Path) ->
 def test_bit_rates_are_those_of_the_real_files(folder: Path, tmp_path: Path) -> None:
     result = run(folder)
     codec = KnownCodec()
-    latents = codec.encode(Waveform(torch.zeros(2, RATE), RATE))  # the length and channels of a-music.wav
+    latents = codec.encode(Waveform(torch.zeros(2, LENGTH), RATE))  # the length and channels of a-music.wav
     for face, value in (("continuous", latents), ("discrete", latents.codes())):
         path = tmp_path / "real.duo"
         write_duo(path, value)
         row = next(r for r in result.of(f"{face}, parallel") if r.file == "a-music.wav")
-        assert row.file_bytes == path.stat().st_size and row.bit_rate == 8 * row.file_bytes
+        assert row.file_bytes == path.stat().st_size and row.bit_rate == 16 * row.file_bytes
     assert result.bit_rate("continuous, parallel") > result.bit_rate("discrete, parallel") > 0
     assert result.bit_rate("silence") == 0
 
@@ -111,17 +112,17 @@ def test_a_report_survives_json_and_holds_no_foreign_numbers(folder: Path) -> No
 
 def test_the_same_seed_gives_the_same_figures_and_reaches_the_decoder(folder: Path) -> None:
     codec = KnownCodec()
-    first = compare.evaluate_folder(codec, folder, [], limit=3, seed=5)
+    first = compare.evaluate_folder(codec, folder, [], limit=2, seed=5)
     assert set(codec.seeds) == {5}
-    second, other = run(folder, limit=3, seed=5), run(folder, limit=3, seed=6)
+    second, other = run(folder, limit=2, seed=5), run(folder, limit=2, seed=6)
     assert [r.figures for r in first.rows if r.system != "silence"] == [
         r.figures for r in second.rows if r.system != "silence"
     ]
-    assert len(first.files) == 3 and first.rows[0].figures != other.rows[0].figures
+    assert len(first.files) == 2 and first.rows[0].figures != other.rows[0].figures
 
 
 def test_tables_show_every_system(folder: Path) -> None:
-    result = run(folder)
+    result = run(folder, limit=2)
     console = Console(width=250, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     result.print_table(console)
     printed, markdown = console.export_text(), result.to_markdown()
@@ -129,7 +130,7 @@ def test_tables_show_every_system(folder: Path) -> None:
         assert system in printed and f"| {system} |" in markdown
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 2 + len(result.systems)
-    assert "4 files" in markdown and "SI-SDR, dB ↑" in markdown
+    assert "2 files" in markdown and "SI-SDR, dB ↑" in markdown
 
 
 def test_parts_and_paired_differences(folder: Path) -> None:

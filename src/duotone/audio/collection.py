@@ -7,93 +7,180 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from duotone.audio.compose import Split, compose
 from duotone.audio.files import write
-from duotone.audio.midi import find_soundfont, render, to_midi
+from duotone.audio.midi import SOUNDFONT_LICENCES, find_soundfont, render, to_midi, write_bytes
 from duotone.audio.speech import speak
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
-from duotone.errors import DuotoneError
+from duotone.errors import DuotoneError, UsageError
 
+Kind = Literal["music", "speech", "synth"]
+#: Raised whenever the same seed would give other sound, so that a resumed collection never mixes two recipes.
+RECIPE = 2
+RATE = 48_000
 PIECE_SECONDS = 20.0
 #: Shares of music, speech and plain synthesis.
-SHARES: dict[Split, tuple[float, float, float]] = {"train": (0.8, 0.12, 0.08), "heldout": (0.75, 0.25, 0.0)}
-TARGET_DBFS = -16.0
+SHARES: dict[Split, dict[Kind, float]] = {
+    "train": {"music": 0.75, "speech": 0.15, "synth": 0.10},
+    "heldout": {"music": 0.75, "speech": 0.25},
+}
+#: Loudness: the companded spectra of a collection at this RMS have a standard deviation near sigma_data = 0.5.
+TARGET_DBFS = -10.0
 PEAK = 0.97
+#: The most that the limiter may take off a peak; a piece that would need more stays quieter than the target.
+LIMIT_DB = 9.0
+_BLOCK, _REACH = 64, 15  # the limiter looks 15 blocks of 64 samples (20 ms at 48 kHz) to either side
 
 
-def level(wave: Waveform, target: float = TARGET_DBFS) -> Waveform:
-    """Scale to an RMS of `target` dBFS, or as near to it as a peak of 0.97 allows."""
-    rms = float(wave.samples.pow(2).mean().sqrt())
-    peak = float(wave.samples.abs().max())
+def master(wave: Waveform, target: float = TARGET_DBFS, limit: float = LIMIT_DB) -> Waveform:
+    """Scale to about `target` dBFS RMS, and bend peaks down (at most `limit` dB) so that none passes 0.97.
+
+    A look-ahead limiter with one gain for both channels; silence stays silent.
+    """
+    samples = wave.samples - wave.samples.mean(1, keepdim=True)
+    rms, peak = float(samples.pow(2).mean().sqrt()), float(samples.abs().max())
     if rms == 0:
-        return wave
-    gain = min(10 ** (target / 20) / rms, PEAK / peak)
-    return Waveform(wave.samples * gain, wave.rate)
+        return Waveform(samples, wave.rate)
+    samples = samples * min(10 ** (target / 20) / rms, PEAK * 10 ** (limit / 20) / peak)
+    return Waveform((samples * _limiter_gain(samples)).clamp(-PEAK, PEAK), wave.rate)
 
 
-def make_piece(seed: int, split: Split, kind: str) -> tuple[Waveform, dict[str, Any]]:
-    """One piece of a kind (music, speech, synth) and what it is made of."""
-    about: dict[str, Any] = {"seed": seed, "kind": kind}
+def _limiter_gain(samples: Tensor) -> Tensor:
+    """The gain `[T]` that keeps |samples| `[C, T]` within the peak: smooth, and never above what a sample allows."""
+    length = samples.shape[1]
+    padded = functional.pad(samples.abs().amax(0), (0, -length % _BLOCK))
+    allowed = (PEAK / padded.view(-1, _BLOCK).amax(1).clamp_min(PEAK))[None, None]
+    # The least over one block more than the smoothing reaches: neighbours may then be joined by straight lines.
+    least = -functional.max_pool1d(-allowed, 2 * _REACH + 3, 1, _REACH + 1)
+    window = torch.hann_window(2 * _REACH + 3, periodic=False)[1:-1]
+    smooth = functional.conv1d(
+        functional.pad(least, (_REACH, _REACH), mode="replicate") if least.shape[2] > 1 else least.expand(1, 1, 31),
+        (window / window.sum())[None, None],
+    )
+    return functional.interpolate(smooth, scale_factor=_BLOCK, mode="linear", align_corners=False)[0, 0, :length]
+
+
+def make_piece(
+    seed: int, split: Split, kind: Kind, seconds: float = PIECE_SECONDS, soundfont: str | Path | None = None
+) -> tuple[Waveform, dict[str, Any]]:
+    """One mastered piece of exactly `seconds`, 48 kHz stereo, and what it is made of; raises `AudioError` without tools."""
+    about: dict[str, Any] = {}
     if kind == "music":
-        piece = compose(seed, PIECE_SECONDS, split)
-        font = find_soundfont()
-        wave = render(to_midi(piece.notes, piece.parts, piece.tempo), soundfont=font)
-        about |= {
+        font = find_soundfont(soundfont)
+        piece = compose(seed, seconds, split)
+        wave = render(to_midi(piece.notes, piece.parts, piece.tempo), RATE, font)
+        about = {
             "tempo": piece.tempo,
+            "meter": piece.meter,
             "key": piece.key,
-            "programs": [p.program for p in piece.parts],
-            "font": font.name,
+            "programs": [p.program for p in piece.parts if p.channel != 9],
+            "kits": [p.program for p in piece.parts if p.channel == 9],
+            "notes": len(piece.notes),
+            "soundfont_licence": SOUNDFONT_LICENCES.get(font.name, "unknown"),
         }
     elif kind == "speech":
-        wave, about["voice"] = speak(seed, split)
+        wave, about["voices"] = speak(seed, seconds, split, RATE)
+    elif kind == "synth":
+        wave = synthesize(seed, seconds, RATE)
     else:
-        wave = synthesize(seed, PIECE_SECONDS)
-    length = int(PIECE_SECONDS * wave.rate)
-    wave = level(Waveform(wave.samples[:, :length].contiguous(), wave.rate))
-    about["rms_dbfs"] = round(20 * float(torch.log10(wave.samples.pow(2).mean().sqrt().clamp_min(1e-9))), 2)
-    return wave, about
+        raise UsageError(f"There is no kind of piece {kind!r}. There are: music, speech, synth.")
+    wave = master(_fit(wave, max(1, round(seconds * RATE))))
+    level = 20 * math.log10(max(1e-9, float(wave.samples.pow(2).mean().sqrt())))
+    return wave, about | {"rms_dbfs": round(level, 2), "peak": round(float(wave.samples.abs().max()), 4)}
 
 
-def make_collection(out: str | Path, minutes: float, split: Split = "train", seed: int = 0) -> Path:
-    """Fill a folder with pieces of 20 s up to `minutes`, and write `manifest.json`; files already there are kept."""
+def _fit(wave: Waveform, length: int) -> Waveform:
+    """Exactly `length` samples; what is cut off fades out over 50 ms first."""
+    samples = wave.samples[:, :length]
+    if wave.length > length:
+        fade = min(length, wave.rate // 20)
+        samples = samples * torch.cat([torch.ones(length - fade), torch.linspace(1, 0, fade)])
+    return Waveform(functional.pad(samples, (0, length - samples.shape[1])), wave.rate)
+
+
+def plan(split: Split, seed: int, count: int) -> list[tuple[Kind, int]]:
+    """Kind and seed of the first `count` pieces: the kinds keep to their shares, and a longer plan starts the same."""
+    rng = random.Random(f"duotone/collection/{split}/{seed}")
+    made: dict[Kind, int] = dict.fromkeys(SHARES[split], 0)
+    pieces: list[tuple[Kind, int]] = []
+    for index in range(count):
+        kind = max(made, key=lambda k: SHARES[split][k] * (index + 1) - made[k])
+        made[kind] += 1
+        pieces.append((kind, rng.randrange(2**31)))
+    return pieces
+
+
+def make_collection(
+    out: str | Path, minutes: float, split: Split = "train", seed: int = 0, soundfont: str | Path | None = None
+) -> Path:
+    """Fill a folder with pieces of 20 s up to `minutes`, and write `manifest.json`; pieces already made are kept.
+
+    Raises `UsageError` for a length or split that cannot be, `AudioError` when a program or soundfont is missing.
+    """
+    if split not in SHARES:
+        raise UsageError(f"There is no split {split!r}. There are: {', '.join(SHARES)}.")
+    if not 0 < minutes < 1e6:
+        raise UsageError(f"A collection of {minutes} minutes was asked for; give a length above 0.")
+    font = find_soundfont(soundfont)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(f"duotone/collection/{split}/{seed}")
-    entries = []
-    for index in range(max(1, round(minutes * 60 / PIECE_SECONDS))):
-        kind = rng.choices(("music", "speech", "synth"), SHARES[split])[0]
-        piece_seed = rng.randrange(2**31)
-        path = folder / f"{index:05d}-{kind}.flac"
-        note = path.with_suffix(".json")
-        if not (path.is_file() and note.is_file()):
-            wave, about = make_piece(piece_seed, split, kind)
-            write(path, wave)
-            note.write_text(json.dumps(about), encoding="utf-8")
-        entries.append({"file": path.name, **json.loads(note.read_text(encoding="utf-8"))})
-    manifest = {"split": split, "seed": seed, "minutes": minutes, "pieces": entries}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    pieces = plan(split, seed, max(1, round(minutes * 60 / PIECE_SECONDS)))
+    entries = [_keep_or_make(folder, index, kind, number, split, font) for index, (kind, number) in enumerate(pieces)]
+    manifest = {
+        "recipe": RECIPE,
+        "split": split,
+        "seed": seed,
+        "minutes": len(entries) * PIECE_SECONDS / 60,
+        "rate": RATE,
+        "target_dbfs": TARGET_DBFS,
+        "pieces": entries,
+    }
+    write_bytes(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     return folder
+
+
+def _keep_or_make(folder: Path, index: int, kind: Kind, seed: int, split: Split, font: Path) -> dict[str, Any]:
+    """The manifest's entry of a piece; made anew unless the very same piece lies there."""
+    path = folder / f"{index:05d}-{kind}.flac"
+    note = path.with_suffix(".json")
+    order = {"file": path.name, "kind": kind, "seed": seed, "split": split, "recipe": RECIPE}
+    order |= {"soundfont": font.name} if kind == "music" else {}
+    if path.is_file() and note.is_file():
+        about: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        if all(about.get(key) == value for key, value in order.items()):
+            return about
+    for stale in folder.glob(f"{index:05d}-*"):  # another seed's piece of the same number
+        stale.unlink()
+    wave, made = make_piece(seed, split, kind, soundfont=font)
+    write(path, wave)
+    about = order | made
+    write_bytes(note, json.dumps(about).encode())  # last: a piece without its note is made again
+    return about
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m duotone.audio.collection", description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="folder for the FLAC files and manifest.json")
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--split", choices=("train", "heldout"), default="train")
+    parser.add_argument("--split", choices=sorted(SHARES), default="train")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--soundfont", help="a .sf2 file, or its name in the usual folders (default: FluidR3_GM.sf2)")
     options = parser.parse_args(arguments)
     try:
-        folder = make_collection(options.out, options.minutes, options.split, options.seed)
+        folder = make_collection(options.out, options.minutes, options.split, options.seed, options.soundfont)
     except DuotoneError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

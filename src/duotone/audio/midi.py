@@ -13,12 +13,22 @@ from pathlib import Path
 
 from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
-from duotone.errors import AudioError
+from duotone.errors import AudioError, UsageError
 
 #: Ticks a quarter note.
 TICKS = 480
 DRUM_CHANNEL = 9
-_FONT_FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/soundfonts", "/usr/local/share/soundfonts", "/opt/homebrew/share")
+SOUNDFONT = "FluidR3_GM.sf2"
+SOUNDFONT_VARIABLE = "DUOTONE_SOUNDFONT"
+#: Debian packages of the soundfonts known by name, and their licences.
+SOUNDFONT_PACKAGES = {"FluidR3_GM.sf2": "fluid-soundfont-gm", "TimGM6mb.sf2": "timgm6mb-soundfont"}
+SOUNDFONT_LICENCES = {"FluidR3_GM.sf2": "MIT", "TimGM6mb.sf2": "GPL-2.0"}
+_FONT_FOLDERS = (
+    "/usr/share/sounds/sf2",
+    "/usr/share/soundfonts",
+    "/usr/local/share/soundfonts",
+    "/opt/homebrew/share/soundfonts",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """What a MIDI channel plays with: General MIDI program 0..127, pan and volume 0..127, reverb send 0..127."""
+    """What a MIDI channel plays with: General MIDI program (or drum kit), pan, volume and reverb send, all 0..127."""
 
     channel: int
     program: int
@@ -51,13 +61,28 @@ def _variable(value: int) -> bytes:
     return bytes(reversed(out))
 
 
+def _check(notes: Sequence[Note], parts: Sequence[Part], tempo: float) -> None:
+    if not 4 <= tempo <= 1000:  # 24 bits of microseconds a quarter note end near 3.6 a minute
+        raise UsageError(f"The tempo is {tempo} quarter notes a minute; give one from 4 to 1000.")
+    for part in parts:
+        if not 0 <= part.channel < 16 or not all(
+            0 <= v < 128 for v in (part.program, part.pan, part.volume, part.reverb)
+        ):
+            raise UsageError(f"{part} does not fit MIDI: channels are 0..15, everything else 0..127.")
+    for note in notes:
+        if not (0 <= note.channel < 16 and 0 <= note.pitch < 128 and 0 < note.velocity < 128):
+            raise UsageError(f"{note} does not fit MIDI: channels 0..15, pitches 0..127, velocities 1..127.")
+        if not (note.start >= 0 and note.length > 0):
+            raise UsageError(f"{note} must start at 0 or later and last longer than 0 quarter notes.")
+
+
 def to_midi(notes: Sequence[Note], parts: Sequence[Part], tempo: float) -> bytes:
-    """Notes and parts at `tempo` quarter notes a minute -> the bytes of a Standard MIDI File."""
+    """Notes and parts at `tempo` quarter notes a minute -> a Standard MIDI File. Raises `UsageError` out of range."""
+    _check(notes, parts, tempo)
     events: list[tuple[int, int, bytes]] = [(0, 0, b"\xff\x51\x03" + struct.pack(">I", round(60e6 / tempo))[1:])]
     for part in parts:
         c = part.channel
-        if c != DRUM_CHANNEL:
-            events.append((0, 1, bytes([0xC0 | c, part.program])))
+        events.append((0, 1, bytes([0xC0 | c, part.program])))
         for controller, value in ((10, part.pan), (7, part.volume), (91, part.reverb)):
             events.append((0, 1, bytes([0xB0 | c, controller, value])))
     for n in notes:
@@ -74,15 +99,38 @@ def to_midi(notes: Sequence[Note], parts: Sequence[Part], tempo: float) -> bytes
     return head + b"MTrk" + struct.pack(">I", len(track)) + bytes(track)
 
 
-def find_soundfont(name: str = "FluidR3_GM.sf2") -> Path:
-    """The path of a soundfont: `name` itself, `$DUOTONE_SOUNDFONT`, or the usual folders. Raises `AudioError`."""
-    candidates = [Path(name), Path(os.environ.get("DUOTONE_SOUNDFONT", ""))]
-    candidates += [Path(folder) / name for folder in _FONT_FOLDERS]
-    for path in candidates:
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file atomically: a temporary name in the same folder, then a rename."""
+    file = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+        os.chmod(name, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_midi(path: str | Path, notes: Sequence[Note], parts: Sequence[Part], tempo: float) -> None:
+    """Write a Standard MIDI File atomically. Raises `UsageError` for values that do not fit MIDI."""
+    write_bytes(path, to_midi(notes, parts, tempo))
+
+
+def find_soundfont(font: str | Path | None = None) -> Path:
+    """The path of a soundfont: a path, or a name in the usual folders; by default `$DUOTONE_SOUNDFONT` or FluidR3.
+
+    Raises `AudioError` naming the Debian package when there is none.
+    """
+    wanted = str(font or os.environ.get(SOUNDFONT_VARIABLE) or SOUNDFONT)
+    for path in (Path(wanted), *(Path(folder) / wanted for folder in _FONT_FOLDERS)):
         if path.is_file():
             return path
+    package = SOUNDFONT_PACKAGES.get(Path(wanted).name, "fluid-soundfont-gm")
     raise AudioError(
-        f"No soundfont {name} was found. Install the Debian package fluid-soundfont-gm, or set DUOTONE_SOUNDFONT to a .sf2 file."
+        f"No soundfont {wanted} was found, neither as a path nor in {', '.join(_FONT_FOLDERS)}. "
+        f"Install the Debian package {package}, or set {SOUNDFONT_VARIABLE} to the path of a .sf2 file."
     )
 
 
@@ -102,31 +150,17 @@ def run_program(command: list[str]) -> None:
         raise AudioError(f"{Path(command[0]).name} failed with exit code {done.returncode}: {words}")
 
 
-def render(midi: bytes, rate: int = 48_000, soundfont: Path | None = None) -> Waveform:
-    """Render MIDI bytes with real instrument samples, stereo. Raises `AudioError` when fluidsynth or its font is missing."""
-    program = require_program("fluidsynth", "fluidsynth")
-    font = soundfont or find_soundfont()
+def render(midi: bytes, rate: int = 48_000, soundfont: str | Path | None = None) -> Waveform:
+    """Render MIDI bytes with real instrument samples, stereo.
+
+    Raises `AudioError` naming the Debian packages fluidsynth and fluid-soundfont-gm when one of them is missing.
+    """
+    program = require_program("fluidsynth", "fluidsynth (and fluid-soundfont-gm for its instruments)")
+    font = find_soundfont(soundfont)
     with tempfile.TemporaryDirectory(prefix="duotone-") as folder:
         score, out = Path(folder) / "score.mid", Path(folder) / "out.wav"
         score.write_bytes(midi)
-        run_program(
-            [
-                program,
-                "-n",
-                "-i",
-                "-q",
-                "-g",
-                "0.6",
-                "-r",
-                str(rate),
-                "-T",
-                "wav",
-                "-O",
-                "float",
-                "-F",
-                str(out),
-                str(font),
-                str(score),
-            ]
-        )
+        quiet = ["-n", "-i", "-q"]  # no MIDI input, no shell, few words
+        output = ["-g", "0.6", "-r", str(rate), "-T", "wav", "-O", "float", "-F", str(out)]
+        run_program([program, *quiet, *output, str(font), str(score)])
         return read(out)

@@ -11,6 +11,9 @@ from duotone.cli.common import size
 from duotone.cli.picture import LOWEST_HZ, RANGE_DB, place
 
 
+_FACES = {"latents": "continuous latents", "tokens": "discrete tokens"}
+
+
 @dataclass(frozen=True)
 class Take:
     """The piece after one way through the codec; `name` is the stem of its .wav (and .png) beside the page."""
@@ -26,7 +29,7 @@ class Take:
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.face}, {self.strategy}"
+        return f"{_FACES[self.face]}, {self.strategy}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Piece:
 
 #: Key of a figure, heading, format; the first three are fields of a `Take`, the others its figures.
 COLUMNS = (
-    ("bytes", "bytes", "{:,d}"), ("kbit_per_second", "kbit/s", "{:.2f}"), ("speed", "decoded, x real time", "{:.1f}"),
+    ("bytes", "bytes", "{:,d}"), ("kbit_per_second", "kbit/s", "{:.2f}"), ("speed", "x real time", "{:.1f}"),
     ("si_sdr", "SI-SDR dB ↑", "{:.2f}"), ("log_mel", "log-mel dB ↓", "{:.2f}"), ("mr_stft", "MR-STFT ↓", "{:.3f}"),
 )  # fmt: skip
 
@@ -112,7 +115,7 @@ Encoded {piece.encode_speed:.1f}x real time.</p>
 <thead><tr><th>way</th>{"".join(f"<th>{escape(heading)}</th>" for _, heading, _ in COLUMNS)}</tr></thead>
 <tbody>{"".join(f"<tr><td>{_safe(t.title)}</td>" + "".join(f"<td>{c}</td>" for c in cells(t)) + "</tr>" for t in takes)}
 </tbody></table></div>
-<p class="soft">{_safe(equal)} Bytes are those of the real .duo files beside this page; ↑ higher is better, ↓ lower.
+<p class="soft">{_safe(equal)} Bytes are those of the real .duo files beside this page; x real time is the speed of decoding; ↑ higher is better, ↓ lower.
 SI-SDR punishes every shift of phase, so a decoder that invents fine detail scores low in it even where it sounds right.</p>
 <h2>Side by side</h2>
 <img class="strip" src="spectrograms.png" alt="Spectrograms: original, then {_safe(", ".join(t.title for t in shown))}">

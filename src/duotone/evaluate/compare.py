@@ -153,8 +153,9 @@ def _file_bytes(value: Latents | Codes) -> int:
 
 
 def _warm_up(codec: Codec, seed: int) -> None:
-    """One short untimed pass, so that the first file does not pay for first allocations and compilations."""
-    latents = codec.encode(Waveform(torch.zeros(2, codec.rate * 2), codec.rate))
+    """One untimed pass over two chunks, so that the first file does not pay for first allocations and compilations."""
+    chunk = codec.encode(Waveform(torch.zeros(2, 1), codec.rate)).about.chunk_samples
+    latents = codec.encode(Waveform(torch.zeros(2, 2 * chunk), codec.rate))
     for strategy in STRATEGIES:
         codec.decode(latents, strategy, seed=seed)
 

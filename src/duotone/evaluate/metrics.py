@@ -126,9 +126,14 @@ def delay(reference: Waveform, estimate: Waveform, limit: float = 0.05) -> int:
 
 def magnitudes(samples: Tensor, window: int, hop: int) -> Tensor:
     """`[C, T]` -> STFT magnitudes `[C, F, N]`, periodic Hann, centred with zeros; a full-scale sine has about 1."""
-    hann = torch.hann_window(window)
+    hann = _hann(window)
     spectrum = torch.stft(samples, window, hop, window=hann, center=True, pad_mode="constant", return_complex=True)
     return spectrum.abs() * (2 / hann.sum())
+
+
+@lru_cache(maxsize=8)
+def _hann(window: int) -> Tensor:
+    return torch.hann_window(window)
 
 
 @lru_cache(maxsize=8)

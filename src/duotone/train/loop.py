@@ -31,7 +31,9 @@ class Objective(Protocol):
 
     def __call__(self, samples: Tensor, progress: float, generator: torch.Generator) -> Tensor: ...
 
-    def health(self, samples: Tensor, seed: int = 0) -> dict[str, float]: ...
+    def health(self, samples: Tensor, seed: int = 0) -> dict[str, float]:
+        """Figures on a batch that are too dear for every step."""
+        ...
 
 
 def make_optimizer(recipe: TrainRecipe, module: torch.nn.Module) -> torch.optim.Optimizer:

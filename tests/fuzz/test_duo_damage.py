@@ -1,0 +1,82 @@
+"""Random damage to a .duo: always an error of ours or a salvage whose kept chunks are right; never anything else."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duotone.codec.container import DuoReader, read_duo, write_duo
+from duotone.codec.values import Codes, Particulars
+from duotone.errors import FormatError
+
+CHUNKS, LATENTS = 14, 8
+ABOUT = Particulars("ab12", 48_000, CHUNKS * 512 - 64, "exact", 512, LATENTS, (11, 11), 44_100, 1, 6526)
+VALUE = Codes(torch.randint(121, (1, CHUNKS * LATENTS), generator=torch.Generator().manual_seed(0)), ABOUT)
+_buffer = io.BytesIO()
+write_duo(_buffer, VALUE)
+DATA = _buffer.getvalue()
+
+place = st.integers(0, len(DATA) - 1)
+edits = st.lists(
+    st.one_of(
+        st.tuples(st.just("flip"), place, st.integers(0, 7)),
+        st.tuples(st.just("cut"), place, st.just(0)),
+        st.tuples(st.just("insert"), place, st.binary(min_size=1, max_size=40)),
+        st.tuples(st.just("delete"), place, st.integers(1, 60)),
+        st.tuples(st.just("double"), place, st.integers(1, 60)),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def apply(data: bytes, changes: list[tuple[str, int, object]]) -> bytes:
+    for kind, at, how in changes:
+        at = min(at, max(0, len(data) - 1))
+        if kind == "flip" and data:
+            data = data[:at] + bytes([data[at] ^ (1 << int(how))]) + data[at + 1 :]  # type: ignore[call-overload]
+        elif kind == "cut":
+            data = data[:at]
+        elif kind == "insert":
+            data = data[:at] + how + data[at:]  # type: ignore[operator]
+        elif kind == "delete":
+            data = data[:at] + data[at + how :]  # type: ignore[operator]
+        elif kind == "double":
+            data = data[: at + how] + data[at:]  # type: ignore[operator]
+    return data
+
+
+@settings(max_examples=400, deadline=None)
+@given(edits)
+def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]]) -> None:
+    broken = apply(DATA, changes)
+    try:
+        whole = read_duo(io.BytesIO(broken))
+    except FormatError as error:
+        assert str(error)
+    else:
+        assert isinstance(whole, Codes) and torch.equal(whole.indices, VALUE.indices)
+    try:
+        with DuoReader(io.BytesIO(broken), salvage=True) as reader:
+            pieces = list(reader)
+            lost = reader.lost
+    except FormatError:
+        return
+    joined = torch.cat([torch.zeros(1, 0, dtype=torch.int64), *(p.indices for p in pieces)], dim=1)  # type: ignore[union-attr]
+    for chunk in range(min(CHUNKS, joined.shape[1] // LATENTS)):
+        part = slice(chunk * LATENTS, (chunk + 1) * LATENTS)
+        assert chunk in lost or torch.equal(joined[:, part], VALUE.indices[:, part])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes(data: bytes) -> None:
+    for salvage in (False, True):
+        for start in (b"", DATA[:8], DATA[:-60]):
+            try:
+                read_duo(io.BytesIO(start + data), salvage=salvage)
+            except FormatError:
+                pass

@@ -1,0 +1,62 @@
+"""The README's code, commands and table are run or checked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from duotone.audio.files import write
+from duotone.audio.synth import synthesize
+from duotone.codec.network import parameter_count
+from duotone.codec.weights import empty_network
+from duotone.config import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write("song.wav", synthesize(1, 1.0))
+    return tmp_path
+
+
+def test_the_example_runs(folder: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.S)
+    assert code is not None
+    exec(compile(code[1], "README.md", "exec"), {})
+    assert (folder / "again.wav").is_file() and (folder / "tokens.wav").is_file()
+
+
+def test_the_commands_run(folder: Path) -> None:
+    block = re.search(r"```sh\n(.*?)```", README, re.S)
+    assert block is not None
+    lines = block[1].strip().splitlines()
+    assert len(lines) >= 4
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == "duotone"
+        done = subprocess.run([sys.executable, "-m", "duotone", *words[1:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (folder / "song-again.wav").is_file()
+
+
+def test_the_table_of_presets_is_current() -> None:
+    table = README.split("<!-- presets -->")[1].split("<!-- /presets -->")[0]
+    rows = {r.split("|")[1].strip(): [c.strip() for c in r.split("|")[2:5]] for r in table.strip().splitlines()[2:]}
+    assert rows.keys() == PRESETS.keys()
+    for name, config in PRESETS.items():
+        tokens = config.latents * config.rate / config.chunk_samples
+        want = [f"{parameter_count(empty_network(config)) / 1e6:.1f}M", f"{tokens:.1f}", f"{config.bit_rate / 1000:.3f}"]
+        assert rows[name] == want
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "    make test " in README and "    make demo " in README
+    assert "\nmake test" in (ROOT / ".ci" / "run").read_text()
