@@ -81,7 +81,8 @@ def _plucked(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tens
     response = loss * (bright + (1 - bright) * turn)
     powers = torch.polar(response.abs() ** rounds, response.angle() * rounds)
     powers[:, 0] = 0  # no constant part
-    return torch.fft.irfft(torch.fft.rfft(line) * powers, period).flatten()[: len(t)]
+    tone: Tensor = torch.fft.irfft(torch.fft.rfft(line) * powers, period).flatten()[: len(t)]
+    return tone
 
 
 def _drum(t: Tensor, rate: int, rng: random.Random) -> Tensor:
@@ -104,7 +105,7 @@ def _reverb(dry: Tensor, rate: int, rng: random.Random) -> Tensor:
     room = torch.randn(2, length, generator=generator) * torch.exp(-6.9 / (1.5 * decay) * torch.arange(length) / rate)
     room /= room.square().sum(1, keepdim=True).sqrt().clamp_min(1e-6)
     size = 2 ** math.ceil(math.log2(dry.shape[1] + length))
-    echo = torch.fft.irfft(torch.fft.rfft(dry, size) * torch.fft.rfft(room, size), size)[:, : dry.shape[1]]
+    echo: Tensor = torch.fft.irfft(torch.fft.rfft(dry, size) * torch.fft.rfft(room, size), size)[:, : dry.shape[1]]
     return dry + wet * echo
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from duotone.cli.common import size
 from duotone.cli.picture import LOWEST_HZ, RANGE_DB, place
 
-
 _FACES = {"latents": "continuous latents", "tokens": "discrete tokens"}
 
 
@@ -103,8 +102,8 @@ def page(piece: Piece, takes: Sequence[Take], equal: str) -> str:
 </head>
 <body><main>
 <h1>Duo<i>tone</i></h1>
-<p>{_safe(piece.name)}, {piece.seconds:.1f} s, {piece.rate} Hz, {channels}: encoded once, kept as continuous latents and as
-discrete tokens, and decoded from noise in every way there is.</p>
+<p>{_safe(piece.name)}, {piece.seconds:.1f} s, {piece.rate} Hz, {channels}: encoded once, kept as continuous latents and
+as discrete tokens, and decoded from noise in every way there is.</p>
 <p class="soft">Codec {_safe(piece.codec)} ({_safe(piece.fingerprint)}), {piece.parameters / 1e6:.1f}M parameters,
 {_safe(piece.dtype)}{"; " + _safe(piece.provenance) if piece.provenance else ""}.
 Encoded {piece.encode_speed:.1f}x real time.</p>
@@ -115,8 +114,10 @@ Encoded {piece.encode_speed:.1f}x real time.</p>
 <thead><tr><th>way</th>{"".join(f"<th>{escape(heading)}</th>" for _, heading, _ in COLUMNS)}</tr></thead>
 <tbody>{"".join(f"<tr><td>{_safe(t.title)}</td>" + "".join(f"<td>{c}</td>" for c in cells(t)) + "</tr>" for t in takes)}
 </tbody></table></div>
-<p class="soft">{_safe(equal)} Bytes are those of the real .duo files beside this page; x real time is the speed of decoding; ↑ higher is better, ↓ lower.
-SI-SDR punishes every shift of phase, so a decoder that invents fine detail scores low in it even where it sounds right.</p>
+<p class="soft">{_safe(equal)} Bytes are those of the real .duo files beside this page;
+x real time is the speed of decoding; ↑ higher is better, ↓ lower.
+SI-SDR punishes every shift of phase, so a decoder that invents fine detail scores low in it even where it
+sounds right.</p>
 <h2>Side by side</h2>
 <img class="strip" src="spectrograms.png" alt="Spectrograms: original, then {_safe(", ".join(t.title for t in shown))}">
 <p class="soft">From the left: original, {_safe("; ".join(t.title for t in shown))}. {LOWEST_HZ:.0f} Hz to half the rate

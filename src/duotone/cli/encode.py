@@ -94,16 +94,17 @@ def _one(job: Job, codec: CoDiCodec, kind: Any, framing: Any, reporter: Reporter
             writer.write(face(stream.finish()))
             writer.finish(stream.about)
     about, took = stream.about, time.perf_counter() - started
-    seconds = about.source_samples / about.source_rate
+    seconds, count = about.source_samples / about.source_rate, writer.bytes_written
+    kbit = count * 8 / seconds / 1000
     figures = {
         "input": job.source, "output": job.target, "kind": kind, "framing": framing, "codec": codec.fingerprint,
         "seconds": seconds, "rate": about.source_rate, "channels": about.source_channels,
-        "samples": about.source_samples, "bytes": writer.bytes_written, "kbit_per_second": writer.bytes_written * 8 / seconds / 1000,
+        "samples": about.source_samples, "bytes": count, "kbit_per_second": kbit,
         "took_seconds": took, "speed": seconds / took,
     }  # fmt: skip
     line = (
-        f"{job.source} -> {job.target}: {duration(seconds)}, {size(writer.bytes_written)}, "
-        f"{figures['kbit_per_second']:.2f} kbit/s, {seconds / took:.1f}x real time"
+        f"{job.source} -> {job.target}: {duration(seconds)}, {size(count)}, "
+        f"{kbit:.2f} kbit/s, {seconds / took:.1f}x real time"
     )
     return figures, line
 

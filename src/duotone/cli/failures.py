@@ -39,6 +39,8 @@ def verdict(error: BaseException) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename is not None else ""
         hint = _HINTS.get(error.errno or 0, "")
         return f"The system refused: {where}{error.strerror or error}. {hint}".rstrip(), SYSTEM
+    if type(error).__name__ == "LibsndfileError":  # while writing: what cannot be read is an AudioError long before
+        return f"The sound could not be written completely ({error}) Is the disk full?", SYSTEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return "Memory ran out. Use the wavefront strategy, a smaller codec, or another --device.", SYSTEM
     return None

@@ -89,7 +89,7 @@ def _names_a_file(output: str, makes: Sequence[str]) -> bool:
 
 
 def _name(found: Sequence[_Found], suffix: str) -> list[Path]:
-    """A place for each file: ``a.wav`` -> ``a.duo``, but ``a.wav.duo`` and ``a.flac.duo`` where both would be ``a.duo``.
+    """A place for each file: ``a.wav`` -> ``a.duo``, but ``a.wav.duo`` and ``a.flac.duo`` where both would be that.
 
     Names that differ only in case count as the same: some file systems cannot hold both.
     """

@@ -140,7 +140,7 @@ def _codec(name: str) -> dict[str, Any]:
         "rate": codec.rate, "chunk_seconds": chunk, "latents_per_chunk": config.latents, "levels": list(config.levels),
         "tokens_per_second": config.latents / chunk, "codebook_size": config.codebook_size,
         "kbit_per_second": config.bit_rate / 1000,
-        "default_steps": {"parallel": config.decode.parallel_steps, "autoregressive": config.decode.autoregressive_steps},
+        "default_steps": {k: getattr(config.decode, f"{k}_steps") for k in ("parallel", "autoregressive")},
         "default_dtype": str(codec.dtype).removeprefix("torch."), "config": config.to_dict(),
         "provenance": codec.provenance,
     }  # fmt: skip

@@ -260,6 +260,9 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # temporary files are private; the result has the usual rights
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,218 @@
+"""Speech, loudness, and collections on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import shutil
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duotone.audio import collection
+from duotone.audio.collection import LIMIT_DB, PEAK, TARGET_DBFS, main, make_collection, make_piece, master, plan
+from duotone.audio.compose import KITS, PROGRAMS, TEMPI
+from duotone.audio.files import read
+from duotone.audio.speech import VOICES, sentences, speak
+from duotone.audio.synth import synthesize
+from duotone.audio.waveform import Waveform
+from duotone.errors import AudioError, UsageError
+
+needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the Debian package espeak-ng")
+needs_all = pytest.mark.skipif(
+    None in (shutil.which("espeak-ng"), shutil.which("fluidsynth"))
+    or not Path("/usr/share/sounds/sf2/FluidR3_GM.sf2").is_file(),
+    reason="needs the Debian packages espeak-ng, fluidsynth and fluid-soundfont-gm",
+)
+
+
+def rms_db(wave: Waveform) -> float:
+    return 20 * math.log10(float(wave.samples.pow(2).mean().sqrt()))
+
+
+# Loudness
+
+
+def test_mastering_reaches_the_target_without_touching_calm_sound() -> None:
+    t = torch.arange(48_000) / 48_000
+    tone = Waveform(0.01 * torch.stack([torch.sin(2 * math.pi * 440 * t), torch.sin(2 * math.pi * 550 * t)]), 48_000)
+    loud = master(tone)
+    assert rms_db(loud) == pytest.approx(TARGET_DBFS, abs=0.01)
+    torch.testing.assert_close(loud.samples / loud.samples.abs().max(), tone.samples / tone.samples.abs().max())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 9_000), st.floats(1e-4, 30), st.floats(0, 1))
+def test_no_peak_passes_and_the_limiter_bends_gently(seed: int, length: int, scale: float, spiky: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    samples = scale * torch.randn(2, length, generator=generator)
+    samples *= 1 + 20 * spiky * (torch.rand(2, length, generator=generator) > 0.99)
+    gain = collection._limiter_gain(samples)
+    assert gain.shape == (length,)
+    assert float((samples * gain).abs().max()) <= PEAK * (1 + 1e-5)
+    assert float(gain.max()) <= 1 + 1e-6
+    if length > 1:
+        assert float(torch.diff(gain).abs().max()) < 0.01  # no step: a full swing takes milliseconds
+    assert float(master(Waveform(samples, 48_000)).samples.abs().max()) <= PEAK + 1e-6
+
+
+def test_the_limiter_takes_off_no_more_than_it_may() -> None:
+    samples = 1e-4 * torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
+    samples[:, 24_000:24_002] = torch.tensor([1.0, -1.0])  # a click over next to nothing
+    loud = master(Waveform(samples, 48_000))
+    # Far from the click the gain is the plain one: capped where the click stands the limit above the peak.
+    ratio = float(loud.samples[:, :10_000].pow(2).mean().sqrt() / samples[:, :10_000].pow(2).mean().sqrt())
+    assert ratio == pytest.approx(PEAK * 10 ** (LIMIT_DB / 20), rel=0.02)
+
+
+def test_silence_stays_silent() -> None:
+    assert not master(Waveform(torch.zeros(2, 100), 48_000)).samples.any()
+
+
+# Speech
+
+
+def test_splits_share_no_voice() -> None:
+    train, heldout = set(VOICES["train"]), set(VOICES["heldout"])
+    assert train and heldout and not train & heldout
+    variants = [{v.split("+")[1] for v in voices if "+" in v} for voices in (train, heldout)]
+    assert not variants[0] & variants[1]
+
+
+@needs_espeak
+def test_no_two_voices_are_secretly_the_same(tmp_path: Path) -> None:
+    """espeak-ng falls back in silence when it does not know a variant, so compare what is heard."""
+    from duotone.audio.midi import run_program
+
+    prints: dict[bytes, str] = {}
+    for voice in (*VOICES["train"], *VOICES["heldout"]):
+        out = tmp_path / "a.wav"
+        run_program(["espeak-ng", "-v", voice, "-w", str(out), "hello there"])
+        found = hashlib.sha256(out.read_bytes()).digest()
+        assert found not in prints, f"{voice} sounds as {prints[found]}"
+        prints[found] = voice
+
+
+@pytest.mark.parametrize("voice", sorted({v[:2] for voices in VOICES.values() for v in voices}))
+def test_every_voice_has_a_language_to_speak(voice: str) -> None:
+    text = sentences(random.Random(0), 5, voice)
+    assert len(text.split()) > 15 and text[0].isupper() and text[-1] in ".?!"
+    assert text == sentences(random.Random(0), 5, voice) != sentences(random.Random(1), 5, voice)
+
+
+@needs_espeak
+def test_speech_fills_its_length_in_stereo_and_is_its_seed() -> None:
+    wave, voices = speak(11, 5.0, "heldout")
+    assert wave.samples.shape == (2, 240_000) and set(voices) <= set(VOICES["heldout"])
+    assert speak(11, 5.0, "heldout")[0].samples.equal(wave.samples)
+    assert not speak(12, 5.0, "heldout")[0].samples.equal(wave.samples)
+    seconds = wave.samples.reshape(2, 5, 48_000).pow(2).mean((0, 2))
+    assert float(seconds.min()) > 1e-6  # somebody speaks in every second
+    assert not wave.samples[0].equal(wave.samples[1])
+
+
+def test_missing_espeak_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AudioError, match="Debian package espeak-ng"):
+        speak(0)
+
+
+# Collections
+
+
+def test_a_plan_keeps_its_shares_and_its_beginning() -> None:
+    held = plan("heldout", 0, 24)
+    assert Counter(kind for kind, _ in held) == {"music": 18, "speech": 6}
+    train = plan("train", 0, 200)
+    assert Counter(kind for kind, _ in train) == {"music": 150, "speech": 30, "synth": 20}
+    assert plan("train", 0, 40) == train[:40]
+    assert len({seed for _, seed in train}) == 200
+    assert plan("train", 1, 10) != train[:10]
+
+
+@needs_all
+@pytest.mark.parametrize("kind", ["music", "speech"])
+def test_pieces_of_the_held_out_split(kind: collection.Kind) -> None:
+    wave, about = make_piece(4, "heldout", kind, seconds=1.5)
+    assert wave.samples.shape == (2, 72_000) and wave.rate == 48_000
+    assert about["peak"] <= PEAK + 1e-3 and about["rms_dbfs"] == pytest.approx(rms_db(wave), abs=0.01)
+    again, _ = make_piece(4, "heldout", kind, seconds=1.5)
+    assert again.samples.equal(wave.samples)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """Collections of a quarter second a piece from the synthesizer alone; the list counts the pieces made."""
+    made: list[int] = []
+
+    def piece(seed: int, split: Any, kind: Any, **_: Any) -> tuple[Waveform, dict[str, Any]]:
+        made.append(seed)
+        return master(synthesize(seed, 0.25)), {"rms_dbfs": 0.0}
+
+    font = tmp_path / "font.sf2"
+    font.write_bytes(b"x")
+    monkeypatch.setenv("DUOTONE_SOUNDFONT", str(font))
+    monkeypatch.setattr(collection, "make_piece", piece)
+    return made
+
+
+def test_a_collection_resumes_and_grows(short: list[int], tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "c", 2.0, "train", seed=3)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["split"], manifest["seed"], manifest["minutes"], len(manifest["pieces"])) == ("train", 3, 2.0, 6)
+    assert [(p["kind"], p["seed"]) for p in manifest["pieces"]] == plan("train", 3, 6)
+    files_before = {p.name: p.read_bytes() for p in folder.glob("*.flac")}
+    assert set(files_before) == {p["file"] for p in manifest["pieces"]}
+    assert read(folder / manifest["pieces"][0]["file"]).length == 12_000
+
+    victim = manifest["pieces"][2]["file"]
+    (folder / victim).unlink()
+    short.clear()
+    make_collection(folder, 3.0, "train", seed=3)
+    assert short == [plan("train", 3, 9)[i][1] for i in (2, 6, 7, 8)]  # the lost one and the new ones only
+    assert {name: (folder / name).read_bytes() for name in files_before} == files_before
+    assert not [p.name for p in folder.iterdir() if p.name.startswith(".") or "tmp" in p.name]
+
+
+def test_another_seed_or_split_never_mixes_with_what_is_there(short: list[int], tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "c", 1.0, "train", seed=3)
+    short.clear()
+    make_collection(folder, 1.0, "heldout", seed=4)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert short == [seed for _, seed in plan("heldout", 4, 3)]
+    assert {p.name for p in folder.glob("*.flac")} == {p["file"] for p in manifest["pieces"]}
+
+
+def test_the_command_line(short: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "c"), "--minutes", "0.4", "--split", "heldout", "--seed", "1"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "c")
+    assert (tmp_path / "c" / "manifest.json").is_file()
+    assert main([str(tmp_path / "c"), "--soundfont", "nowhere.sf2"]) == AudioError.exit_code
+    assert "fluid-soundfont-gm" in capsys.readouterr().err
+    assert main([str(tmp_path / "c"), "--minutes", "-1"]) == UsageError.exit_code
+
+
+def test_the_bundled_piece_is_held_out_music_with_its_provenance() -> None:
+    assets = files("duotone") / "assets"
+    data = (assets / "demo.flac").read_bytes()
+    about = json.loads((assets / "demo.json").read_text())
+    assert len(data) <= 1 << 20
+    assert hashlib.sha256(data).hexdigest() == about["sha256"]
+    assert about["split"] == "heldout" and about["kind"] == "music"
+    assert about["soundfont"] == "FluidR3_GM.sf2" and about["soundfont_licence"] == "MIT"
+    assert set(about["programs"]) <= {p for role in PROGRAMS["heldout"].values() for p in role}
+    assert set(about["kits"]) <= set(KITS["heldout"])
+    assert any(low <= about["tempo"] <= high for low, high in TEMPI["heldout"])
+    import io
+
+    wave = read(io.BytesIO(data))
+    assert (wave.rate, wave.channels, wave.seconds) == (48_000, 2, 12.0)
+    assert rms_db(wave) == pytest.approx(about["rms_dbfs"], abs=0.05)
