@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
 
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.config import CoDiCodecConfig
+
+# The same examples at every run, and no limit on their time: a slow machine is no failure.
+settings.register_profile("duotone", derandomize=True, deadline=None)
+settings.load_profile("duotone")
 
 SMALL = CoDiCodecConfig(
     hop=64, frames=8, stem=(4, 2), channels=(8, 16, 32), blocks=(1, 1, 1), factors=((2, 2), (4, 1)), heads=2,

@@ -53,7 +53,11 @@ def test_the_table_of_presets_is_current() -> None:
     assert rows.keys() == PRESETS.keys()
     for name, config in PRESETS.items():
         tokens = config.latents * config.rate / config.chunk_samples
-        want = [f"{parameter_count(empty_network(config)) / 1e6:.1f}M", f"{tokens:.1f}", f"{config.bit_rate / 1000:.3f}"]
+        want = [
+            f"{parameter_count(empty_network(config)) / 1e6:.1f}M",
+            f"{tokens:.1f}",
+            f"{config.bit_rate / 1000:.3f}",
+        ]
         assert rows[name] == want
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import random
 import shutil
 from collections import Counter
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from duotone.audio import collection
 from duotone.audio.collection import LIMIT_DB, PEAK, TARGET_DBFS, main, make_collection, make_piece, master, plan
 from duotone.audio.compose import KITS, PROGRAMS, TEMPI
 from duotone.audio.files import read
+from duotone.audio.midi import run_program
 from duotone.audio.speech import VOICES, sentences, speak
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
@@ -90,8 +93,6 @@ def test_splits_share_no_voice() -> None:
 @needs_espeak
 def test_no_two_voices_are_secretly_the_same(tmp_path: Path) -> None:
     """espeak-ng falls back in silence when it does not know a variant, so compare what is heard."""
-    from duotone.audio.midi import run_program
-
     prints: dict[bytes, str] = {}
     for voice in (*VOICES["train"], *VOICES["heldout"]):
         out = tmp_path / "a.wav"
@@ -182,6 +183,22 @@ def test_a_collection_resumes_and_grows(short: list[int], tmp_path: Path) -> Non
     assert not [p.name for p in folder.iterdir() if p.name.startswith(".") or "tmp" in p.name]
 
 
+@needs_all
+def test_a_real_collection_makes_a_lost_piece_again_byte_for_byte(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(collection, "make_piece", partial(make_piece, seconds=1.0))
+    folder = make_collection(tmp_path, 1.0, "heldout", seed=3)  # music, speech, music
+    pieces = {p.name: p.read_bytes() for p in folder.glob("*.flac")}
+    stamps = {name: (folder / name).stat().st_mtime_ns for name in pieces}
+    assert len(pieces) == 3
+    lost = sorted(pieces)[1]
+    (folder / lost).unlink()
+    make_collection(folder, 1.0, "heldout", seed=3)
+    assert {p.name: p.read_bytes() for p in folder.glob("*.flac")} == pieces
+    assert all((folder / name).stat().st_mtime_ns == stamps[name] for name in pieces if name != lost)
+
+
 def test_another_seed_or_split_never_mixes_with_what_is_there(short: list[int], tmp_path: Path) -> None:
     folder = make_collection(tmp_path / "c", 1.0, "train", seed=3)
     short.clear()
@@ -211,8 +228,6 @@ def test_the_bundled_piece_is_held_out_music_with_its_provenance() -> None:
     assert set(about["programs"]) <= {p for role in PROGRAMS["heldout"].values() for p in role}
     assert set(about["kits"]) <= set(KITS["heldout"])
     assert any(low <= about["tempo"] <= high for low, high in TEMPI["heldout"])
-    import io
-
     wave = read(io.BytesIO(data))
     assert (wave.rate, wave.channels, wave.seconds) == (48_000, 2, 12.0)
     assert rms_db(wave) == pytest.approx(about["rms_dbfs"], abs=0.05)

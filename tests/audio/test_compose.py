@@ -1,99 +1,222 @@
-"""The composer, its MIDI, the synthesizer, and collections."""
+"""The composer, its MIDI files and their rendering."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import struct
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from duotone.audio.collection import make_collection, master
-from duotone.audio.compose import PROGRAMS, TEMPI, compose
-from duotone.audio.midi import Note, Part, find_soundfont, to_midi
-from duotone.audio.speech import VOICES
-from duotone.audio.synth import synthesize
-from duotone.audio.waveform import Waveform
-from duotone.errors import AudioError
+from duotone.audio.compose import KITS, PROGRAMS, TEMPI, Split, compose
+from duotone.audio.midi import DRUM_CHANNEL, TICKS, Note, Part, find_soundfont, render, to_midi, write_midi
+from duotone.errors import AudioError, UsageError
 
-
-def programs(split: str) -> set[int]:
-    return {p for role in PROGRAMS[split].values() for p in role}  # type: ignore[index]
-
-
-def test_held_out_sounds_are_never_trained_on() -> None:
-    assert not programs("train") & programs("heldout")
-    assert not set(VOICES["train"]) & set(VOICES["heldout"])
-    trained = {t for low, high in TEMPI["train"] for t in range(low, high + 1)}
-    assert not trained & {t for low, high in TEMPI["heldout"] for t in range(low, high + 1)}
-
-
-@pytest.mark.parametrize("split", ["train", "heldout"])
-def test_pieces_follow_their_seed_and_split(split: str) -> None:
-    pieces = [compose(seed, 12, split) for seed in range(40)]  # type: ignore[arg-type]
-    assert pieces[3] == compose(3, 12, split)  # type: ignore[arg-type]
-    assert len({p.notes for p in pieces}) == 40
-    for piece in pieces:
-        assert {p.program for p in piece.parts if p.channel != 9} <= programs(split)
-        assert any(low <= piece.tempo <= high for low, high in TEMPI[split])  # type: ignore[index]
-        assert piece.notes and 6 < piece.seconds < 20
-        assert all(0 <= n.pitch < 128 and 0 < n.velocity < 128 and n.start >= 0 for n in piece.notes)
-
-
-def test_midi_by_hand() -> None:
-    data = to_midi([Note(2, 0.0, 1.0, 60, 100)], [Part(2, 5, pan=10, volume=90, reverb=0)], 120)
-    head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 480)
-    track = (
-        b"\x00\xb2\x07\x5a" b"\x00\xb2\x0a\x0a" b"\x00\xb2\x5b\x00" b"\x00\xc2\x05"
-        b"\x00\x92\x3c\x64" b"\x83\x60\x82\x3c\x00" b"\x00\xff\x2f\x00"
-    )  # fmt: skip
-    tempo = b"\x00\xff\x51\x03\x07\xa1\x20"
-    assert data == head + b"MTrk" + struct.pack(">I", len(tempo + track)) + tempo + track
-
-
-def test_synthesizer() -> None:
-    wave = synthesize(5, 1.5)
-    assert (wave.rate, wave.channels, wave.length) == (48_000, 2, 72_000)
-    assert torch.equal(wave.samples, synthesize(5, 1.5).samples)
-    assert not torch.equal(wave.samples, synthesize(6, 1.5).samples)
-    assert torch.isfinite(wave.samples).all() and 0.05 < wave.samples.abs().max() <= 0.9001
-    assert synthesize(1, 1 / 48_000).length == 1
-
-
-def test_mastering_keeps_peaks_and_silence() -> None:
-    noise = Waveform(1e-3 * torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0)), 48_000)
-    loud = master(noise)
-    assert loud.samples.abs().max() <= 0.97 and loud.samples.pow(2).mean() > 1e3 * noise.samples.pow(2).mean()
-    assert not master(Waveform(torch.zeros(1, 10), 48_000)).samples.any()
-
-
-def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    from duotone.audio.midi import render
-    from duotone.audio.speech import speak
-
-    with pytest.raises(AudioError, match="package fluidsynth"):
-        render(b"")
-    with pytest.raises(AudioError, match="package espeak-ng"):
-        speak(0)
-    with pytest.raises(AudioError, match="fluid-soundfont-gm"):
-        find_soundfont("none.sf2")
-
-
-@pytest.mark.skipif(
-    not (shutil.which("fluidsynth") and shutil.which("espeak-ng")), reason="needs the programs fluidsynth and espeak-ng"
+SPLITS: tuple[Split, ...] = get_args(Split)
+FONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
+needs_fluidsynth = pytest.mark.skipif(
+    shutil.which("fluidsynth") is None or not Path(FONT).is_file(),
+    reason="needs the Debian packages fluidsynth and fluid-soundfont-gm",
 )
-def test_a_collection_is_resumable(tmp_path: Path) -> None:
-    make_collection(tmp_path, 2 / 3, "heldout", seed=3)
-    names = sorted(p.name for p in tmp_path.glob("*.flac"))
-    assert len(names) == 2
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert [p["file"] for p in manifest["pieces"]] == names
-    stamps = {n: (tmp_path / n).stat().st_mtime_ns for n in names}
-    first = (tmp_path / names[0]).read_bytes()
-    (tmp_path / names[0]).unlink()
-    make_collection(tmp_path, 2 / 3, "heldout", seed=3)
-    assert (tmp_path / names[0]).read_bytes() == first
-    assert (tmp_path / names[1]).stat().st_mtime_ns == stamps[names[1]]
+
+
+def parse(data: bytes) -> list[tuple[int, bytes]]:
+    """An independent reader of the format-0 files we write: (tick, message) in file order."""
+    assert data[:8] == b"MThd\x00\x00\x00\x06"
+    assert struct.unpack(">HHH", data[8:14]) == (0, 1, TICKS)
+    assert data[14:18] == b"MTrk"
+    track = data[22:]
+    assert struct.unpack(">I", data[18:22])[0] == len(track)
+    events, at, now = [], 0, 0
+    while at < len(track):
+        delta = 0
+        while True:
+            byte = track[at]
+            at += 1
+            delta = delta << 7 | byte & 127
+            if byte < 128:
+                break
+        now += delta
+        status = track[at]
+        size = 3 + track[at + 2] if status == 0xFF else 2 if status >> 4 == 0xC else 3
+        events.append((now, track[at : at + size]))
+        at += size
+    assert events[-1][1] == b"\xff\x2f\x00"
+    return events[:-1]
+
+
+def test_a_file_worked_by_hand() -> None:
+    data = to_midi([Note(2, 0, 1, 60, 100)], [Part(2, 5, pan=10, volume=20, reverb=30)], 120)
+    track = (
+        "00 ff5103 07a120  00 b2 07 14  00 b2 0a 0a  00 b2 5b 1e  00 c2 05"  # 500 000 us; volume, pan, reverb; program
+        "00 92 3c 64  8360 82 3c 00  00 ff2f00"  # the note ends 480 ticks later: 0x83 0x60
+    )
+    body = bytes.fromhex(track.replace(" ", ""))
+    assert data == b"MThd" + bytes.fromhex("00000006 0000 0001 01e0") + b"MTrk" + struct.pack(">I", len(body)) + body
+
+
+anyones_notes = st.builds(
+    Note, st.integers(0, 15), st.floats(0, 500), st.floats(0.01, 8), st.integers(0, 127), st.integers(1, 127)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(anyones_notes, max_size=30), st.floats(20, 300))
+def test_every_note_comes_back_from_the_file(notes: list[Note], tempo: float) -> None:
+    events = parse(to_midi(notes, [Part(0, 1)], tempo))
+    assert events[0] == (0, b"\xff\x51\x03" + round(60e6 / tempo).to_bytes(3, "big"))
+    ons = sorted((tick, m[0] & 15, m[1], m[2]) for tick, m in events if m[0] >> 4 == 9)
+    offs = sorted((tick, m[0] & 15, m[1]) for tick, m in events if m[0] >> 4 == 8)
+    assert ons == sorted((round(n.start * TICKS), n.channel, n.pitch, n.velocity) for n in notes)
+    ends = [(max(round(n.start * TICKS) + 1, round((n.start + n.length) * TICKS)), n.channel, n.pitch) for n in notes]
+    assert offs == sorted(ends)
+
+
+@pytest.mark.parametrize(
+    ("notes", "parts", "tempo"),
+    [
+        ([Note(0, 0, 1, 128, 100)], [], 120),
+        ([Note(16, 0, 1, 60, 100)], [], 120),
+        ([Note(0, 0, 1, 60, 0)], [], 120),
+        ([Note(0, -1, 1, 60, 100)], [], 120),
+        ([Note(0, 0, 0, 60, 100)], [], 120),
+        ([], [Part(0, 128)], 120),
+        ([], [Part(0, 0, pan=-1)], 120),
+        ([], [], 0),
+    ],
+)
+def test_what_does_not_fit_midi_is_refused(notes: list[Note], parts: list[Part], tempo: float) -> None:
+    with pytest.raises(UsageError):
+        to_midi(notes, parts, tempo)
+
+
+def test_midi_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.mid"
+    write_midi(path, [Note(0, 0, 1, 60, 100)], [Part(0, 0)], 100)
+    before = path.read_bytes()
+    assert before == to_midi([Note(0, 0, 1, 60, 100)], [Part(0, 0)], 100)
+    with pytest.raises(UsageError):
+        write_midi(path, [Note(0, 0, 1, 200, 100)], [Part(0, 0)], 100)
+    (tmp_path / "folder.mid").mkdir()
+    with pytest.raises(OSError):
+        write_midi(tmp_path / "folder.mid", [], [], 100)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mid", "folder.mid"]  # no temporary is left
+
+
+def test_splits_share_no_instrument_kit_or_tempo() -> None:
+    def programs(split: Split) -> set[int]:
+        return {p for role in PROGRAMS[split].values() for p in role}
+
+    def tempi(split: Split) -> set[int]:
+        return {t for low, high in TEMPI[split] for t in range(low, high + 1)}
+
+    for table in (programs, tempi, lambda split: set(KITS[split])):
+        assert table("train") and table("heldout")
+        assert not table("train") & table("heldout")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_pieces_keep_to_their_split_and_length(split: Split) -> None:
+    programs = {p for role in PROGRAMS[split].values() for p in role}
+    for seed in range(60):
+        piece = compose(seed, 12.0, split)
+        assert any(low <= piece.tempo <= high for low, high in TEMPI[split])
+        for part in piece.parts:
+            assert part.program in (KITS[split] if part.channel == DRUM_CHANNEL else programs)
+        assert len({p.channel for p in piece.parts}) == len(piece.parts)
+        assert {n.channel for n in piece.notes} <= {p.channel for p in piece.parts}
+        assert any(n.channel != DRUM_CHANNEL for n in piece.notes)
+        assert 12.0 <= piece.seconds < 12.0 + 5 * 60 / piece.tempo
+        to_midi(piece.notes, piece.parts, piece.tempo)  # raises unless everything is in MIDI's range
+
+
+def test_a_piece_is_its_seed_and_seeds_differ() -> None:
+    assert compose(7, 20.0, "train") == compose(7, 20.0, "train")
+    pieces = [compose(seed, 20.0, "train") for seed in range(40)]
+    assert len({p.notes for p in pieces}) == 40
+    assert len({p.key for p in pieces}) > 15
+    assert len({p.tempo for p in pieces}) > 15
+    assert len({p.meter for p in pieces}) >= 3
+    assert len({part.program for p in pieces for part in p.parts}) > 25
+    rates = [len(p.notes) / p.seconds for p in pieces]
+    assert max(rates) > 3 * min(rates)  # sparse and dense
+
+
+def test_notes_with_pitch_stay_in_the_key() -> None:
+    scales = {"major": (0, 2, 4, 5, 7, 9, 11), "dorian": (0, 2, 3, 5, 7, 9, 10)}
+    tonics = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+    checked = 0
+    for seed in range(60):
+        piece = compose(seed, 10.0, "train")
+        tonic, mode = piece.key.split(" ", 1)
+        if mode in scales:
+            allowed = {(tonics.index(tonic) + s) % 12 for s in scales[mode]}
+            assert {n.pitch % 12 for n in piece.notes if n.channel != DRUM_CHANNEL} <= allowed
+            checked += 1
+    assert checked > 5
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_lengths_are_refused(seconds: float) -> None:
+    with pytest.raises(UsageError, match="seconds"):
+        compose(0, seconds)
+
+
+def test_unknown_split_is_refused() -> None:
+    with pytest.raises(UsageError, match="train, heldout"):
+        compose(0, 1.0, "test")  # type: ignore[arg-type]
+
+
+def test_missing_tools_name_their_debian_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AudioError, match=r"fluidsynth.*fluid-soundfont-gm"):
+        render(to_midi([], [], 120))
+    with pytest.raises(AudioError, match=r"nowhere\.sf2.*fluid-soundfont-gm"):
+        find_soundfont("nowhere.sf2")
+
+
+def test_soundfont_from_the_environment_or_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    font = tmp_path / "mine.sf2"
+    monkeypatch.setenv("DUOTONE_SOUNDFONT", str(font))
+    with pytest.raises(AudioError, match=r"mine\.sf2"):  # a wrong setting is not passed over in silence
+        find_soundfont()
+    font.write_bytes(b"x")
+    assert find_soundfont() == font
+    monkeypatch.delenv("DUOTONE_SOUNDFONT")
+    assert find_soundfont(font) == font
+
+
+def test_a_renderer_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program, font = tmp_path / "fluidsynth", tmp_path / "f.sf2"
+    program.write_text("#!/bin/sh\necho broken font >&2\nexit 3\n")
+    program.chmod(0o755)
+    font.write_bytes(b"x")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(AudioError, match=r"exit code 3: broken font"):
+        render(to_midi([], [], 120), soundfont=font)
+
+
+@needs_fluidsynth
+def test_rendering_plays_the_pitch_at_the_time_and_side_asked_for() -> None:
+    midi = to_midi([Note(0, 2, 2, 69, 110)], [Part(0, 73, pan=0, reverb=0)], 120)  # a flute's a', hard left, at 1 s
+    wave = render(midi, soundfont=FONT)
+    assert wave.rate == 48_000 and wave.channels == 2 and wave.seconds > 2
+    assert float(wave.samples[:, :47_000].abs().max()) < 1e-3
+    sounding = wave.samples[:, 60_000:84_000]
+    assert float(sounding[0].pow(2).mean()) > 100 * float(sounding[1].pow(2).mean())
+    spectrum = torch.fft.rfft(sounding[0] * torch.hann_window(24_000)).abs()
+    loudest = float(spectrum.argmax()) * 2.0
+    assert min(abs(loudest / (440 * k) - 1) for k in (1, 2, 3)) < 0.02
+
+
+@needs_fluidsynth
+def test_rendering_is_the_same_every_time() -> None:
+    piece = compose(3, 2.0, "train")
+    midi = to_midi(piece.notes, piece.parts, piece.tempo)
+    first, second = (render(midi, soundfont=FONT) for _ in range(2))
+    assert first.samples.equal(second.samples)

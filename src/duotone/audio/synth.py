@@ -48,7 +48,7 @@ def _fm(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tensor:
 def _vibrato(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tensor:
     """Two detuned strands under a slow vibrato of up to a third of a semitone."""
     speed, cents = rng.uniform(4, 7), rng.uniform(5, 33)
-    swing = frequency * (2 ** (cents / 1200) - 1) / speed * torch.sin(2 * math.pi * speed * t)
+    swing = frequency * (2 ** (cents / 1200) - 1) / (2 * math.pi * speed) * torch.sin(2 * math.pi * speed * t)
     out = torch.zeros_like(t)
     for detune in (1.0, 2 ** (rng.uniform(3, 14) / 1200)):
         phase = 2 * math.pi * (frequency * detune * t + swing)

@@ -1,0 +1,151 @@
+"""Speed against the `codicodec` package: same random `base` weights, same sound, alternating in one process, medians.
+
+    python benchmarks/against_codicodec.py [--chunks 4] [--repeats 3] [--threads N] [--opponent float32 --opponent float16]
+
+The package runs as shipped (float16 autocast) or with its autocast off (float32). Ours runs in the number format that
+`dtype="auto"` picks on this machine. Prints a table and writes benchmarks/results/against_codicodec.{json,md}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import machine
+from duotone.codec.codicodec import CoDiCodec, best_dtype
+from duotone.codec.values import Latents
+from duotone.codec.weights import import_codicodec
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def make_pair() -> tuple[Any, CoDiCodec]:
+    """The package with random weights (its zero-initialised layers made alive), and ours with the same weights."""
+    import codicodec.inference
+    from codicodec.models import UNet
+
+    codicodec.inference.download_model = lambda: None
+    torch.manual_seed(0)
+    network = UNet().eval()
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            if not name.endswith((".down.weight", ".up.weight")):
+                p.add_((0.01 if p.any() else 0.02) * torch.randn(p.shape))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "codicodec.pt"
+        torch.save({"gen_state_dict": network.state_dict()}, path)
+        theirs = codicodec.inference.EncoderDecoder(str(path), device=torch.device("cpu"))
+        ours = import_codicodec(path)
+    return theirs, ours.to(dtype=best_dtype(torch.device("cpu")))
+
+
+def tasks(theirs: Any, ours: CoDiCodec, chunks: int) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Name -> (the package's call, ours) on the same sound and latents."""
+    from duotone.audio.synth import synthesize
+
+    wave = synthesize(0, chunks * 32768 / 48_000)
+    latents = ours.encode(wave, framing="published")
+    users = latents.channels(64)
+
+    def their_live() -> None:
+        theirs.reset()
+        for i in range(len(latents)):
+            theirs.decode_next(users[i : i + 1])
+        theirs.reset()
+
+    def our_live() -> None:
+        with ours.stream() as stream:
+            for value in latents.values:
+                stream.push(Latents(value[None], latents.about))
+
+    def their_encode() -> None:
+        with torch.no_grad():
+            theirs.encode(wave.samples, discrete=True)
+
+    return {
+        "encode": (their_encode, lambda: ours.encode(wave, framing="published").codes()),
+        "parallel, 5 steps": (
+            lambda: theirs.decode(users, mode="parallel", denoising_steps=5),
+            lambda: ours.decode(latents, "parallel", steps=5),
+        ),
+        "autoregressive, 2 steps": (
+            lambda: theirs.decode(users, mode="autoregressive"),
+            lambda: ours.decode(latents, "autoregressive"),
+        ),
+        "live, 2 steps": (their_live, our_live),
+    }
+
+
+def measure(pair: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> tuple[float, float]:
+    """Median seconds of both, run in turns; the first round is not counted unless it is the only one."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats + (repeats > 1)):
+        for call, record in zip(pair, times, strict=True):
+            started = time.perf_counter()
+            call()
+            record.append(time.perf_counter() - started)
+    if repeats > 1:
+        times[0].pop(0), times[1].pop(0)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def main() -> int:
+    """Run and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--opponent", action="append", choices=("float16", "float32"))
+    options = parser.parse_args()
+    import codicodec.utils
+
+    torch.set_num_threads(options.threads)
+    theirs, ours = make_pair()
+    seconds = options.chunks * 32768 / 48_000
+    rows = []
+    for opponent in options.opponent or ["float32", "float16"]:
+        codicodec.utils.mixed_precision = opponent == "float16"
+        for name, pair in tasks(theirs, ours, options.chunks).items():
+            their_time, our_time = measure(pair, options.repeats)
+            row = {
+                "task": name, "opponent": opponent, "ours": str(ours.dtype).removeprefix("torch."),
+                "their_seconds": their_time, "our_seconds": our_time, "ratio": their_time / our_time,
+                "our_speed": seconds / our_time, "their_speed": seconds / their_time,
+            }  # fmt: skip
+            rows.append(row)
+            print(f"{opponent:8} {name:24} {their_time:8.2f} s {our_time:8.2f} s  {row['ratio']:6.1f}x", flush=True)
+    command = "python benchmarks/against_codicodec.py " + " ".join(sys.argv[1:])
+    document = {"command": command.strip(), "seconds_of_sound": seconds, "machine": machine.describe(), "rows": rows}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "against_codicodec.json").write_text(json.dumps(document, indent=1) + "\n")
+    (RESULTS / "against_codicodec.md").write_text(page(document))
+    return 0
+
+
+def page(document: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# Speed against the codicodec package", "",
+        f"`{document['command']}`: {document['seconds_of_sound']:.2f} s of sound, random `base` weights, medians.", "",
+        machine.markdown(), "",
+        "| task | package in | package s | ours in | ours s | ratio | ours, x real time |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in document["rows"]:
+        lines.append(
+            f"| {row['task']} | {row['opponent']} | {row['their_seconds']:.2f} | {row['ours']} | {row['our_seconds']:.2f} "
+            f"| {row['ratio']:.1f} | {row['our_speed']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
