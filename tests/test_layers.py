@@ -97,9 +97,8 @@ def test_public_things_have_docstrings() -> None:
     missing = []
     for path in files():
         tree = ast.parse(path.read_text())
-        if path.name != "__init__.py" or path.parent == SOURCE:
-            if ast.get_docstring(tree) is None:
-                missing.append(str(path))
+        if (path.name != "__init__.py" or path.parent == SOURCE) and ast.get_docstring(tree) is None:
+            missing.append(str(path))
         stack: list[ast.AST] = [tree]
         while stack:
             for node in ast.iter_child_nodes(stack.pop()):

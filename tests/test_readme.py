@@ -62,5 +62,6 @@ def test_the_table_of_presets_is_current() -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    assert "    make test " in README and "    make demo " in README
-    assert "\nmake test" in (ROOT / ".ci" / "run").read_text()
+    assert "\nmake test " in README and "\nmake demo " in README
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "grep -m 1 -oE '^make test\\b' README.md" in script and "make --no-print-directory check" in script

@@ -195,7 +195,7 @@ def test_describe_measures_real_bytes(tmp_path: Path) -> None:
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not a .duo"):
+    with pytest.raises(FormatError, match=r"not a \.duo"):
         read_duo(io.BytesIO(b"RIFF....WAVEfmt "))
     with pytest.raises(FormatError, match="no file"):
         read_duo(tmp_path / "missing.duo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import torch
@@ -76,7 +77,5 @@ def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]])
 def test_arbitrary_bytes(data: bytes) -> None:
     for salvage in (False, True):
         for start in (b"", DATA[:8], DATA[:-60]):
-            try:
+            with contextlib.suppress(FormatError):
                 read_duo(io.BytesIO(start + data), salvage=salvage)
-            except FormatError:
-                pass

@@ -88,10 +88,10 @@ def make_piece(
             "programs": [p.program for p in piece.parts if p.channel != 9],
             "kits": [p.program for p in piece.parts if p.channel == 9],
             "notes": len(piece.notes),
-            "soundfont_licence": SOUNDFONT_LICENCES.get(font.name, "unknown"),
+            "font_licence": SOUNDFONT_LICENCES.get(font.name, "unknown"),
         }
     elif kind == "speech":
-        wave, about["voices"] = speak(seed, seconds, split, RATE)
+        wave, about["voice"] = speak(seed, seconds, split, RATE)
     elif kind == "synth":
         wave = synthesize(seed, seconds, RATE)
     else:
@@ -156,7 +156,7 @@ def _keep_or_make(folder: Path, index: int, kind: Kind, seed: int, split: Split,
     path = folder / f"{index:05d}-{kind}.flac"
     note = path.with_suffix(".json")
     order = {"file": path.name, "kind": kind, "seed": seed, "split": split, "recipe": RECIPE}
-    order |= {"soundfont": font.name} if kind == "music" else {}
+    order |= {"font": font.name} if kind == "music" else {}
     if path.is_file() and note.is_file():
         about: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
         if all(about.get(key) == value for key, value in order.items()):

@@ -101,8 +101,8 @@ def _utter(program: str, rng: random.Random, voice: str, rate: int) -> Waveform:
         return read(out).to_channels(1).resample(rate)
 
 
-def speak(seed: int, seconds: float = 20.0, split: Split = "train", rate: int = 48_000) -> tuple[Waveform, list[str]]:
-    """Exactly `seconds` of one or two speakers in turn, each at a place in the stereo field; and their voices.
+def speak(seed: int, seconds: float = 20.0, split: Split = "train", rate: int = 48_000) -> tuple[Waveform, str]:
+    """Exactly `seconds` of one speaker, each utterance at its place in the stereo field; and the voice's name.
 
     Raises `AudioError` without espeak-ng, `UsageError` for a length or split that cannot be.
     """
@@ -112,16 +112,13 @@ def speak(seed: int, seconds: float = 20.0, split: Split = "train", rate: int = 
         raise UsageError(f"{seconds} seconds of speech were asked for; give a length above 0 and up to 3600.")
     program = require_program("espeak-ng", "espeak-ng")
     rng = random.Random(f"duotone/speech/{split}/{seed}")
-    voices = rng.sample(VOICES[split], rng.choice((1, 1, 2)))
-    places = [rng.uniform(0.15, 0.85) for _ in voices]
+    voice = rng.choice(VOICES[split])
     out = torch.zeros(2, max(1, round(seconds * rate)))
-    now, turn = round(rng.uniform(0, 0.3) * rate), 0
+    now = round(rng.uniform(0, 0.3) * rate)
     while now < out.shape[1]:
-        who = turn % len(voices)
-        said = _utter(program, rng, voices[who], rate).samples[0, : out.shape[1] - now]
-        angle = places[who] * math.pi / 2  # equal power
+        said = _utter(program, rng, voice, rate).samples[0, : out.shape[1] - now]
+        angle = rng.uniform(0.15, 0.85) * math.pi / 2  # equal power
         out[0, now : now + len(said)] = math.cos(angle) * said
         out[1, now : now + len(said)] = math.sin(angle) * said
         now += len(said) + round(rng.uniform(0.1, 0.5) * rate)
-        turn += 1
-    return Waveform(out, rate), voices[:turn]
+    return Waveform(out, rate), voice

@@ -1,6 +1,6 @@
 """Speed against the `codicodec` package: same random `base` weights, same sound, alternating in one process, medians.
 
-    python benchmarks/against_codicodec.py [--chunks 4] [--repeats 3] [--threads N] [--opponent float32 --opponent float16]
+    python benchmarks/bench_against_codicodec.py [--chunks 4] [--repeats 3] [--threads N] [--opponent float32 --opponent float16]
 
 The package runs as shipped (float16 autocast) or with its autocast off (float32). Ours runs in the number format that
 `dtype="auto"` picks on this machine. Prints a table and writes benchmarks/results/against_codicodec.{json,md}.
@@ -123,7 +123,7 @@ def main() -> int:
             }  # fmt: skip
             rows.append(row)
             print(f"{opponent:8} {name:24} {their_time:8.2f} s {our_time:8.2f} s  {row['ratio']:6.1f}x", flush=True)
-    command = "python benchmarks/against_codicodec.py " + " ".join(sys.argv[1:])
+    command = "python benchmarks/bench_against_codicodec.py " + " ".join(sys.argv[1:])
     document = {"command": command.strip(), "seconds_of_sound": seconds, "machine": machine.describe(), "rows": rows}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "against_codicodec.json").write_text(json.dumps(document, indent=1) + "\n")
