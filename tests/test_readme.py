@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from duotone.audio.files import write
+from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
+from duotone.cli.main import app
 from duotone.codec.network import parameter_count
 from duotone.codec.weights import empty_network
 from duotone.config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.fixture
@@ -31,7 +34,10 @@ def test_the_example_runs(folder: Path) -> None:
     code = re.search(r"```python\n(.*?)```", README, re.S)
     assert code is not None
     exec(compile(code[1], "README.md", "exec"), {})
-    assert (folder / "again.wav").is_file() and (folder / "tokens.wav").is_file()
+    came = read(folder / "song.wav")
+    for name in ("again.wav", "tokens.wav"):
+        went = read(folder / name)
+        assert (went.length, went.rate, went.channels) == (came.length, came.rate, came.channels)
 
 
 def test_the_commands_run(folder: Path) -> None:
@@ -62,6 +68,31 @@ def test_the_table_of_presets_is_current() -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    assert "\nmake test " in README and "\nmake demo " in README
-    script = (ROOT / ".ci" / "run").read_text()
-    assert "grep -m 1 -oE '^make test\\b' README.md" in script and "make --no-print-directory check" in script
+    assert re.findall(r"^make (\w+)", README, flags=re.M) == ["demo", "test"]
+    runner = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "grep -m 1 -oE '^make test\\b' README.md" in runner
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    assert {"demo", "test", "check", "bench"} <= set(targets)
+
+
+def test_commands_named_in_the_text_exist() -> None:
+    known = {command.name for command in app.registered_commands}
+    named = set(re.findall(r"`duotone ([a-z]+)", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
+    assert "convert" in named
+    assert named <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("name", ["roundtrip", "live"])
+def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [f"{name}.py"])
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    wave = read(tmp_path / f"{name}.wav")
+    assert wave.rate == 48_000
+    assert wave.seconds >= 3
