@@ -1,0 +1,87 @@
+"""info of files and codecs; convert there and back; train and evaluate reach their rooms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from duotone.audio.files import write
+from duotone.audio.waveform import Waveform
+from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.weights import export_codicodec
+
+
+def test_info_of_a_duo_file(here: Path, duotone: Any, codec: CoDiCodec) -> None:
+    duotone("encode", "a.wav", "-o", "a.duo")
+    told = json.loads(duotone("info", "a.duo", "--json").stdout)
+    size = Path("a.duo").stat().st_size
+    assert told["codec"] == codec.fingerprint and told["kind"] == "tokens" and told["framing"] == "exact"
+    assert (told["samples"], told["rate"], told["channels"], told["chunks"]) == (2_400, 48_000, 2, 5)
+    assert told["bytes"] == size and told["kbit_per_second"] == pytest.approx(size * 8 / 0.05 / 1000)
+    text = duotone("info", "a.duo").stdout
+    assert "0.050 s" in text and codec.fingerprint in text and "none" in text
+
+
+def test_info_of_a_sound_and_of_a_codec(here: Path, duotone: Any, codec: CoDiCodec, codec_folder: str) -> None:
+    told = json.loads(duotone("info", "a.wav", "--json").stdout)
+    assert (told["type"], told["samples"], told["rate"], told["channels"]) == ("sound", 2_400, 48_000, 2)
+    told = json.loads(duotone("info", codec_folder, "--json").stdout)
+    assert told["fingerprint"] == codec.fingerprint and told["config"] == codec.config.to_dict()
+    assert told["parameters"] == sum(told["parameters_by_part"].values()) > 0
+    assert told["kbit_per_second"] == pytest.approx(codec.config.bit_rate / 1000)
+    assert "random, seed 1" in duotone("info", codec_folder).stdout
+
+
+def test_convert_there_and_back_is_byte_equal(here: Path, duotone: Any, codec: CoDiCodec) -> None:
+    extras = {"unused.weight": torch.arange(6.0).reshape(2, 3)}
+    published = CoDiCodec(codec.network, extras=extras)
+    export_codicodec(published, "first.pt")
+    Path("sizes.yaml").write_text(codec.config.to_json())
+    assert duotone("convert", "first.pt", "folder", "--config", "sizes.yaml").exit_code == 0
+    assert duotone("convert", "folder", "second.pt").exit_code == 0
+    first, second = (torch.load(name, weights_only=True)["gen_state_dict"] for name in ("first.pt", "second.pt"))
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    assert duotone("info", "folder", "--json").exit_code == 0
+
+
+def test_convert_refuses(here: Path, duotone: Any, codec_folder: str) -> None:
+    Path("again.pt").touch()
+    assert duotone("convert", codec_folder, "again.pt").exit_code == 2
+    result = duotone("convert", codec_folder, "new.pt")
+    assert result.exit_code == 6 and "published" in result.stderr and not Path("new.pt").exists()
+    assert duotone("convert", codec_folder, "elsewhere").exit_code == 2
+    Path("junk.pt").write_text("junk")
+    assert duotone("convert", "junk.pt", "folder").exit_code == 6
+    assert duotone("convert", "absent.pt", "folder").exit_code == 6
+    assert duotone("convert", "absent.pt", "folder.pt").exit_code == 2
+
+
+def test_evaluate_prints_a_table_or_json(here: Path, duotone: Any, codec_folder: str) -> None:
+    Path("sounds").mkdir()
+    time = torch.arange(9_600) / 48_000
+    write("sounds/tone.wav", Waveform(0.2 * torch.sin(2 * torch.pi * 330 * time)[None], 48_000))
+    told = duotone("evaluate", codec_folder, "--data", "sounds", "--json")
+    assert told.exit_code == 0 and len({row["system"] for row in json.loads(told.stdout)["rows"]}) >= 4
+    assert "SI-SDR" in duotone("evaluate", codec_folder, "--data", "sounds", "--quiet").stdout
+    assert duotone("evaluate", codec_folder, "--data", "absent").exit_code == 3
+    assert duotone("evaluate", codec_folder, "--data", "sounds", "--against", "vinyl:1").exit_code == 2
+
+
+def test_train_passes_everything_on(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Any] = []
+
+    def train(recipe: Path, data: Path, out: Path, overrides: list[str], report: Any) -> Path:
+        got.extend([str(recipe), str(data), str(out), overrides])
+        report({"step": 3, "loss": 0.25})
+        return Path(out) / "codec"
+
+    monkeypatch.setattr("duotone.train.run.train", train)
+    result = duotone("train", "r.yaml", "--data", "d", "--out", "o", "train.steps=2", "optim.rate=1e-4")
+    assert result.exit_code == 0 and result.stdout.strip() == str(Path("o/codec"))
+    assert got == ["r.yaml", "d", "o", ["train.steps=2", "optim.rate=1e-4"]] and "loss 0.25" in result.stderr
+    monkeypatch.undo()
+    assert duotone("train", "absent.yaml", "--data", "d", "--out", "o").exit_code == 2

@@ -1,0 +1,91 @@
+"""The command line's surface: commands, options, help, version, and what it costs to start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from duotone.cli.decode import FormatName, StrategyName
+from duotone.cli.encode import FramingName, Kind
+from duotone.cli.main import app
+
+COMMANDS = {
+    "encode": {"--output", "--codec", "--kind", "--framing", "--device", "--dtype", "--force", "--json", "--quiet"},
+    "decode": {
+        "--output", "--codec", "--strategy", "--steps", "--seed", "--time-prompt", "--format", "--native-rate",
+        "--salvage", "--device", "--dtype", "--force", "--json", "--quiet",
+    },
+    "info": {"--json"},
+    "convert": {"--config", "--dtype", "--force"},
+    "demo": {"--output", "--codec", "--seed", "--open", "--device", "--dtype", "--force", "--json"},
+    "train": {"--data", "--out", "--quiet"},
+    "evaluate": {"--data", "--against", "--limit", "--seed", "--device", "--dtype", "--json", "--quiet"},
+}  # fmt: skip
+
+
+def _options(command: Any) -> set[str]:
+    flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
+    return flags - {"--help"}
+
+
+def test_commands_and_options_are_pinned() -> None:
+    group: Any = typer.main.get_command(app)
+    assert {name: _options(command) for name, command in group.commands.items()} == COMMANDS
+    assert _options(group) == {"--version", "--debug"}
+
+
+def test_choices_are_those_of_the_library() -> None:
+    from duotone.audio.files import FORMATS
+    from duotone.codec.codicodec import STRATEGIES
+    from duotone.codec.container import Kind as StoredKind
+    from duotone.config import Framing
+
+    assert {s.value for s in StrategyName} == set(STRATEGIES)
+    assert {k.value for k in Kind} == set(get_args(StoredKind))
+    assert {f.value for f in FramingName} == set(get_args(Framing))
+    assert {f".{f.value}" for f in FormatName} == set(FORMATS) - {".oga"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_examples(name: str, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    result = duotone(name, "--help")
+    assert result.exit_code == 0
+    assert "Examples" in result.stdout and f"duotone {name} " in result.stdout.split("Examples")[1]
+
+
+def test_the_default_codec_in_help_is_the_library_s(duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from duotone.hub import DEFAULT
+
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("encode", "decode", "demo"):
+        assert f"(default: {DEFAULT})" in duotone(name, "--help").stdout
+
+
+def test_version(duotone: Any) -> None:
+    from duotone import __version__
+
+    assert duotone("--version").stdout.strip() == f"duotone {__version__}"
+
+
+def test_help_needs_no_torch_and_the_module_runs() -> None:
+    script = "import sys, duotone.cli.main; heavy = {'torch', 'numpy', 'soundfile'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    helped = subprocess.run([sys.executable, "-m", "duotone", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: duotone" in helped.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"], ["encode"], ["encode", "a.wav"], ["encode", "a.wav", "-o", "b.duo", "--kind", "pictures"],
+        ["decode", "a.duo", "-o", "a.wav", "--time-prompt", "2", "--strategy", "autoregressive"],
+        ["decode", "a.duo", "-o", "a.wav", "--format", "aac"], ["info"], ["train", "x.yaml"],
+    ],
+)  # fmt: skip
+def test_wrong_arguments_exit_with_2(words: list[str], duotone: Any) -> None:
+    assert duotone(*words).exit_code == 2
