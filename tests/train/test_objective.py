@@ -159,3 +159,17 @@ def test_fresh_codes_of_a_uniform_bottleneck_fill_the_codebook() -> None:
     assert use["level_entropy"] == pytest.approx(1, abs=1e-5) and use["codebook_perplexity"] == pytest.approx(
         15, rel=1e-4
     )
+
+
+def test_the_objective_can_be_learned() -> None:
+    """On one batch and one draw of noise the loss falls, through the encoder as well as the denoiser."""
+    model = objective(denoising_share=1.0, log_sigma_mean=1.0, log_sigma_deviation=0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
+    losses = []
+    for _ in range(60):
+        loss = model(samples(2), 0.0, generator())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
