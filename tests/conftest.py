@@ -9,16 +9,11 @@ from hypothesis import settings
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
-from duotone.config import CoDiCodecConfig
+from small import SMALL
 
 # The same examples at every run, and no limit on their time: a slow machine is no failure.
 settings.register_profile("duotone", derandomize=True, deadline=None)
 settings.load_profile("duotone")
-
-SMALL = CoDiCodecConfig(
-    hop=64, frames=8, stem=(4, 2), channels=(8, 16, 32), blocks=(1, 1, 1), factors=((2, 2), (4, 1)), heads=2,
-    encoder_layers=1, upsampler_layers=1, denoiser_layers=2, latents=16, registers=2,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)

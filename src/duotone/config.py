@@ -178,7 +178,7 @@ PRESETS: dict[str, CoDiCodecConfig] = {
         heads=6, encoder_layers=6, upsampler_layers=4, denoiser_layers=8,
     ),
     "tiny": CoDiCodecConfig(
-        stem=(8, 2), channels=(48, 96, 192), blocks=(1, 1, 0), factors=((2, 2), (4, 1)),
+        stem=(8, 1), channels=(48, 96, 192), blocks=(1, 1, 0), factors=((2, 4), (4, 1)),
         heads=3, encoder_layers=3, upsampler_layers=2, denoiser_layers=4, anchored=True,
     ),
 }  # fmt: skip

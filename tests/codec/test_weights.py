@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.weights import (
     empty_network,
@@ -23,6 +22,7 @@ from duotone.codec.weights import (
 from duotone.config import preset
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.hub import bundled, load
+from small import SMALL
 
 TSV = Path(__file__).resolve().parents[1] / "golden" / "codicodec_state_dict.tsv"
 

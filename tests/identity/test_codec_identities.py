@@ -7,13 +7,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import SMALL
 from duotone.audio.waveform import Waveform
 from duotone.codec import consistency
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.noise import seeded_noise
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
+from small import SMALL
 
 relaxed = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CHUNK = SMALL.chunk_samples

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import SMALL
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
@@ -22,6 +21,7 @@ from duotone.train.loop import TrainingError, fit, make_optimizer
 from duotone.train.recipe import DataSection, OptimSection, TrainRecipe
 from duotone.train.run import train
 from duotone.train.schedule import EMA, rate_factor
+from small import SMALL
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import SMALL
 from duotone.codec import consistency
 from duotone.represent.stft import to_spectrum
 from duotone.train.objective import CodecObjective, Pair, consistency_loss, draw_pair, step_size
 from duotone.train.recipe import ObjectiveSection
+from small import SMALL
 
 
 def generator(seed: int = 0) -> torch.Generator:
