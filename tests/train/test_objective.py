@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotone.codec import consistency
+from duotone.config import CoDiCodecConfig
 from duotone.represent.stft import to_spectrum
+from duotone.train.bottleneck import BottleneckNorm
 from duotone.train.objective import CodecObjective, Pair, consistency_loss, draw_pair, step_size
 from duotone.train.recipe import ObjectiveSection
 from small import SMALL
@@ -127,8 +129,10 @@ def test_the_loss_is_a_function_of_the_generator_alone() -> None:
     assert first == again != other
 
 
-def test_folding_the_bottleneck_norm_changes_nothing() -> None:
-    model = objective()
+@pytest.mark.parametrize("anchored", [False, True])
+def test_folding_the_bottleneck_norm_changes_nothing(anchored: bool) -> None:
+    config = CoDiCodecConfig.parse(SMALL.to_dict() | ({"anchored": True, "latents": 4} if anchored else {}))
+    model = CodecObjective(config, ObjectiveSection())
     for seed in range(20):  # let the running statistics settle
         with torch.no_grad():
             model(samples(seed=seed), 0.0, generator(seed))
@@ -139,6 +143,24 @@ def test_folding_the_bottleneck_norm_changes_nothing() -> None:
     exported = model.export({"note": "test"})
     assert torch.allclose(exported.encode_spectrum(clean), inside, atol=1e-4)
     assert exported.provenance == {"note": "test"}
+
+
+@pytest.mark.parametrize("latents", [None, 3])
+def test_the_bottleneck_norm_computes_in_training_what_it_exports(latents: int | None) -> None:
+    norm = BottleneckNorm(2, latents)
+    g = generator()
+    mean, deviation = torch.randn(3, 2, generator=g), 1 + torch.rand(3, 2, generator=g)
+    for _ in range(300):
+        out = norm(mean + deviation * torch.randn(8, 3, 2, generator=g))
+    x = mean + deviation * torch.randn(512, 3, 2, generator=g)
+    over = (0, 1) if latents is None else 0
+    settled = norm.eval()(x)
+    assert settled.mean(over).abs().max() < 0.25 and (settled.std(over) - 1).abs().max() < 0.25
+    before = norm.mean.clone()
+    small = x[:6]  # few examples, whose own statistics differ much
+    out = norm.train()(small)
+    assert not torch.equal(norm.mean, before)
+    assert torch.allclose(out, norm.eval()(small), atol=1e-4)
 
 
 def test_health_figures() -> None:

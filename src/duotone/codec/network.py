@@ -50,6 +50,9 @@ def _mlp(sizes: Sequence[int], last_activation: bool) -> nn.Sequential:
 class Encoder(nn.Module):
     """One chunk's spectrum -> its summary latents before the bound."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, config: CoDiCodecConfig) -> None:
         super().__init__()
         self.config, d = config, config.dim
@@ -61,6 +64,9 @@ class Encoder(nn.Module):
         tokens = grid[0] * grid[1] + config.latents + config.registers
         self.transformer = Transformer(tokens, d, config.heads, config.mlp, config.encoder_layers)
         self.head = nn.Linear(d, len(config.levels))
+        if config.anchored:  # constants: what normalised each latent during training (see fold_bottleneck_norm)
+            self.register_buffer("scale", torch.ones(1, config.latents, len(config.levels)))
+            self.register_buffer("shift", torch.zeros(1, config.latents, len(config.levels)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Spectrum `[B, C, F, T]` -> pre-tanh latents `[B, L, d]`, float32."""
@@ -70,6 +76,8 @@ class Encoder(nn.Module):
         latents = self.latents + audio if self.config.anchored else self.latents.expand(b, -1, -1)
         tokens, _ = self.transformer(_join(audio, latents, self.registers))
         out: Tensor = self.head(tokens[:, p : p + self.config.latents])
+        if self.config.anchored:
+            out = out * self.scale + self.shift
         return out.float()
 
 
@@ -211,8 +219,15 @@ class CoDiCodecNetwork(nn.Module):
 
     @torch.no_grad()
     def fold_bottleneck_norm(self, mean: Tensor, var: Tensor, scale: float, eps: float = 1e-5) -> None:
-        """Fold ``scale * (z - mean) / sqrt(var + eps)`` `[d]` into the encoder's head, so that the layout holds."""
+        """Fold ``scale * (z - mean) / sqrt(var + eps)`` into the encoder, so that the layout holds.
+
+        Statistics `[d]` go into the head; `[L, d]`, of an anchored network, into the constants behind it.
+        """
         factor = scale / torch.sqrt(var + eps)
+        if self.config.anchored:
+            self.encoder.scale.copy_(factor)
+            self.encoder.shift.copy_(-mean * factor)
+            return
         head = self.encoder.head
         head.bias.copy_((head.bias - mean) * factor)
         head.weight.mul_(factor[:, None])

@@ -16,10 +16,8 @@ from duotone.codec.network import CoDiCodecNetwork
 from duotone.config import CoDiCodecConfig, NoiseConfig
 from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
+from duotone.train.bottleneck import EPS, BottleneckNorm
 from duotone.train.recipe import ObjectiveSection
-
-BOTTLENECK_EPS = 1e-5
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -66,7 +64,7 @@ class CodecObjective(nn.Module):
         self.config, self.section = config, section
         self.network = CoDiCodecNetwork(config)
         self.fsq = FSQ(config.levels)
-        self.norm = nn.BatchNorm1d(len(config.levels), affine=False, eps=BOTTLENECK_EPS)
+        self.norm = BottleneckNorm(len(config.levels), config.latents if config.anchored else None)
 
     @property
     def crop(self) -> int:
@@ -76,8 +74,7 @@ class CodecObjective(nn.Module):
     def bottleneck(self, pre: Tensor, skip: Tensor) -> Tensor:
         """Pre-tanh `[B, L, d]` -> bounded `[B, L, d]`; examples with `skip` `[B]` keep their unrounded values."""
         if self.section.bottleneck_norm:
-            flat = pre.reshape(-1, pre.shape[-1])
-            pre = self.section.bottleneck_scale * self.norm(flat).view_as(pre)
+            pre = self.section.bottleneck_scale * self.norm(pre)
         bounded = self.fsq.bound(pre)
         return torch.where(skip[:, None, None], bounded, self.fsq.round_straight_through(bounded))
 
@@ -146,10 +143,7 @@ class CodecObjective(nn.Module):
         network = CoDiCodecNetwork(self.config)
         network.load_state_dict({k: v.detach().cpu() for k, v in self.network.state_dict().items()})
         if self.section.bottleneck_norm:
-            mean, var = self.norm.running_mean, self.norm.running_var
-            if mean is None or var is None:
-                raise AssertionError("BatchNorm keeps no running statistics")
-            network.fold_bottleneck_norm(mean.cpu(), var.cpu(), self.section.bottleneck_scale, BOTTLENECK_EPS)
+            network.fold_bottleneck_norm(self.norm.mean.cpu(), self.norm.var.cpu(), self.section.bottleneck_scale, EPS)
         return CoDiCodec(network, provenance=dict(provenance))
 
 

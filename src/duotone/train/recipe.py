@@ -35,7 +35,7 @@ class ObjectiveSection(Config):
         default=0.0, ge=0, le=1
     )  # ECT start: this share of training aims at the clean target
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
-    bottleneck_norm: bool = True  # BatchNorm before tanh, folded into the head at export
+    bottleneck_norm: bool = True  # batch renormalisation before tanh, folded into the encoder at export
     bottleneck_scale: float = 0.9
 
 

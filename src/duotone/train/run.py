@@ -62,8 +62,7 @@ def averaged(objective: CodecObjective, ema: EMA, crops: Crops, batches: int = 8
     out = copy.deepcopy(objective)
     ema.copy_to(out)
     if out.section.bottleneck_norm:
-        out.norm.reset_running_stats()
-        out.norm.momentum = None  # cumulative mean over the batches
+        out.norm.restart(momentum=0)
         out.train()
         device = next(out.parameters()).device
         keep = torch.ones(16, dtype=torch.bool, device=device)
