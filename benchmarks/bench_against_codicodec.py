@@ -136,7 +136,7 @@ def page(document: dict[str, Any]) -> str:
     lines = [
         "# Speed against the codicodec package", "",
         f"`{document['command']}`: {document['seconds_of_sound']:.2f} s of sound, random `base` weights, medians.", "",
-        machine.markdown(), "",
+        machine.markdown(document["machine"]), "",
         "| task | package in | package s | ours in | ours s | ratio | ours, x real time |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in document["rows"]:

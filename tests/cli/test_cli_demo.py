@@ -17,8 +17,8 @@ from duotone.audio.files import read, write
 from duotone.audio.waveform import Waveform
 from duotone.cli import demo
 from duotone.cli.demo_page import Piece, Take, page
-from duotone.cli.picture import PANEL, place, png, spectrogram
 from duotone.codec.container import read_duo
+from duotone.evaluate.picture import PANEL, place, png, spectrogram
 
 WAYS = [
     f"{face}-{strategy}" for face in ("latents", "tokens") for strategy in ("parallel", "autoregressive", "wavefront")

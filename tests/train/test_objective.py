@@ -8,11 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotone.codec import consistency
+from duotone.codec.network import initialise_dead_ends
 from duotone.config import CoDiCodecConfig
+from duotone.errors import ConfigError
 from duotone.represent.stft import to_spectrum
-from duotone.train.bottleneck import BottleneckNorm
+from duotone.train.bottleneck import LIMIT, BottleneckNorm
+from duotone.train.draws import Draws
 from duotone.train.objective import CodecObjective, Pair, consistency_loss, draw_pair, step_size
 from duotone.train.recipe import ObjectiveSection
+from duotone.train.validation import denoising_errors
 from small import SMALL
 
 
@@ -32,7 +36,7 @@ def samples(count: int = 3, seed: int = 1) -> torch.Tensor:
 @settings(max_examples=50, deadline=None)
 @given(st.one_of(st.none(), st.floats(0.001, 0.5)), st.integers(0, 10_000))
 def test_noise_levels_are_ordered_and_in_range(dt: float | None, seed: int) -> None:
-    pair = draw_pair(64, dt, SMALL.noise, ObjectiveSection(), generator(seed))
+    pair = draw_pair("left", dt, SMALL.noise, ObjectiveSection(), Draws.whole(64, seed))
     assert (pair.low < pair.high).all()
     assert (pair.low >= SMALL.noise.sigma_min * 0.999).all() and (pair.high <= SMALL.noise.sigma_max * 1.001).all()
     if dt is None:
@@ -44,7 +48,7 @@ def test_noise_levels_are_ordered_and_in_range(dt: float | None, seed: int) -> N
 
 def test_levels_are_log_normal() -> None:
     section = ObjectiveSection(log_sigma_mean=-0.5, log_sigma_deviation=0.7)
-    logs = draw_pair(20_000, 0.1, SMALL.noise, section, generator()).high.log()
+    logs = draw_pair("left", 0.1, SMALL.noise, section, Draws.whole(20_000)).high.log()
     assert logs.mean() == pytest.approx(-0.5, abs=0.03) and logs.std() == pytest.approx(0.7, abs=0.03)
 
 
@@ -59,7 +63,7 @@ def test_step_size_schedule() -> None:
 def test_a_perfect_consistency_function_has_no_loss() -> None:
     estimate = torch.randn(4, 4, 8, 8, generator=generator())
     pair = Pair(torch.tensor([1.0, 2, 3, 4]), torch.tensor([0.5, 1, 1, 1]))
-    assert consistency_loss(estimate, estimate, pair, 1.0) == 0
+    assert consistency_loss(estimate, estimate, pair, 1.0)[0] == 0
 
 
 def test_the_loss_by_hand() -> None:
@@ -67,23 +71,25 @@ def test_the_loss_by_hand() -> None:
     c = 0.00054 * 2
     each = [(25 + c * c) ** 0.5 - c, (1 + c * c) ** 0.5 - c]
     pair = Pair(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 0.5]))
-    assert float(consistency_loss(student, teacher, pair, 1.0)) == pytest.approx((each[0] / 2 + each[1] / 0.5) / 2)
-    assert float(consistency_loss(student, teacher, pair, 0.0)) == pytest.approx(sum(each) / 2)
+    loss, error = consistency_loss(student, teacher, pair, 1.0)
+    assert error.tolist() == pytest.approx(each)
+    assert float(loss) == pytest.approx((each[0] / 2 + each[1] / 0.5) / 2)
+    assert float(consistency_loss(student, teacher, pair, 0.0)[0]) == pytest.approx(sum(each) / 2)
 
 
 def test_the_teacher_is_the_student_without_gradient() -> None:
     """The loss's gradient equals that of a student against a constant made beforehand."""
     model = objective(denoising_share=0.0, continuous_share=1.0, bottleneck_norm=False)
     seen: list[bool] = []
-    original = model._denoise
+    original = model.denoise
 
     def spy(*arguments: torch.Tensor) -> torch.Tensor:
         out = original(*arguments)  # type: ignore[arg-type]
         seen.append(out.requires_grad)
         return out
 
-    model._denoise = spy  # type: ignore[method-assign, assignment]
-    model(samples(), 0.0, generator(3)).backward()
+    model.denoise = spy  # type: ignore[method-assign, assignment]
+    model(samples(), 0.0, Draws.whole(3, 3))[0].backward()
     assert seen == [True, False]
     reached = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached >= {"denoiser"}
@@ -100,16 +106,14 @@ def test_the_denoising_stage_runs_no_teacher() -> None:
         return original(*arguments)  # type: ignore[arg-type]
 
     model.network.denoise_pair = count  # type: ignore[method-assign, assignment]
-    model(samples(), 0.5, generator())
+    model(samples(), 0.5, Draws.whole(3))
     assert calls == 1
 
 
 def test_every_parameter_that_works_learns() -> None:
-    from duotone.codec.network import initialise_dead_ends
-
     model = objective()
     initialise_dead_ends(model.network)
-    model(samples(), 0.0, generator()).backward()
+    model(samples(), 0.0, Draws.whole(3))[0].backward()
     dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
 
@@ -123,9 +127,9 @@ def test_rounding_is_per_example() -> None:
     assert torch.allclose(out[[1, 3]], model.fsq.round(bounded[[1, 3]]))
 
 
-def test_the_loss_is_a_function_of_the_generator_alone() -> None:
+def test_the_loss_is_a_function_of_the_draws_alone() -> None:
     model = objective()
-    first, again, other = (float(model(samples(), 0.1, generator(s))) for s in (1, 1, 2))
+    first, again, other = (float(model(samples(), 0.1, Draws.whole(3, s))[0].detach()) for s in (1, 1, 2))
     assert first == again != other
 
 
@@ -135,7 +139,7 @@ def test_folding_the_bottleneck_norm_changes_nothing(anchored: bool) -> None:
     model = CodecObjective(config, ObjectiveSection())
     for seed in range(20):  # let the running statistics settle
         with torch.no_grad():
-            model(samples(seed=seed), 0.0, generator(seed))
+            model(samples(seed=seed), 0.0, Draws.whole(3, seed))
     model.eval()
     clean = torch.cat(torch.split(to_spectrum(samples(), SMALL), SMALL.frames, dim=-1))
     with torch.no_grad():
@@ -152,6 +156,7 @@ def test_the_bottleneck_norm_computes_in_training_what_it_exports(latents: int |
     mean, deviation = torch.randn(3, 2, generator=g), 1 + torch.rand(3, 2, generator=g)
     for _ in range(300):
         out = norm(mean + deviation * torch.randn(8, 3, 2, generator=g))
+    norm.limit = LIMIT
     x = mean + deviation * torch.randn(512, 3, 2, generator=g)
     over = (0, 1) if latents is None else 0
     settled = norm.eval()(x)
@@ -167,8 +172,64 @@ def test_health_figures() -> None:
     figures = objective().health(samples())
     assert 0 <= figures["saturated_share"] <= 1 and 0 <= figures["level_entropy"] <= 1
     assert figures["codebook_perplexity"] >= 1
+    assert figures["pre_tanh_deviation"] == pytest.approx(0.9, abs=0.1)  # bottleneck_scale, whatever the weights
+
+
+def test_one_step_errors_of_an_untrained_network() -> None:
+    errors = denoising_errors(objective().eval(), samples())
     # the output layer starts at zero, so the estimate is c_skip * noisy: at sigma 80 next to nothing of it
-    assert figures["error_continuous_80"] == pytest.approx(1, abs=0.05)
+    assert errors["error_continuous_80"] == pytest.approx(1, abs=0.05)
+    assert set(errors) == {f"error_{face}_{s}" for face in ("continuous", "rounded") for s in ("1", "10", "80")}
+
+
+def test_bands_split_the_noise_levels() -> None:
+    figures = {"sigma": torch.tensor([0.05, 0.5, 0.7, 20.0]), "error": torch.tensor([1.0, 2.0, 4.0, 9.0])}
+    assert CodecObjective.bands(figures) == {"error_below_0.1": 1, "error_0.1_to_1": 3, "error_from_10": 9}
+
+
+def test_a_batch_in_parts_has_the_draws_of_the_whole() -> None:
+    whole = Draws.whole(6, 3, 9)
+    parts = [Draws(3, 9, first, 2, 6) for first in (0, 2, 4)]
+    assert torch.equal(whole.chosen("a", 0.5), torch.cat([p.chosen("a", 0.5) for p in parts]))
+    assert torch.equal(whole.stratified_normal("a"), torch.cat([p.stratified_normal("a") for p in parts]))
+    cpu = torch.device("cpu")
+    assert torch.equal(whole.noise("n", (2, 3), cpu), torch.cat([p.noise("n", (2, 3), cpu) for p in parts]))
+    assert not torch.equal(whole.noise("n", (2, 3), cpu), whole.noise("m", (2, 3), cpu))
+    ranks = torch.special.ndtr(whole.stratified_normal("a").double()).mul(6).floor().sort().values
+    assert ranks.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_starting_from_a_codec_computes_what_it_computes() -> None:
+    trained = objective()
+    initialise_dead_ends(trained.network)
+    for seed in range(20):
+        with torch.no_grad():
+            trained(samples(seed=seed), 0.0, Draws.whole(3, seed))
+    codec = trained.export({})
+    fresh = objective()
+    fresh.begin_from(codec)
+    clean = fresh.clean(samples())
+    keep = torch.ones(len(clean), dtype=torch.bool)
+    with torch.no_grad():
+        inside = fresh.eval().bottleneck(fresh.network.encode_pre(clean), keep)
+    assert torch.allclose(inside, codec.encode_spectrum(clean), atol=1e-5)
+    again = fresh.export({})
+    assert torch.allclose(again.encode_spectrum(clean), codec.encode_spectrum(clean), atol=1e-5)
+    other = CodecObjective(CoDiCodecConfig.parse(SMALL.to_dict() | {"registers": 3}), ObjectiveSection())
+    with pytest.raises(ConfigError, match="registers 2 there, 3 here"):
+        other.begin_from(codec)
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    gradients = []
+    for saving in (False, True):
+        model = objective()
+        initialise_dead_ends(model.network)
+        if saving:
+            model.save_memory()
+        model(samples(), 0.0, Draws.whole(3))[0].backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    assert all(torch.allclose(g, gradients[1][n], atol=1e-6) for n, g in gradients[0].items())  # type: ignore[arg-type]
 
 
 def test_fresh_codes_of_a_uniform_bottleneck_fill_the_codebook() -> None:
@@ -189,7 +250,7 @@ def test_the_objective_can_be_learned() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
     losses = []
     for _ in range(60):
-        loss = model(samples(2), 0.0, generator())
+        loss, _ = model(samples(2), 0.0, Draws.whole(2))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -182,7 +182,7 @@ def _compare(sounds: dict[str, Waveform]) -> tuple[str, float]:
 
 def _draw(wave: Waveform, sounds: dict[str, Waveform], folder: Path) -> None:
     """A picture of each sound, and all of them side by side (the wavefront's would be that of parallel)."""
-    from duotone.cli.picture import png, side_by_side, spectrogram
+    from duotone.evaluate.picture import png, side_by_side, spectrogram
 
     shown = {"original": wave, **{name: s for name, s in sounds.items() if not name.endswith("wavefront")}}
     panels = {name: spectrogram(sound) for name, sound in shown.items()}

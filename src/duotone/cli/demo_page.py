@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from duotone.cli.common import size
-from duotone.cli.picture import LOWEST_HZ, RANGE_DB, place
+from duotone.evaluate.picture import LOWEST_HZ, RANGE_DB, place
 
 _FACES = {"latents": "continuous latents", "tokens": "discrete tokens"}
 

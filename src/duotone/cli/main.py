@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 for _module in (encode, decode, info, convert, demo, train, evaluate):
     app.command(_module.NAME, epilog=_module.EXAMPLES)(_module.command)
+app.command(train.REPORT_NAME, epilog=train.REPORT_EXAMPLES)(train.report)
 
 
 def _version(value: bool) -> None:

@@ -1,15 +1,21 @@
-"""``duotone train``: a recipe and a folder of sound -> a codec."""
+"""``duotone train``: a recipe and a collection of sound -> a codec; ``duotone report``: what a run came to, as a page."""
 
 from __future__ import annotations
 
-import time
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.cli.common import Quiet
+from duotone.cli.common import Json, Quiet
 from duotone.cli.failures import tell
+from duotone.errors import UsageError
+
+if TYPE_CHECKING:
+    from duotone.codec.codicodec import CoDiCodec
 
 NAME = "train"
 EXAMPLES = """
@@ -17,29 +23,110 @@ Examples:
 
     duotone train recipes/tiny.yaml --data sounds/ --out runs/first
 
-    duotone train recipes/tiny.yaml --data sounds/ --out runs/short train.steps=200 optim.rate=1e-4
+    duotone train recipes/tiny.yaml --data 'music/**/*.flac' --data shards/ --out runs/two train.steps=200 optim.rate=1e-4
+
+    accelerate launch --num_processes 4 -m duotone train recipes/small.yaml --data sounds/ --out runs/big
+
+Interrupted (Ctrl-C, or SIGTERM from a cluster), it ends the step, writes a checkpoint and leaves; the same command again
+goes on.
 """
 
 
 def command(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train, and how.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder of sound files.")],
+    data: Annotated[
+        list[str],
+        typer.Option(metavar="SOUND", help="A folder, glob, list of files (.txt) or tar shard; repeatable."),
+    ],
     out: Annotated[
-        Path, typer.Option(metavar="RUN", help="Log, checkpoint and codec go here; the same folder resumes.")
+        Path, typer.Option(metavar="RUN", help="Log, checkpoints, samples and codec go here; the same folder resumes.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Replaces keys of the recipe.")
     ] = None,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a codec; run again with the same --out, it goes on where it stopped. Prints the codec's folder."""
+    """Train a codec; run again with the same --out, it goes on where it stopped. Prints the codec's folder.
+
+    With --json each step's figures go to standard output, one object a line; they are in RUN/log.jsonl in any case.
+    """
+    import json
+
+    from duotone.cli.train_display import display
+    from duotone.train.recipe import TrainRecipe
     from duotone.train.run import train
 
-    started = time.monotonic()
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out got {out}, which is a file; expected a folder for the run.")
+    loaded = TrainRecipe.load(recipe, overrides)
+    with _interrupts() as stop, display(loaded, quiet or as_json) as (watch, progress):
+        watchers = [watch, lambda figures: typer.echo(json.dumps(figures))] if as_json else [watch]
+        folder = train(
+            loaded, list(data), out, None, watchers, progress=progress, load=_load, measure=_measure, picture=_picture,
+            stop=stop,
+        )  # fmt: skip
+        if stop():
+            tell(f"Stopped as asked, with a checkpoint in {out}; the same command goes on from there.")
+    if not as_json:
+        typer.echo(folder)
 
-    def report(figures: dict[str, Any]) -> None:
-        if not quiet:
-            shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
-            tell(f"{time.monotonic() - started:8.1f} s  " + "  ".join(shown))
 
-    typer.echo(train(recipe, data, out, overrides or [], report))
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """While training, Ctrl-C and SIGTERM ask for an end after the step; a second Ctrl-C ends at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _load(name: str) -> CoDiCodec:
+    from duotone.hub import load
+
+    return load(name, dtype="float32")
+
+
+def _measure(reference: Any, estimate: Any) -> dict[str, float]:
+    from duotone.evaluate.metrics import measure
+
+    return measure(reference, estimate)
+
+
+def _picture(wave: Any) -> bytes:
+    from duotone.evaluate.picture import png, spectrogram
+
+    return png(spectrogram(wave))
+
+
+REPORT_NAME = "report"
+REPORT_EXAMPLES = """
+Example:
+
+    duotone report runs/first -o first.html --open
+"""
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `duotone train` filled.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The page (default: RUN/report.html).")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in a browser.")] = False,
+) -> None:
+    """Make one self-contained HTML page of a run: curves, clips to listen to, tables, the recipe."""
+    from duotone.evaluate.run_report import write_report
+
+    target = write_report(run, output or run / "report.html")
+    typer.echo(target)
+    if open_page:
+        typer.launch(str(target))

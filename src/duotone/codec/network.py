@@ -225,8 +225,8 @@ class CoDiCodecNetwork(nn.Module):
         """
         factor = scale / torch.sqrt(var + eps)
         if self.config.anchored:
-            self.encoder.scale.copy_(factor)
-            self.encoder.shift.copy_(-mean * factor)
+            self.encoder.scale.mul_(factor)
+            self.encoder.shift.copy_((self.encoder.shift - mean) * factor)
             return
         head = self.encoder.head
         head.bias.copy_((head.bias - mean) * factor)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Pair = tuple[int, int]
 
@@ -119,18 +120,20 @@ class Frontend(nn.Module):
     """What both directions share: running the layers, merging a pyramid in and handing one on."""
 
     layers: nn.ModuleList
+    checkpointing = False  # in training, keep only the layers' inputs and compute the rest again
 
     def run(self, x: Tensor, cond: Tensor | None, pyramid: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         """Returns the last picture and each block's output, reversed (the order the next frontend meets them)."""
         made: list[Tensor] = []
+        again = self.checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
             if isinstance(layer, ConvBlock):
                 if pyramid is not None:
                     x = (x + pyramid[len(made)]) * math.sqrt(0.5)
-                x = layer(x, cond)
+                x = checkpoint(layer, x, cond, use_reentrant=False) if again else layer(x, cond)
                 made.append(x)
             else:
-                x = layer(x)
+                x = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
         return x, made[::-1]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 EPS = 1e-4
 
@@ -119,6 +120,7 @@ class Transformer(nn.Module):
         self.input_norm = ScaledLayerNorm(dim, condition)
         self.layers = nn.ModuleList(Layer(dim, heads, multiple, condition) for _ in range(layers))
         self.output_norm = ScaledLayerNorm(dim, condition) if output_norm else None
+        self.checkpointing = False  # in training, keep only the layers' inputs and compute the rest again
 
     def forward(
         self, x: Tensor, cond: Tensor | None = None, past: list[KeyValue] | None = None, offset: int = 0
@@ -127,6 +129,10 @@ class Transformer(nn.Module):
         x = self.input_norm(x + self.positions[:, offset : offset + x.shape[1]], cond)
         kept: list[KeyValue] = []
         for i, layer in enumerate(self.layers):
-            x, own = layer(x, cond, None if past is None else past[i])
+            before = None if past is None else past[i]
+            if self.checkpointing and torch.is_grad_enabled():
+                x, own = checkpoint(layer, x, cond, before, use_reentrant=False)
+            else:
+                x, own = layer(x, cond, before)
             kept.append(own)
         return (x if self.output_norm is None else self.output_norm(x, cond)), kept

@@ -1,56 +1,29 @@
-"""Random crops from a folder of sound, read without decoding whole files.
+"""Random crops from a collection, read without decoding whole files.
 
-Example i of step s is a function of (seed, s, i) alone, so a resumed run sees the same data.
+Example i of step s is a function of (seed, s, i) alone, so a resumed run sees the same data, on any number of
+processes.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
-from duotone.audio.files import EXTENSIONS
 from duotone.audio.waveform import Waveform
 from duotone.errors import AudioError
+from duotone.train.index import Sound
 from duotone.train.recipe import DataSection
 
-
-@dataclass(frozen=True)
-class Sound:
-    """A file that crops can be taken from."""
-
-    path: Path
-    rate: int
-    frames: int
-
-
-def index(folder: str | Path) -> tuple[list[Sound], list[str]]:
-    """All usable sound files below a folder (sorted), and a line for each that was left out. Raises `AudioError`."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise AudioError(f"There is no folder {root}. Give --data a folder that holds sound files.")
-    sounds, skipped = [], []
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS):
-        try:
-            about = soundfile.info(str(path))
-        except soundfile.LibsndfileError as error:
-            skipped.append(f"{path}: {error}")
-            continue
-        if about.channels > 2 or about.frames == 0:
-            skipped.append(f"{path}: {about.channels} channels, {about.frames} samples")
-            continue
-        sounds.append(Sound(path, about.samplerate, about.frames))
-    if not sounds:
-        hint = f" ({len(skipped)} could not be used: {skipped[0]})" if skipped else ""
-        raise AudioError(f"{root} holds no sound that can be used{hint}. Expected {', '.join(EXTENSIONS)} files.")
-    return sounds, skipped
+TRIES = 8
+#: Loudness matching never changes a file by more than this.
+LEVEL_LIMIT_DB = 24.0
 
 
 class Crops:
@@ -58,19 +31,53 @@ class Crops:
 
     def __init__(self, sounds: list[Sound], rate: int, samples: int, section: DataSection, seed: int) -> None:
         self.sounds, self.rate, self.samples, self.section, self.seed = sounds, rate, samples, section, seed
-        self._ends = np.cumsum([s.frames / s.rate for s in sounds])
+        self._ends = np.cumsum([s.seconds for s in sounds])
+        self._lock = threading.Lock()
+        self.unreadable: dict[str, str] = {}
+        self.silent_crops = 0
 
     def crop(self, rng: random.Random) -> Tensor:
-        """One crop `[2, samples]`; a file shorter than it is filled up with zeros."""
-        sound = self.sounds[int(np.searchsorted(self._ends, rng.random() * self._ends[-1]))]
-        need = -(-self.samples * sound.rate // self.rate) + (8 if sound.rate != self.rate else 0)
-        start = rng.randrange(max(1, sound.frames - need + 1))
-        with soundfile.SoundFile(str(sound.path)) as file:
+        """One crop `[2, samples]`; a sound shorter than it is filled up with zeros.
+
+        A silent crop, or a file that cannot be read any more, is counted and drawn again. Raises `AudioError` when
+        nothing but unreadable files comes up.
+        """
+        cut: Tensor | None = None
+        for _ in range(TRIES):
+            sound = self.sounds[
+                min(len(self.sounds) - 1, int(np.searchsorted(self._ends, rng.random() * self._ends[-1])))
+            ]
+            need = -(-self.samples * sound.rate // self.rate) + (8 if sound.rate != self.rate else 0)
+            start = rng.randrange(sound.start, max(sound.start + 1, sound.stop - need + 1))
+            try:
+                cut = self._read(sound, start, min(need, sound.stop - start))
+            except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+                with self._lock:
+                    self.unreadable[sound.place.name] = str(error)
+                continue
+            power = float(cut.square().mean())
+            if power > 10 ** (self.section.silence_db / 10):
+                return cut
+            with self._lock:
+                self.silent_crops += 1
+        if cut is None:
+            name, reason = next(iter(self.unreadable.items()))
+            raise AudioError(
+                f"{len(self.unreadable)} files can no longer be read, for example {name} ({reason}). "
+                f"Is the disk still there? The run can be taken up again when it is."
+            )
+        return cut
+
+    def _read(self, sound: Sound, start: int, frames: int) -> Tensor:
+        with soundfile.SoundFile(sound.place.open()) as file:
             file.seek(start)
-            array = file.read(need, dtype="float32", always_2d=True)
+            array = file.read(frames, dtype="float32", always_2d=True)
         wave = Waveform(torch.from_numpy(np.ascontiguousarray(array.T)), sound.rate).resample(self.rate).to_channels(2)
-        cut = wave.samples[:, : self.samples]
-        return torch.nn.functional.pad(torch.nan_to_num(cut), (0, self.samples - cut.shape[1]))
+        cut = torch.nan_to_num(wave.samples[:, : self.samples])
+        if self.section.level_db is not None:
+            gain = max(-LEVEL_LIMIT_DB, min(LEVEL_LIMIT_DB, self.section.level_db - sound.level_db))
+            cut = cut * 10 ** (gain / 20)
+        return torch.nn.functional.pad(cut, (0, self.samples - cut.shape[1]))
 
     def example(self, step: int, position: int) -> Tensor:
         """Example `position` of a step: a crop with a random gain, at times mixed with another."""
@@ -80,19 +87,27 @@ class Crops:
             out = (out + self._gained(rng)) * 0.7071
         return out.clamp(-1, 1)
 
+    def plain(self, count: int, name: str) -> Tensor:
+        """`[count, 2, samples]`: crops without gain or mixing, a function of (seed, name)."""
+        return torch.stack([self.crop(random.Random(f"{self.seed}/{name}/{i}")) for i in range(count)])
+
     def _gained(self, rng: random.Random) -> Tensor:
         return self.crop(rng) * 10 ** (rng.uniform(*self.section.gain_db) / 20)
 
-    def batches(self, first: int, last: int, size: int) -> Iterator[Tensor]:
-        """The batches `[size, 2, samples]` of steps first..last-1, read ahead in threads."""
-        with ThreadPoolExecutor(self.section.workers) as pool:
+    def batches(self, first: int, last: int, positions: range) -> Iterator[Tensor]:
+        """The examples at `positions` of steps first..last-1, `[len(positions), 2, samples]`, read ahead in threads."""
+        pool = ThreadPoolExecutor(self.section.workers)
+        try:
 
             def order(step: int) -> list[Future[Tensor]]:
-                return [pool.submit(self.example, step, i) for i in range(size)]
+                return [pool.submit(self.example, step, i) for i in positions]
 
-            waiting = [order(step) for step in range(first, min(first + 2, last))]
+            ahead = 2 + 2 * self.section.workers // max(1, len(positions))
+            waiting = [order(step) for step in range(first, min(first + ahead, last))]
             for step in range(first, last):
                 ready = waiting.pop(0)
-                if step + 2 < last:
-                    waiting.append(order(step + 2))
+                if step + ahead < last:
+                    waiting.append(order(step + ahead))
                 yield torch.stack([future.result() for future in ready])
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -14,10 +14,21 @@ from duotone.codec import consistency
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.network import CoDiCodecNetwork
 from duotone.config import CoDiCodecConfig, NoiseConfig
+from duotone.errors import ConfigError
+from duotone.nn.conv import Frontend
+from duotone.nn.transformer import Transformer
 from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
-from duotone.train.bottleneck import EPS, BottleneckNorm
+from duotone.train.bottleneck import EPS, LIMIT, BottleneckNorm
+from duotone.train.draws import Draws
 from duotone.train.recipe import ObjectiveSection
+
+#: Bands of the noise level whose errors are shown apart: from, below, name.
+BANDS = (
+    (0.0, 0.1, "error_below_0.1"), (0.1, 1.0, "error_0.1_to_1"), (1.0, 10.0, "error_1_to_10"),
+    (10.0, float("inf"), "error_from_10"),
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -27,15 +38,9 @@ class Pair:
     low: Tensor
 
 
-def draw_pair(count: int, dt: float | None, noise: NoiseConfig, section: ObjectiveSection, g: torch.Generator) -> Pair:
-    """Log-normal sigma mapped to the rho grid, and the level `dt` below it; `dt` None means the clean end (r = 0).
-
-    Each draw is log-normal, but the draws of a batch are stratified: one in each of `count` equally likely bands, in
-    random order. The gradient has the same mean and less variance.
-    """
-    band = torch.randperm(count, generator=g) + torch.rand(count, generator=g, dtype=torch.float64)
-    normal = torch.special.ndtri((band / count).clamp(1e-9, 1 - 1e-9)).float()
-    log_sigma = section.log_sigma_mean + section.log_sigma_deviation * normal
+def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: ObjectiveSection, draws: Draws) -> Pair:
+    """Log-normal sigma mapped to the rho grid, and the level `dt` below it; `dt` None means the clean end (r = 0)."""
+    log_sigma = section.log_sigma_mean + section.log_sigma_deviation * draws.stratified_normal(name)
     u = consistency.position(log_sigma.exp().clamp(noise.sigma_min, noise.sigma_max), noise).clamp(1e-3, 1)
     lower = torch.zeros_like(u) if dt is None else (u - dt).clamp_min(0)
     return Pair(consistency.sigma(u, noise), consistency.sigma(lower, noise))
@@ -50,10 +55,11 @@ def step_size(progress: float, section: ObjectiveSection) -> float | None:
     return float(0.1**exponent)
 
 
-def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float) -> Tensor:
-    """Pseudo-Huber per example, weighted by ``1 / (sigma_hi - sigma_lo)``: mean over the batch."""
+def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float) -> tuple[Tensor, Tensor]:
+    """Pseudo-Huber per example, weighted by ``1 / (sigma_hi - sigma_lo)``: mean over the batch, and unweighted `[B]`."""
+    error = consistency.pseudo_huber(student, teacher)
     weight = (pair.high - pair.low).clamp_min(1e-6) ** -power
-    return (weight * consistency.pseudo_huber(student, teacher)).mean()
+    return (weight * error).mean(), error.detach()
 
 
 class CodecObjective(nn.Module):
@@ -65,6 +71,28 @@ class CodecObjective(nn.Module):
         self.network = CoDiCodecNetwork(config)
         self.fsq = FSQ(config.levels)
         self.norm = BottleneckNorm(len(config.levels), config.latents if config.anchored else None)
+
+    def begin_from(self, codec: CoDiCodec) -> None:
+        """Take over a codec's weights, so that training starts from what it computes. Raises `ConfigError`."""
+        if codec.config != self.config:
+            theirs, own = codec.config.to_dict(), self.config.to_dict()
+            differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if theirs[k] != own[k])
+            raise ConfigError(f"codec.start_from has another network than the recipe: {differ}. Make them equal.")
+        self.network.load_state_dict({k: v.float() for k, v in codec.network.state_dict().items()})
+        if self.section.bottleneck_norm:
+            self.norm.begin_as_identity(self.section.bottleneck_scale)
+
+    def save_memory(self) -> None:
+        """Gradient checkpointing: keep the inputs of blocks and layers, compute the rest again in the backward pass."""
+        for module in self.modules():
+            if isinstance(module, Transformer | Frontend):
+                module.checkpointing = True
+
+    def compile_parts(self) -> None:
+        """Compile the three networks where they stand; the draws and the loss between them stay eager."""
+        self.network.encoder.compile()
+        self.network.upsampler.compile()
+        self.network.denoiser.denoise = torch.compile(self.network.denoiser.denoise)  # type: ignore[method-assign]
 
     @property
     def crop(self) -> int:
@@ -78,30 +106,47 @@ class CodecObjective(nn.Module):
         bounded = self.fsq.bound(pre)
         return torch.where(skip[:, None, None], bounded, self.fsq.round_straight_through(bounded))
 
-    def forward(self, samples: Tensor, progress: float, generator: torch.Generator) -> Tensor:
-        """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss; all randomness comes from the generator."""
-        count, device = len(samples), samples.device
-        with torch.no_grad():
-            spectrum = to_spectrum(samples, self.config)
-            clean = torch.cat(torch.split(spectrum, self.config.frames, dim=-1))  # [2B, C, F, T]: lefts, then rights
-        skip = torch.rand(count, generator=generator) < self.section.continuous_share
+    def forward(self, samples: Tensor, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and per chunk `sigma` and `error` `[2B]`."""
+        device = samples.device
+        clean = self.clean(samples)
+        skip = draws.chosen("skip rounding", self.section.continuous_share).to(device)
+        self.norm.limit = LIMIT if progress >= self.section.bottleneck_settled else 1.0
         dt = step_size(progress, self.section)
-        pairs = [draw_pair(count, dt, self.config.noise, self.section, generator) for _ in range(2)]
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-
-        values = self.bottleneck(self.network.encode_pre(clean), skip.repeat(2).to(device))
-        pyramid = self.network.upsample(values)
+        pairs = [draw_pair(side, dt, self.config.noise, self.section, draws) for side in ("left", "right")]
         high = torch.cat([p.high for p in pairs]).to(device)
         low = torch.cat([p.low for p in pairs]).to(device)
-        student = self._denoise(clean + high[:, None, None, None] * noise, high, values, pyramid)
+        noise = torch.cat([draws.noise(side, tuple(clean.shape[1:]), device) for side in ("left", "right")])
+
+        values = self.bottleneck(self.network.encode_pre(clean), skip.repeat(2))
+        pyramid = self.network.upsample(values)
+        student = self.denoise(clean + high[:, None, None, None] * noise, high, values, pyramid)
         with torch.no_grad():  # the same weights at the lower level, with the same noise
             if dt is None:
                 teacher = clean
             else:
-                teacher = self._denoise(clean + low[:, None, None, None] * noise, low, values, pyramid)
-        return consistency_loss(student, teacher, Pair(high, low), self.section.weight_power)
+                teacher = self.denoise(clean + low[:, None, None, None] * noise, low, values, pyramid)
+        loss, error = consistency_loss(student, teacher, Pair(high, low), self.section.weight_power)
+        return loss, {"sigma": high, "error": error}
 
-    def _denoise(self, noisy: Tensor, level: Tensor, values: Tensor, pyramid: list[Tensor]) -> Tensor:
+    @torch.no_grad()
+    def clean(self, samples: Tensor) -> Tensor:
+        """Samples `[B, 2, crop]` -> spectra of the chunks `[2B, C, F, T]`: lefts, then rights."""
+        with torch.autocast(samples.device.type, enabled=False):
+            return torch.cat(torch.split(to_spectrum(samples.float(), self.config), self.config.frames, dim=-1))
+
+    @staticmethod
+    def bands(figures: dict[str, Tensor]) -> dict[str, float]:
+        """Mean unweighted error in each band of noise levels, of the chunks of some steps; empty bands are left out."""
+        out = {}
+        for low, high, name in BANDS:
+            inside = (figures["sigma"] >= low) & (figures["sigma"] < high)
+            if bool(inside.any()):
+                out[name] = float(figures["error"][inside].mean())
+        return out
+
+    def denoise(self, noisy: Tensor, level: Tensor, values: Tensor, pyramid: list[Tensor]) -> Tensor:
+        """Lefts then rights, noisy `[2B, C, F, T]` at levels `[2B]` -> clean estimates `[2B, C, F, T]`."""
         left = [t.chunk(2)[0] for t in (noisy, level, values)]
         right = [t.chunk(2)[1] for t in (noisy, level, values)]
         halves = [p.chunk(2) for p in pyramid]
@@ -112,30 +157,16 @@ class CodecObjective(nn.Module):
 
     @torch.no_grad()
     def health(self, samples: Tensor, seed: int = 0) -> dict[str, float]:
-        """The bottleneck's health, and the one-step denoising error at sigma 1, 10, 80, continuous and rounded."""
-        training = self.training
-        self.eval()
-        generator = torch.Generator().manual_seed(seed)
-        spectrum = to_spectrum(samples, self.config)
-        clean = torch.cat(torch.split(spectrum, self.config.frames, dim=-1))
-        pre = self.network.encode_pre(clean)
-        keep = torch.ones(len(clean), dtype=torch.bool, device=clean.device)
-        bounded, rounded = self.bottleneck(pre, keep), self.bottleneck(pre, ~keep)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        figures = {
-            "pre_tanh_deviation": float(torch.atanh(bounded.clamp(-0.9989, 0.9989)).std()),
+        """The bottleneck's health on a batch, with the statistics of that batch (the running ones lag early on)."""
+        pre = self.network.encode_pre(self.clean(samples))
+        if self.section.bottleneck_norm:
+            pre = self.section.bottleneck_scale * self.norm.with_own_statistics(pre)
+        bounded = self.fsq.bound(pre)
+        return {
+            "pre_tanh_deviation": float(pre.std()),
             "saturated_share": float((bounded.abs() > 0.97).float().mean()),
             **_code_use(self.fsq, bounded),
         }
-        for face, values in (("continuous", bounded), ("rounded", rounded)):
-            pyramid = self.network.upsample(values)
-            for sigma in (1.0, 10.0, 80.0):
-                level = torch.full((len(clean),), sigma, device=clean.device)
-                estimate = self._denoise(clean + sigma * noise, level, values, pyramid)
-                error = (estimate - clean).pow(2).mean() / clean.pow(2).mean()
-                figures[f"error_{face}_{sigma:g}"] = float(error)
-        self.train(training)
-        return figures
 
     @torch.no_grad()
     def export(self, provenance: dict[str, object]) -> CoDiCodec:

@@ -13,10 +13,11 @@ from duotone.errors import ConfigError
 
 
 class CodecSection(Config):
-    """Which network to train: a preset, with any of its fields replaced."""
+    """Which network to train: a preset, with any of its fields replaced; from random weights or from those of a codec."""
 
     preset: str = "tiny"
     replace: dict[str, Any] = Field(default_factory=dict)
+    start_from: str | None = None  # a codec to fine-tune: bundled name, folder, published .pt, or org/name on the Hub
 
     def build(self) -> CoDiCodecConfig:
         """The network's configuration. Raises `ConfigError` for an unknown preset or field."""
@@ -31,27 +32,31 @@ class ObjectiveSection(Config):
     log_sigma_deviation: float = Field(default=2.0, gt=0)
     dt_exponent_start: float = 1.0
     dt_exponent_end: float = 2.0
-    denoising_share: float = Field(
-        default=0.0, ge=0, le=1
-    )  # ECT start: this share of training aims at the clean target
+    denoising_share: float = Field(default=0.0, ge=0, le=1)  # ECT start: so long the target is the clean spectrum
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
-    bottleneck_norm: bool = True  # batch renormalisation before tanh, folded into the encoder at export
+    bottleneck_norm: bool = True  # batch (re)normalisation before tanh, folded into the encoder at export
     bottleneck_scale: float = 0.9
+    bottleneck_settled: float = 0.8  # progress from which the running statistics count (see `bottleneck`)
 
 
 class DataSection(Config):
-    """How crops are taken."""
+    """Which sound is used, and how crops are taken."""
 
     mixing_share: float = Field(default=0.5, ge=0, le=1)  # how often two crops are added
     gain_db: tuple[float, float] = (-6.0, 3.0)
-    workers: int = Field(default=2, ge=1)
+    level_db: float | None = None  # bring every file to this loudness (RMS, dBFS) before the random gain
+    silence_db: float = -60.0  # crops below are drawn again; files that are nothing else are left out
+    clipped_share_max: float = Field(default=0.02, ge=0, le=1)  # files with more samples at full scale are left out
+    validation_share: float = Field(default=0.05, ge=0, lt=1)
+    workers: int = Field(default=4, ge=1)  # threads that read and decode
 
 
 class OptimSection(Config):
     """Optimizer, learning rate, averaging."""
 
-    name: Literal["radam", "adamw"] = "radam"
+    name: Literal["radam", "adamw", "muon"] = "radam"
     rate: float = Field(default=1e-4, gt=0)
+    muon_rate: float = Field(default=0.01, gt=0)  # of matrices, with muon; everything else then has AdamW at `rate`
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     warmup_steps: int = Field(default=10_000, ge=0)
@@ -65,16 +70,24 @@ class TrainSection(Config):
     """The loop."""
 
     steps: int = Field(default=2_000_000, ge=1)
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1)  # of a step, over all processes and passes
+    accumulation: int = Field(default=1, ge=1)  # passes a step is computed in
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "cpu"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     compile: bool = False
+    gradient_checkpointing: bool = False
     log_every: int = Field(default=1, ge=1)
     health_every: int = Field(default=100, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)  # the newest; the best by validation is kept besides
+    validate_every: int = Field(default=1000, ge=1)
+    validation_batches: int = Field(default=4, ge=1)
+    listen_every: int = Field(default=0, ge=0)  # reconstruct fixed clips so often (0: never)
+    clips: int = Field(default=2, ge=1)
     max_bad_steps: int = Field(default=50, ge=1)
     max_minutes: float | None = None  # stop (with a checkpoint) after so long; the schedule still counts steps
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
 
 class TrainRecipe(Config):

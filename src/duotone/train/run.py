@@ -1,72 +1,90 @@
-"""`train`: from a recipe and a folder of sound to a codec."""
+"""`train`: from a recipe and a collection of sound to a codec."""
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.weights import save_codec
-from duotone.represent.stft import to_spectrum
-from duotone.train.data import Crops, index
-from duotone.train.loop import fit
+from duotone.train import checkpoint
+from duotone.train.data import Crops
+from duotone.train.index import Index, build_index
+from duotone.train.loop import Fitted, Watcher, fit
 from duotone.train.objective import CodecObjective
 from duotone.train.recipe import TrainRecipe
-from duotone.train.schedule import EMA
+from duotone.train.validation import Measure, Picture, Validation, average
 
 
 def train(
     recipe: str | Path | TrainRecipe,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     overrides: list[str] | None = None,
-    report: Callable[[dict[str, Any]], None] = lambda figures: None,
+    watchers: Sequence[Watcher] = (),
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    load: Callable[[str], CoDiCodec] | None = None,
+    measure: Measure | None = None,
+    picture: Picture | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train a codec and write it to OUT/codec; run again with the same OUT, it goes on where it stopped.
 
-    `report` gets each step's figures. Raises `ConfigError`, `AudioError` (no usable sound) or `TrainingError`.
+    `data`: see `sources.find`. `watchers` get each step's figures, `progress` (files measured, files in all). `load`
+    finds the codec of `codec.start_from`, `measure` and `picture` judge validation clips; all three live in rooms above
+    this one and are handed in. `stop` is asked after every step. Raises `ConfigError`, `AudioError` (no usable sound),
+    `UsageError` (accelerate is missing) or `TrainingError`.
     """
     recipe = recipe if isinstance(recipe, TrainRecipe) else TrainRecipe.load(recipe, overrides)
     run = Path(out)
     config = recipe.codec.build()
-    sounds, skipped = index(data)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-    (run / "skipped.txt").write_text("\n".join(skipped), encoding="utf-8")
+    found = build_index(data, recipe.data, progress)
     torch.manual_seed(recipe.train.seed)
     objective = CodecObjective(config, recipe.objective)
-    crops = Crops(sounds, config.rate, objective.crop, recipe.data, recipe.train.seed)
-    started = time.monotonic()
-    ema = fit(objective, crops, recipe, run, report)
-    provenance = {
-        "recipe": recipe.to_dict(),
-        "steps": ema.updates,
-        "examples": ema.updates * recipe.train.batch_size,
-        "hours_of_sound": round(sum(s.frames / s.rate for s in sounds) / 3600, 3),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "minutes_of_last_run": round((time.monotonic() - started) / 60, 1),
-    }
-    save_codec(averaged(objective, ema, crops).export(provenance), run / "codec", torch.bfloat16)
+    if recipe.codec.start_from is not None:
+        objective.begin_from(_start(recipe.codec.start_from, load))
+    crops = Crops(found.training, config.rate, objective.crop, recipe.data, recipe.train.seed)
+    settings = recipe.train
+    validation = None
+    if found.validation:
+        held = Crops(found.validation, config.rate, objective.crop, recipe.data, recipe.train.seed)
+        validation = Validation(
+            objective, crops, held, run, settings.validation_batches, settings.listen_every, settings.clips, measure,
+            picture,
+        )  # fmt: skip
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+    (run / "skipped.txt").write_text("\n".join(found.skipped), encoding="utf-8")
+    fitted = fit(objective, crops, recipe, run, watchers, validation, stop)
+    if fitted.main:
+        codec = average(objective, fitted.weights, crops).export(_provenance(recipe, found, fitted, run))
+        save_codec(codec, run / "codec", torch.bfloat16)
     return run / "codec"
 
 
-@torch.no_grad()
-def averaged(objective: CodecObjective, ema: EMA, crops: Crops, batches: int = 8) -> CodecObjective:
-    """A copy with the averaged weights, and the statistics of its bottleneck measured again for them."""
-    out = copy.deepcopy(objective)
-    ema.copy_to(out)
-    if out.section.bottleneck_norm:
-        out.norm.restart(momentum=0)
-        out.train()
-        device = next(out.parameters()).device
-        keep = torch.ones(16, dtype=torch.bool, device=device)
-        for samples in crops.batches(1 << 40, (1 << 40) + batches, 8):
-            clean = torch.cat(torch.split(to_spectrum(samples.to(device), out.config), out.config.frames, dim=-1))
-            out.bottleneck(out.network.encode_pre(clean), keep)
-    return out.eval()
+def _start(name: str, load: Callable[[str], CoDiCodec] | None) -> CoDiCodec:
+    if load is not None:
+        return load(name)
+    from duotone.codec.weights import import_codicodec, load_codec
+
+    return import_codicodec(Path(name)) if Path(name).is_file() else load_codec(Path(name))
+
+
+def _provenance(recipe: TrainRecipe, found: Index, fitted: Fitted, run: Path) -> dict[str, object]:
+    """Where the weights come from: recipe, steps, sound, machine, time."""
+    return {
+        "recipe": recipe.to_dict(),
+        "steps": fitted.state.step,
+        "examples": fitted.state.step * recipe.train.batch_size,
+        "bad_steps": fitted.state.bad_steps,
+        "hours_of_sound": round(found.hours, 3),
+        "files": len(found.training),
+        "best_validation": checkpoint.best(run),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "minutes": round(fitted.state.seconds / 60, 1),
+    }

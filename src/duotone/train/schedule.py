@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from duotone.train.recipe import OptimSection
 
@@ -45,5 +46,18 @@ class EMA:
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
         """Write the averages into a module of the same shape."""
+        full = self.full()
         for name, p in module.named_parameters():
-            p.copy_(self.shadow[name])
+            p.copy_(full[name])
+
+    def full(self) -> dict[str, Tensor]:
+        """The averages, whole also where they are sharded over processes (then all processes must call it)."""
+        return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.shadow.items()}
+
+    @torch.no_grad()
+    def load_full(self, full: dict[str, Tensor], updates: int) -> None:
+        """The inverse of `full`. Raises `KeyError` for other names, `RuntimeError` for other shapes."""
+        for name, t in self.shadow.items():
+            value = full[name].to(t.device)
+            t.copy_(distribute_tensor(value, t.device_mesh, t.placements) if isinstance(t, DTensor) else value)
+        self.updates = updates

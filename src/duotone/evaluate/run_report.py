@@ -1,0 +1,230 @@
+"""A training run as one HTML page that needs nothing beside it: curves, clips, tables, the recipe."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from duotone.errors import UsageError
+
+WIDTH, HEIGHT, MARGIN = 560, 220, 44
+POINTS = 400
+LATEST = 2  # of the folders of clips, so many are shown
+
+#: Title of a picture, figures drawn in it, whether its axis is logarithmic.
+CURVES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("Loss", ("loss",), False),
+    ("Error by noise level", ("error_below_0.1", "error_0.1_to_1", "error_1_to_10", "error_from_10"), True),
+    (
+        "Validation, one denoising step: continuous",
+        tuple(f"validation_error_continuous_{s}" for s in (1, 10, 80)),
+        False,
+    ),
+    ("Validation, one denoising step: rounded", tuple(f"validation_error_rounded_{s}" for s in (1, 10, 80)), False),
+    ("Validation clips, log-mel distance in dB", ("listen_log_mel",), False),
+    ("Validation clips, multi-resolution STFT distance", ("listen_mr_stft",), False),
+    ("Bottleneck", ("saturated_share", "level_entropy", "pre_tanh_deviation"), False),
+    ("Codebook perplexity", ("codebook_perplexity",), True),
+    ("Gradient norm", ("grad_norm",), True),
+    ("Learning rate", ("rate",), False),
+    ("Seconds a step", ("seconds", "waiting_for_data"), False),
+)
+COLOURS = ("#a8315f", "#3b6fb6", "#3f8f5b", "#c9822b")
+STYLE = """
+:root { color-scheme: light dark; --paper: #fbfaf7; --ink: #1d1b22; --soft: #6d6878; --line: #dcd8e2; }
+@media (prefers-color-scheme: dark) { :root { --paper: #131118; --ink: #eceaf1; --soft: #9d97aa; --line: #353042; } }
+body { margin: 2rem auto; max-width: 1180px; padding: 0 1rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+figure { display: inline-block; margin: 0 1rem 1.5rem 0; max-width: 100%; } svg { max-width: 100%; height: auto; }
+figcaption { font-weight: 600; } .key { font-size: 13px; margin-right: 1rem; }
+table { border-collapse: collapse; } td, th { padding: .25rem .7rem; border-bottom: 1px solid var(--line);
+  text-align: right; } td:first-child, th:first-child { text-align: left; }
+img { width: 100%; max-width: 340px; display: block; } audio { width: 100%; max-width: 340px; }
+.clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 1rem; }
+pre { overflow-x: auto; font-size: 13px; } .soft { color: var(--soft); }
+"""
+
+
+def write_report(run: Path, target: Path) -> Path:
+    """Write the page of a run's folder, atomically; returns its path. Raises `UsageError` if that is no run."""
+    page = report_page(run)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as file:
+        file.write(page)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, target)
+    return target
+
+
+def report_page(run: Path) -> str:
+    """The page as text."""
+    log = run / "log.jsonl"
+    if not log.is_file():
+        raise UsageError(f"{run} holds no log.jsonl. Give the folder that `duotone train --out` filled.")
+    records = [r for r in map(_record, log.read_text(encoding="utf-8").splitlines()) if r]
+    if not records:
+        raise UsageError(f"{log} holds no steps yet. Wait for the first one.")
+    last, recipe = records[-1], run / "recipe.json"
+    parts = [
+        f"<h1>{escape(run.resolve().name)}</h1>",
+        f"<p class=soft>{last['step'] + 1:,} steps, {last.get('bad_steps', 0)} of them skipped; "
+        f"loss {_mean_loss(records[:50]):.4g} at first, {_mean_loss(records[-50:]):.4g} at last (means of 50 steps).</p>",
+        *(_curve(title, keys, log_axis, records) for title, keys, log_axis in CURVES),
+        _last_table(records),
+        *_clips(run),
+    ]
+    if recipe.is_file():
+        parts.append(f"<h2>Recipe</h2><pre>{escape(recipe.read_text(encoding='utf-8'))}</pre>")
+    skipped = run / "skipped.txt"
+    if skipped.is_file() and skipped.read_text(encoding="utf-8").strip():
+        parts.append(f"<h2>Files left out</h2><pre>{escape(skipped.read_text(encoding='utf-8'))}</pre>")
+    body = "\n".join(part for part in parts if part)
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(run.resolve().name)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
+    )
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:  # the last line of a run that was killed
+        return None
+    return found if isinstance(found, dict) and "step" in found else None
+
+
+def _mean_loss(records: Sequence[dict[str, Any]]) -> float:
+    values = [r["loss"] for r in records if math.isfinite(r["loss"])]
+    return sum(values) / len(values) if values else math.nan
+
+
+def thin(points: list[tuple[float, float]], count: int = POINTS) -> list[tuple[float, float]]:
+    """At most `count` points, each the mean of neighbours."""
+    size = -(-len(points) // count)
+    groups = (points[i : i + size] for i in range(0, len(points), max(1, size)))
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[dict[str, Any]]) -> str:
+    """A picture of some figures over the steps; empty if none of them was ever logged."""
+    lines = {}
+    for key in keys:
+        points = [(r["step"] + 1.0, float(r[key])) for r in records if isinstance(r.get(key), int | float)]
+        points = [
+            (x, math.log10(y) if log_axis else y) for x, y in points if math.isfinite(y) and (y > 0 or not log_axis)
+        ]
+        if points:
+            lines[key] = thin(points)
+    if not lines:
+        return ""
+    xs, ys = zip(*(p for points in lines.values() for p in points), strict=True)
+    (left, right), (low, high) = _span(xs), _span(ys)
+
+    def place(point: tuple[float, float]) -> str:
+        x = MARGIN + (point[0] - left) / (right - left) * (WIDTH - MARGIN - 8)
+        y = HEIGHT - 24 - (point[1] - low) / (high - low) * (HEIGHT - 36)
+        return f"{x:.1f},{y:.1f}"
+
+    drawn, legend = [], []
+    for (key, points), colour in zip(lines.items(), COLOURS, strict=False):
+        shape = f"<polyline fill=none stroke='{colour}' stroke-width=1.6 points='{' '.join(map(place, points))}'/>"
+        drawn.append(
+            shape
+            if len(points) > 1
+            else f"<circle r=3 fill='{colour}' cx={place(points[0]).split(',')[0]} cy={place(points[0]).split(',')[1]} />"
+        )
+        legend.append(f"<span class=key style='color:{colour}'>{escape(key)}</span>")
+    labels = []
+    for share in (0.0, 0.5, 1.0):
+        value = low + share * (high - low)
+        text = f"{10**value if log_axis else value:.3g}"
+        y = HEIGHT - 24 - share * (HEIGHT - 36)
+        labels.append(
+            f"<line x1={MARGIN} x2={WIDTH - 8} y1={y} y2={y} stroke='var(--line)'/>"
+            f"<text x={MARGIN - 6} y={y + 4} text-anchor=end font-size=11 fill='var(--soft)'>{text}</text>"
+        )
+    labels.append(f"<text x={MARGIN} y={HEIGHT - 6} font-size=11 fill='var(--soft)'>step {left:,.0f}</text>")
+    labels.append(
+        f"<text x={WIDTH - 8} y={HEIGHT - 6} font-size=11 text-anchor=end fill='var(--soft)'>{right:,.0f}</text>"
+    )
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width={WIDTH} height={HEIGHT}>{''.join(labels + drawn)}</svg>"
+        f"<div>{''.join(legend)}</div></figure>"
+    )
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _last_table(records: list[dict[str, Any]]) -> str:
+    """The newest value of every figure."""
+    newest: dict[str, Any] = {}
+    for record in records:
+        newest |= record
+    rows = [
+        f"<tr><td>{escape(key)}<td>{value:.5g}" if isinstance(value, float) else f"<tr><td>{escape(key)}<td>{escape(str(value))}"
+        for key, value in newest.items()
+    ]  # fmt: skip
+    return f"<h2>Newest figures</h2><table>{''.join(rows)}</table>"
+
+
+def _clips(run: Path) -> list[str]:
+    """The newest folders of reconstructed clips, sound and pictures inside the page."""
+    root = run / "samples"
+    folders = sorted(p for p in root.iterdir() if p.is_dir())[-LATEST:] if root.is_dir() else []
+    parts = []
+    for folder in reversed(folders):
+        cards = []
+        for path in sorted(folder.glob("*.wav"), key=_clip_order):
+            picture = path.with_suffix(".png")
+            image = f"<img alt='' src='{_inline(picture.read_bytes(), 'image/png')}'>" if picture.is_file() else ""
+            cards.append(
+                f"<div>{escape(path.stem)}{image}<audio controls preload=none src='{_inline(_ogg(path), 'audio/ogg')}'></audio></div>"
+            )
+        parts.append(f"<h2>Clips, {escape(folder.name)}</h2><div class=clips>{''.join(cards)}</div>")
+        metrics = folder / "metrics.json"
+        if metrics.is_file():
+            parts.append(_metrics_table(json.loads(metrics.read_text(encoding="utf-8"))))
+    return parts
+
+
+def _clip_order(path: Path) -> tuple[str, bool, str]:
+    clip = "-".join(path.stem.split("-")[:2])
+    return clip, not path.stem.endswith("original"), path.stem
+
+
+def _metrics_table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(k)}" for k in rows[0])
+    cells = [
+        "".join(f"<td>{v:.3f}" if isinstance(v, float) else f"<td>{escape(str(v))}" for v in r.values()) for r in rows
+    ]
+    return f"<table><tr>{head}{''.join(f'<tr>{row}' for row in cells)}</table>"
+
+
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _ogg(path: Path) -> bytes:
+    """A sound as Ogg Vorbis, so that the page stays small."""
+    samples, rate = soundfile.read(str(path), always_2d=True)
+    out = io.BytesIO()
+    with soundfile.SoundFile(out, "w", rate, samples.shape[1], format="OGG", subtype="VORBIS") as file:
+        for start in range(0, len(samples), 1 << 16):  # libsndfile overflows on long blocks of Vorbis
+            file.write(samples[start : start + (1 << 16)])
+    return out.getvalue()

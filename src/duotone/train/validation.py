@@ -1,0 +1,117 @@
+"""What a run sounds like on sound it never trained on: fixed clips, fixed noise, averaged weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from duotone.audio.files import write
+from duotone.audio.waveform import Waveform
+from duotone.codec.codicodec import CoDiCodec
+from duotone.train.data import Crops
+from duotone.train.draws import Draws
+from duotone.train.objective import CodecObjective
+
+SIGMAS = (1.0, 10.0, 80.0)
+STRATEGIES: tuple[Literal["parallel", "autoregressive"], ...] = ("parallel", "autoregressive")
+
+Measure = Callable[[Waveform, Waveform], dict[str, float]]
+Picture = Callable[[Waveform], bytes]
+
+
+class Validation:
+    """Called by the loop with steps done and averaged weights; gives figures and, at times, writes clips to RUN/samples."""
+
+    def __init__(
+        self,
+        objective: CodecObjective,
+        training: Crops,
+        held: Crops,
+        run: Path,
+        batches: int,
+        listen_every: int = 0,
+        clips: int = 2,
+        measure: Measure | None = None,
+        picture: Picture | None = None,
+    ) -> None:
+        self.objective, self.training, self.run = objective, training, run
+        self.listen_every, self.clips, self.measure, self.picture = listen_every, clips, measure, picture
+        self.batches = [held.plain(4, f"validation/{i}") for i in range(batches)]
+
+    def __call__(self, done: int, weights: dict[str, Tensor]) -> dict[str, Any]:
+        """`validation_loss`: mean relative one-step error over sigma 1, 10, 80, both faces; and its parts."""
+        averaged = average(self.objective, weights, self.training)
+        totals: dict[str, float] = {}
+        for i, samples in enumerate(self.batches):
+            for name, value in denoising_errors(averaged, samples, seed=i).items():
+                totals[name] = totals.get(name, 0.0) + value / len(self.batches)
+        figures: dict[str, Any] = {f"validation_{name}": value for name, value in totals.items()}
+        figures["validation_loss"] = sum(totals.values()) / len(totals)
+        if self.listen_every and done % self.listen_every == 0:
+            figures |= self.listen(averaged.export({"note": "validation"}), done)
+        return figures
+
+    def listen(self, codec: CoDiCodec, done: int) -> dict[str, float]:
+        """Reconstruct the clips from both faces in both ways: WAV, spectrogram, metrics; returns mean metrics."""
+        folder = self.run / "samples" / f"step-{done:09d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows: list[dict[str, Any]] = []
+        for i, samples in enumerate(torch.cat(self.batches)[: self.clips]):
+            wave = Waveform(samples.cpu().contiguous(), codec.rate)
+            self._write(folder, f"clip-{i}-original", wave)
+            latents = codec.encode(wave)
+            for face, value in (("continuous", latents), ("discrete", latents.codes())):
+                for strategy in STRATEGIES:
+                    decoded = codec.decode(value, strategy, seed=0)
+                    self._write(folder, f"clip-{i}-{face}-{strategy}", decoded)
+                    figures = self.measure(wave, decoded) if self.measure else {}
+                    rows.append({"clip": i, "face": face, "strategy": strategy, **figures})
+        (folder / "metrics.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        keys = [k for k in rows[0] if k not in ("clip", "face", "strategy")]
+        return {f"listen_{k}": sum(r[k] for r in rows) / len(rows) for k in keys}
+
+    def _write(self, folder: Path, name: str, wave: Waveform) -> None:
+        write(folder / f"{name}.wav", wave)
+        if self.picture:
+            (folder / f"{name}.png").write_bytes(self.picture(wave))
+
+
+@torch.no_grad()
+def denoising_errors(objective: CodecObjective, samples: Tensor, seed: int = 0) -> dict[str, float]:
+    """Relative squared error of one denoising step at sigma 1, 10 and 80, from continuous and rounded latents.
+
+    Samples `[B, 2, crop]`; the noise is a function of the seed; the noise level is the same left and right.
+    """
+    clean = objective.clean(samples.to(next(objective.parameters()).device))
+    keep = torch.ones(len(clean), dtype=torch.bool, device=clean.device)
+    pre = objective.network.encode_pre(clean)
+    noise = Draws.whole(len(clean), seed).noise("validation", tuple(clean.shape[1:]), clean.device)
+    out = {}
+    for face, choice in (("continuous", keep), ("rounded", ~keep)):
+        values = objective.bottleneck(pre, choice)
+        pyramid = objective.network.upsample(values)
+        for sigma in SIGMAS:
+            level = torch.full((len(clean),), sigma, device=clean.device)
+            estimate = objective.denoise(clean + sigma * noise, level, values, pyramid)
+            out[f"error_{face}_{sigma:g}"] = float((estimate - clean).pow(2).mean() / clean.pow(2).mean())
+    return out
+
+
+@torch.no_grad()
+def average(objective: CodecObjective, weights: dict[str, Tensor], crops: Crops, batches: int = 8) -> CodecObjective:
+    """An objective of its own with the averaged weights, and the statistics of its bottleneck measured for them."""
+    out = CodecObjective(objective.config, objective.section)
+    out.load_state_dict({**dict(objective.named_buffers()), **weights})
+    device = next(iter(weights.values())).device
+    out.to(device)
+    if out.section.bottleneck_norm:
+        out.norm.restart(momentum=0)
+        out.train()
+        for i in range(batches):
+            out.norm.measure(out.network.encode_pre(out.clean(crops.plain(8, f"statistics/{i}").to(device))))
+    return out.eval()
