@@ -5,12 +5,35 @@ Legend: B chunks, L latents of d dimensions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 EPS = 1e-5
 LIMIT = 3.0  # bound of batch renormalisation's correction
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient, since each process uses the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum_over_processes(value: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
+    return total
 
 
 class BottleneckNorm(nn.Module):
@@ -71,11 +94,9 @@ class BottleneckNorm(nn.Module):
         if world == 1:
             var, mean = torch.var_mean(pre, self.over, correction=1)
             return mean, var
-        from torch.distributed.nn import functional
-
         count = world * (pre.numel() // self.mean.numel())
-        mean = functional.all_reduce(pre.sum(self.over)) / count  # type: ignore[no-untyped-call]
-        squares: Tensor = functional.all_reduce((pre - mean).square().sum(self.over))  # type: ignore[no-untyped-call]
+        mean = _sum_over_processes(pre.sum(self.over)) / count
+        squares = _sum_over_processes((pre - mean).square().sum(self.over))
         return mean, squares / (count - 1)  # in two passes, so that nothing cancels
 
     @torch.no_grad()

@@ -1,0 +1,114 @@
+"""Two processes (gloo, CPU) compute what one does: gradients, curves, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from duotone.audio.files import write
+from duotone.audio.synth import synthesize
+from duotone.codec.network import initialise_dead_ends
+from duotone.config import CoDiCodecConfig
+from duotone.train.draws import Draws
+from duotone.train.objective import CodecObjective
+from duotone.train.recipe import ObjectiveSection
+from small import SMALL
+
+ANCHORED = CoDiCodecConfig.parse(SMALL.to_dict() | {"anchored": True, "latents": 4})
+
+
+def make(config: CoDiCodecConfig) -> CodecObjective:
+    torch.manual_seed(0)
+    model = CodecObjective(config, ObjectiveSection())
+    initialise_dead_ends(model.network)
+    return model
+
+
+def batch(total: int) -> torch.Tensor:
+    g = torch.Generator().manual_seed(1)
+    return 0.3 * torch.randn(total, 2, 2 * SMALL.chunk_samples + SMALL.hop, generator=g)
+
+
+def launch(count: int, arguments: list[str], folder: Path) -> None:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "MASTER_ADDR": "127.0.0.1",
+        "DUOTONE_CACHE": str(folder / "cache"), "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", "0",
+               "--standalone", *arguments]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[:3000]
+
+
+#: Runs in every process: its half of the batch through DDP, gradients of the first to a file.
+WORKER = """
+import sys
+import torch, torch.distributed as dist
+sys.path.insert(0, {here!r})
+from test_processes import ANCHORED, SMALL, batch, make
+from duotone.train.draws import Draws
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+model = torch.nn.parallel.DistributedDataParallel(make({{"small": SMALL, "anchored": ANCHORED}}[{kind!r}]))
+own = 4 // world
+part = batch(4)[rank * own : (rank + 1) * own]
+loss, _ = model(part, 0.3, Draws(0, 0, rank * own, own, 4))
+loss.backward()
+if rank == 0:
+    torch.save({{n: p.grad for n, p in model.module.named_parameters()}}, {target!r})
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("kind", ["small", "anchored"])
+def test_two_processes_have_the_gradients_of_one(kind: str, tmp_path: Path) -> None:
+    script, target = tmp_path / "worker.py", tmp_path / "gradients.pt"
+    script.write_text(WORKER.format(here=str(Path(__file__).parent), kind=kind, target=str(target)))
+    launch(2, [str(script)], tmp_path)
+    theirs = torch.load(target, weights_only=True)
+    model = make({"small": SMALL, "anchored": ANCHORED}[kind])
+    model(batch(4), 0.3, Draws.whole(4))[0].backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None
+        # the head's bias has no gradient but rounding, since its effect is normalised away: measured against 1e-3
+        gap = (p.grad - theirs[name]).norm() / p.grad.norm().clamp_min(1e-3)
+        assert gap < 1e-5, (name, float(gap))
+
+
+def test_a_run_on_two_processes_is_the_run_on_one(tmp_path: Path) -> None:
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for i in range(3):
+        write(sounds / f"{i}.wav", synthesize(i, 0.3))
+    plan = tmp_path / "plan.json"
+    plan.write_text(
+        json.dumps(
+            {
+                "codec": {"preset": "tiny", "replace": SMALL.to_dict()},
+                "optim": {"rate": 1e-4, "warmup_steps": 2, "ema_decay": 0.9},
+                "train": {
+                    "steps": 5, "batch_size": 4, "checkpoint_every": 2, "validate_every": 3, "validation_batches": 1,
+                    "precision": "float32", "device": "cpu",
+                },
+            }
+        )
+    )  # fmt: skip
+    curves = []
+    for count in (1, 2):
+        run = tmp_path / f"run{count}"
+        arguments = ["-m", "duotone", "train", str(plan), "--data", str(sounds), "--out", str(run), "--quiet"]
+        launch(count, arguments, tmp_path)
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        curves.append([(r["step"], r["loss"], r["grad_norm"]) for r in lines])
+        assert (run / "codec" / "model.safetensors").is_file()
+    assert len(curves[0]) == len(curves[1]) == 5
+    for (step, loss, norm), (other, their_loss, their_norm) in zip(*curves, strict=True):
+        assert step == other
+        assert loss == pytest.approx(their_loss, rel=2e-3) and norm == pytest.approx(their_norm, rel=2e-2)
