@@ -20,7 +20,8 @@ from duotone.codec.values import Codes, Latents, Particulars
 from duotone.config import CoDiCodecConfig
 from duotone.errors import AudioError, UsageError
 from duotone.evaluate import compare, opus, report
-from duotone.evaluate.metrics import METRICS
+from duotone.evaluate.frechet import LogMel
+from duotone.evaluate.metrics import METRICS, SPEECH
 
 needs_opus = pytest.mark.skipif(
     bool(opus.missing_programs()), reason=f"{opus.missing_programs()} missing: install the package opus-tools"
@@ -81,7 +82,7 @@ def test_every_file_meets_every_system_and_figures_are_as_known(folder: Path) ->
         assert result.mean(system, "si_sdr").mean == pytest.approx(expected, abs=0.4)
         assert result.speed(system, "encode") > 0 and result.speed(system, "decode") > 0
     assert result.mean("silence", "si_sdr").count == 0 and math.isnan(result.speed("silence", "decode"))
-    for key in set(METRICS) - {"si_sdr"}:
+    for key in set(METRICS) - {"si_sdr", *SPEECH}:
         assert result.mean("silence", key).mean > result.mean(OURS[0], key).mean
 
 
@@ -208,3 +209,28 @@ def test_a_real_untrained_codec_passes(tmp_path: Path) -> None:
     assert result.codec["fingerprint"] == codec.fingerprint and result.codec["name"] == "CoDiCodec"
     for system in OURS:
         assert -60 < result.mean(system, "si_sdr").mean < 20  # it makes noise, but of the right length
+
+
+def test_other_codecs_and_frechet_distances_join_in(folder: Path) -> None:
+    result = run(folder, others={"twin": KnownCodec()}, embedder=LogMel())
+    assert [s for s in result.systems if s.startswith("twin")] == [f"twin {s}" for s in OURS]
+    for ours in OURS:
+        assert result.mean(ours, "log_mel") == result.mean(f"twin {ours}", "log_mel")
+        assert result.frechet[ours] == pytest.approx(result.frechet[f"twin {ours}"])
+    assert result.frechet["silence"] > 10 * result.frechet[OURS[0]]
+    assert "stand-in" in result.caption() and "Fréchet ↓" in result.headings()
+    again = report.Report.from_dict(json.loads(result.to_json()))
+    assert again.frechet == result.frechet
+
+
+def test_speech_figures_are_for_speech_alone(folder: Path) -> None:
+    result = run(folder, speech="b-speech")
+    assert result.mean(OURS[0], "stoi").count <= 1
+    assert all(math.isnan(r.figures["stoi"]) for r in result.rows if "music" in r.file)
+
+
+def test_the_page_holds_every_row_and_escapes_names(folder: Path) -> None:
+    result = run(folder, name="<i>codec</i>")
+    page = report.html_page(result)
+    assert page.count("<tr>") == 1 + len(result.systems) + 1 + len(result.rows)
+    assert "<i>codec" not in page and "&lt;i&gt;codec" in page

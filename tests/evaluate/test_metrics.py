@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.errors import AudioError
 from duotone.evaluate import metrics
@@ -161,3 +162,50 @@ def test_nothing_cannot_be_compared() -> None:
     nothing = Waveform(torch.zeros(2, 0), RATE)
     with pytest.raises(AudioError, match="nothing to compare"):
         metrics.si_sdr(nothing, nothing)
+
+
+def test_side_level_by_hand() -> None:
+    t = torch.arange(48_000) / 48_000
+    mid, side = torch.sin(2 * torch.pi * 200 * t), torch.sin(2 * torch.pi * 300 * t)
+
+    def stereo(width: float) -> Waveform:
+        return Waveform(0.3 * torch.stack([mid + width * side, mid - width * side]), 48_000)
+
+    assert metrics.side_level_error(stereo(0.5), stereo(0.5)) == 0
+    assert metrics.side_level_error(stereo(0.5), stereo(0.05)) == pytest.approx(20, abs=0.01)
+    assert math.isnan(metrics.side_level_error(stereo(1).to_channels(1), stereo(1).to_channels(1)))
+
+
+def test_ild_of_a_channel_turned_down() -> None:
+    g = torch.Generator().manual_seed(0)
+    wave = Waveform(0.2 * torch.randn(2, 48_000, generator=g), 48_000)
+    quieter = Waveform(wave.samples * torch.tensor([[1.0], [0.5]]), 48_000)
+    assert metrics.ild_error(wave, wave) == 0
+    assert metrics.ild_error(wave, quieter) == pytest.approx(6.02, abs=0.01)
+    assert math.isnan(
+        metrics.ild_error(Waveform(torch.zeros(2, 9_000), 48_000), Waveform(torch.zeros(2, 9_000), 48_000))
+    )
+
+
+def test_stoi_falls_with_noise() -> None:
+    pytest.importorskip("pystoi")
+    g = torch.Generator().manual_seed(0)
+    t = torch.arange(48_000) / 16_000
+    voice = torch.sin(2 * torch.pi * 150 * t) * (1 + torch.sin(2 * torch.pi * 3 * t)) + 0.3 * torch.sin(
+        2 * torch.pi * 900 * t
+    )
+    wave = Waveform(0.2 * voice[None], 16_000)
+    values = [
+        metrics.stoi(wave, Waveform(wave.samples + s * torch.randn(1, 48_000, generator=g), 16_000))
+        for s in (0, 0.05, 0.5)
+    ]
+    assert values[0] == pytest.approx(1, abs=1e-6) and values[0] > values[1] > values[2]
+    short = Waveform(wave.samples[:, :800].contiguous(), 16_000)
+    assert math.isnan(metrics.stoi(short, short))
+
+
+def test_pesq_knows_a_perfect_copy() -> None:
+    pytest.importorskip("pesq")
+    wave = synthesize(3, 2.0)
+    assert metrics.pesq(wave, wave) > 4.5
+    assert math.isnan(metrics.pesq(Waveform(torch.zeros(1, 16_000), 16_000), Waveform(torch.zeros(1, 16_000), 16_000)))

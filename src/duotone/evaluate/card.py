@@ -17,7 +17,6 @@ from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.weights import atomically, load_codec
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate.compare import SILENCE
-from duotone.evaluate.metrics import METRICS
 from duotone.evaluate.report import Report
 
 #: Examples the published full-size model saw: 2M steps of 16 (a second-hand figure).
@@ -183,7 +182,7 @@ def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any]
 def verdict(report: Report, system: str, rival: str) -> str:
     """One sentence: in which metrics a system is better, worse, or not surely either (95% interval of differences)."""
     groups: dict[str, list[str]] = {"better": [], "worse": [], "not surely different": []}
-    for metric in METRICS.values():
+    for metric in report.metrics:
         interval = report.difference(system, rival, metric.key)
         up, down = interval.low > 0, interval.high < 0
         better, worse = (up, down) if metric.higher_is_better else (down, up)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from duotone.audio.files import EXTENSIONS, read
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import write_duo
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, UsageError
+from duotone.evaluate.frechet import Embedder, frechet_distance
 from duotone.evaluate.metrics import measure
 from duotone.evaluate.opus import opus_roundtrip, parse_rate, require_programs
 from duotone.evaluate.report import Report, Row
@@ -57,11 +59,16 @@ def evaluate_folder(
     seconds: float | None = None,
     name: str | None = None,
     progress: Callable[[str], None] | None = None,
+    others: Mapping[str, Codec] | None = None,
+    speech: str = "speech",
+    embedder: Embedder | None = None,
 ) -> Report:
     """Compare continuous and discrete, parallel and autoregressive decoding with Opus and silence, file by file.
 
     All figures are taken at the codec's rate. `limit` draws so many files with `seed`; `seconds` keeps the beginning of
-    each; `progress` is told what is under way. Raises `AudioError` for a folder without sound or a missing opus-tools,
+    each; `progress` is told what is under way. `others` are further codecs, by the name they get in the report. Files
+    with `speech` in their name get STOI and PESQ too. With an `embedder`, each system's set of files gets a Fréchet
+    distance to the originals. Raises `AudioError` for a folder without sound or a missing opus-tools,
     `UsageError` for a rival that is not known.
     """
     rates = {spec: parse_rate(spec) for spec in against}
@@ -72,20 +79,58 @@ def evaluate_folder(
     root = Path(folder)
     paths = choose_files(root, limit, seed)
     tell = progress or (lambda _: None)
-    _warm_up(codec, seed)
+    for each in (codec, *(others or {}).values()):
+        _warm_up(each, seed)
     rows: list[Row] = []
+    seen = _Seen(embedder)
     for index, path in enumerate(paths):
         file = path.relative_to(root).as_posix()
         tell(f"{index + 1}/{len(paths)} {file}")
         wave = read(path).resample(codec.rate)
         if seconds is not None:
             wave = Waveform(wave.samples[:, : max(1, round(seconds * wave.rate))].contiguous(), wave.rate)
-        rows += _codec_rows(codec, file, wave, seed)
-        rows += [_opus_row(file, spec, wave, kbps) for spec, kbps in rates.items()]
-        rows.append(_row(file, SILENCE, wave, Waveform(torch.zeros_like(wave.samples), wave.rate), 0))
+        spoken = bool(speech) and speech in file
+        made = list(_codec_rows(codec, file, wave, seed, spoken))
+        for label, other in (others or {}).items():
+            made += _codec_rows(other, file, wave, seed, spoken, f"{label} ")
+        made += [_opus_row(file, spec, wave, kbps, spoken) for spec, kbps in rates.items()]
+        made.append(_row(file, SILENCE, wave, Waveform(torch.zeros_like(wave.samples), wave.rate), 0))
+        seen.original(wave)
+        for row, decoded in made:
+            rows.append(row)
+            seen.decoded(row.system, decoded)
     about = {"name": name or type(codec).__name__, "fingerprint": codec.fingerprint, "rate": codec.rate}
-    settings = {"against": list(against), "limit": limit, "seed": seed, "seconds": seconds}
-    return Report(about, settings, tuple(sorted(rows, key=lambda row: _order(row.system, list(rates)))))
+    settings: dict[str, Any] = {"against": list(against), "limit": limit, "seed": seed, "seconds": seconds}
+    if others:
+        settings["others"] = {label: other.fingerprint for label, other in others.items()}
+    if embedder is not None:
+        settings["frechet"] = embedder.name
+    ordered = tuple(sorted(rows, key=lambda row: _order(row.system, list(rates))))
+    return Report(about, settings, ordered, seen.distances())
+
+
+class _Seen:
+    """Collects the embeddings of the originals and of what each system made of them."""
+
+    def __init__(self, embedder: Embedder | None) -> None:
+        self.embedder = embedder
+        self.sets: dict[str, list[Tensor]] = {}
+
+    def original(self, wave: Waveform) -> None:
+        """Take in an original."""
+        self.decoded("", wave)
+
+    def decoded(self, system: str, wave: Waveform) -> None:
+        """Take in what a system made."""
+        if self.embedder is not None:
+            self.sets.setdefault(system, []).append(self.embedder(wave))
+
+    def distances(self) -> dict[str, float]:
+        """System -> Fréchet distance to the originals; empty without an embedder."""
+        if self.embedder is None:
+            return {}
+        originals = torch.cat(self.sets[""])
+        return {system: frechet_distance(originals, torch.cat(parts)) for system, parts in self.sets.items() if system}
 
 
 def choose_files(folder: Path, limit: int | None, seed: int) -> list[Path]:
@@ -105,8 +150,10 @@ def choose_files(folder: Path, limit: int | None, seed: int) -> list[Path]:
     return sorted(random.Random(seed).sample(files, limit))
 
 
-def _codec_rows(codec: Codec, file: str, wave: Waveform, seed: int) -> Iterator[Row]:
-    """Rows of both faces of one encoding, decoded both ways."""
+def _codec_rows(
+    codec: Codec, file: str, wave: Waveform, seed: int, speech: bool, label: str = ""
+) -> Iterator[tuple[Row, Waveform]]:
+    """Rows of both faces of one encoding, decoded both ways, with what was decoded."""
     start = time.perf_counter()
     latents = codec.encode(wave)
     encode_seconds = time.perf_counter() - start
@@ -117,19 +164,21 @@ def _codec_rows(codec: Codec, file: str, wave: Waveform, seed: int) -> Iterator[
             start = time.perf_counter()
             decoded = codec.decode(value, strategy, seed=seed)
             spent = time.perf_counter() - start
-            yield _row(file, f"{face}, {strategy}", wave, decoded, size, encode_seconds, spent)
+            yield _row(file, f"{label}{face}, {strategy}", wave, decoded, size, encode_seconds, spent, speech)
 
 
-def _opus_row(file: str, spec: str, wave: Waveform, kbps: float) -> Row:
+def _opus_row(file: str, spec: str, wave: Waveform, kbps: float, speech: bool) -> tuple[Row, Waveform]:
     result = opus_roundtrip(wave, kbps)
-    row = _row(file, spec, wave, result.wave, result.file_bytes, result.encode_seconds, result.decode_seconds)
+    row, wave = _row(
+        file, spec, wave, result.wave, result.file_bytes, result.encode_seconds, result.decode_seconds, speech
+    )
     row.notes.update(
         payload_bit_rate=result.payload_bit_rate,
         stereo=result.stereo_packets / max(1, result.packets),
         bandwidth=result.bandwidth,
         delay=result.delay,
     )
-    return row
+    return row, wave
 
 
 def _row(
@@ -140,8 +189,10 @@ def _row(
     file_bytes: int,
     encode_seconds: float | None = None,
     decode_seconds: float | None = None,
-) -> Row:
-    return Row(file, system, wave.seconds, file_bytes, measure(wave, decoded), encode_seconds, decode_seconds)
+    speech: bool = False,
+) -> tuple[Row, Waveform]:
+    figures = measure(wave, decoded, speech)
+    return Row(file, system, wave.seconds, file_bytes, figures, encode_seconds, decode_seconds), decoded
 
 
 def _file_bytes(value: Latents | Codes) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from duotone.audio.waveform import Waveform, check_finite
 from duotone.errors import AudioError
+from duotone.evaluate.speech import pesq, stoi
 
 #: Magnitudes are measured against a full-scale sine (0 dB) and floored here, so that digital silence has a logarithm.
 FLOOR_DB = -100.0
@@ -192,16 +193,60 @@ class Metric:
         return self.function(reference, estimate)
 
 
+def side_level_error(reference: Waveform, estimate: Waveform) -> float:
+    """How far the width is off: difference of the side's level against the mid's, in dB, lower is better.
+
+    Levels are over the whole wave, the ratio floored at -60 dB. NaN unless both waves are stereo.
+    """
+    check_pair(reference, estimate)
+    if reference.channels != 2:
+        return math.nan
+
+    def width(wave: Waveform) -> float:
+        left, right = wave.samples.double()
+        mid, side = (left + right).square().mean(), (left - right).square().mean()
+        return float(10 * torch.log10((side / mid.clamp_min(1e-12)).clamp(1e-6, 1e6)))
+
+    return abs(width(reference) - width(estimate))
+
+
+def ild_error(reference: Waveform, estimate: Waveform) -> float:
+    """Mean difference of the level difference between left and right, in dB, lower is better.
+
+    Over 24 mel bands and frames of 2048 samples in which the original has more than -60 dB in a channel; each level is
+    floored at -80 dB. NaN for mono, and where nothing is that loud.
+    """
+    check_pair(reference, estimate)
+    if reference.channels != 2:
+        return math.nan
+    bands = mel_filterbank(reference.rate, N_FFT, 24)
+    mel_r, mel_e = (bands @ magnitudes(w.samples, N_FFT, HOP) for w in (reference, estimate))
+    heard = mel_r.amax(0) > 1e-3
+    if not bool(heard.any()):
+        return math.nan
+    level_r, level_e = (20 * torch.log10(m.clamp_min(1e-4)) for m in (mel_r, mel_e))
+    gap = ((level_r[0] - level_r[1]) - (level_e[0] - level_e[1])).abs()
+    return float(gap[heard].mean())
+
+
 _ALL = (
     Metric("si_sdr", "SI-SDR", "dB", True, si_sdr),
     Metric("log_mel", "log-mel", "dB", False, log_mel_distance),
     Metric("mr_stft", "MR-STFT", "", False, multi_resolution_stft),
     Metric("log_spectral", "log-spectral", "dB", False, log_spectral_distance),
+    Metric("side_level", "side level", "dB", False, side_level_error),
+    Metric("ild", "ILD", "dB", False, ild_error),
+    Metric("stoi", "STOI", "", True, stoi),
+    Metric("pesq", "PESQ", "", True, pesq),
 )
+#: Metrics that mean something for speech alone.
+SPEECH = ("stoi", "pesq")
 #: Every metric by its key.
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
 
 
-def measure(reference: Waveform, estimate: Waveform) -> dict[str, float]:
-    """All metrics of a pair, by key."""
-    return {key: metric(reference, estimate) for key, metric in METRICS.items()}
+def measure(reference: Waveform, estimate: Waveform, speech: bool = False) -> dict[str, float]:
+    """All metrics of a pair, by key; those of speech are NaN unless `speech` says that it is some."""
+    return {
+        key: metric(reference, estimate) if speech or key not in SPEECH else math.nan for key, metric in METRICS.items()
+    }

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ class Report:
     codec: dict[str, Any]
     settings: dict[str, Any]
     rows: tuple[Row, ...]
+    frechet: dict[str, float] = field(default_factory=dict)  # system -> distance to the originals
 
     @cached_property
     def systems(self) -> tuple[str, ...]:
@@ -102,18 +104,18 @@ class Report:
 
     def only(self, part: str) -> Report:
         """The report of those files whose name contains `part`, for example ``music``."""
-        rows = tuple(row for row in self.rows if part in row.file)
+        rows = tuple(row for row in self.rows if part in row.file)  # Fréchet distances are of whole sets: left out
         if not rows:
             raise UsageError(f"No file of the report has {part!r} in its name. There are: {', '.join(self.files)}.")
         return Report(self.codec, {**self.settings, "only": part}, rows)
 
     def mean(self, system: str, key: str) -> Interval:
         """Mean and 95% interval of a metric for a system."""
-        return bootstrap([row.figures[key] for row in self.of(system)], self.settings["seed"])
+        return bootstrap([row.figures.get(key, math.nan) for row in self.of(system)], self.settings["seed"])
 
     def difference(self, system: str, other: str, key: str) -> Interval:
         """Mean and 95% interval of ``system - other`` file by file: surer than two intervals side by side."""
-        mine, theirs = ({row.file: row.figures[key] for row in self.of(name)} for name in (system, other))
+        mine, theirs = ({row.file: row.figures.get(key, math.nan) for row in self.of(name)} for name in (system, other))
         return bootstrap([mine[file] - theirs[file] for file in mine if file in theirs], self.settings["seed"])
 
     def bit_rate(self, system: str) -> float:
@@ -135,6 +137,7 @@ class Report:
                 "encode_speed": self.speed(system, "encode"),
                 "decode_speed": self.speed(system, "decode"),
                 **{m.key: dataclasses.asdict(self.mean(system, m.key)) for m in METRICS.values()},
+                **({"frechet": self.frechet[system]} if system in self.frechet else {}),
             }
             for system in self.systems
         }
@@ -142,7 +145,13 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; undefined numbers are null."""
         rows = [dataclasses.asdict(row) for row in self.rows]
-        whole = {"codec": self.codec, "settings": self.settings, "summary": self.summary(), "rows": rows}
+        whole = {
+            "codec": self.codec,
+            "settings": self.settings,
+            "summary": self.summary(),
+            "frechet": self.frechet,
+            "rows": rows,
+        }
         return {key: _plain(value) for key, value in whole.items()}
 
     def to_json(self) -> str:
@@ -157,7 +166,8 @@ class Report:
                 Row(**{**row, "figures": {k: math.nan if v is None else float(v) for k, v in row["figures"].items()}})
                 for row in values["rows"]
             )
-            return cls(values["codec"], values["settings"], rows)
+            frechet = {k: math.nan if v is None else v for k, v in values.get("frechet", {}).items()}
+            return cls(values["codec"], values["settings"], rows, frechet)
         except (KeyError, TypeError) as error:
             raise UsageError(
                 f"This is no evaluation report ({error}). Give the JSON that Report.to_json wrote."
@@ -165,11 +175,21 @@ class Report:
 
     def headings(self) -> list[str]:
         """Column titles, the better direction marked by an arrow."""
-        return ["system", "kbit/s", *map(_heading, METRICS.values()), "encode x", "decode x"]
+        frechet = ["Fréchet ↓"] if self.frechet else []
+        return ["system", "kbit/s", *map(_heading, self.metrics), *frechet, "encode x", "decode x"]
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that are defined for some row."""
+        rows = self.rows
+        return tuple(m for m in METRICS.values() if any(not math.isnan(r.figures.get(m.key, math.nan)) for r in rows))
 
     def cells(self, system: str) -> list[str]:
         """The row of a system as text."""
-        figures = [self.mean(system, metric.key).text() for metric in METRICS.values()]
+        figures = [self.mean(system, metric.key).text() for metric in self.metrics]
+        if self.frechet:
+            value = self.frechet.get(system, math.nan)
+            figures.append(UNDEFINED if math.isnan(value) else f"{value:.3g}")
         speeds = [self.speed(system, way) for way in ("encode", "decode")]
         return [system, f"{self.bit_rate(system) / 1000:.2f}", *figures, *map(_speed, speeds)]
 
@@ -179,6 +199,7 @@ class Report:
         return (
             f"{count}, {self.seconds:.0f} s of sound. Mean over files [95% bootstrap interval]; "
             f"bit rates from the bytes of real files; speeds in times real time; {UNDEFINED} is undefined."
+            + (f" Fréchet distance over {self.settings['frechet']}." if self.frechet else "")
         )
 
     def print_table(self, console: Console | None = None) -> None:
@@ -194,6 +215,38 @@ class Report:
         """The summary as a Markdown table with its caption."""
         lines = [self.headings(), ["---", *["---:"] * (len(self.headings()) - 1)], *map(self.cells, self.systems)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{self.caption()}\n"
+
+
+def html_page(report: Report) -> str:
+    """The summary and all rows as one HTML page that needs nothing beside it."""
+    name = escape(str(report.codec.get("name", "codec")))
+
+    def table(lines: list[list[str]]) -> str:
+        head = "".join(f"<th>{escape(cell)}" for cell in lines[0])
+        return (
+            f"<table><tr>{head}"
+            + "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in line) for line in lines[1:])
+            + "</table>"
+        )
+
+    summary = [report.headings(), *map(report.cells, report.systems)]
+    each = [["file", "system", "kbit/s", *(m.label for m in report.metrics)]]
+    for row in report.rows:
+        values = [row.figures.get(m.key, math.nan) for m in report.metrics]
+        shown = [UNDEFINED if math.isnan(v) else f"{v:.3f}" for v in values]
+        each.append([row.file, row.system, f"{row.bit_rate / 1000:.2f}", *shown])
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name} evaluated</title><style>{_STYLE}</style>"
+        f"<h1>{name}</h1><p>Codec {escape(str(report.codec.get('fingerprint', '')))}. {escape(report.caption())}</p>"
+        f"{table(summary)}<h2>File by file</h2>{table(each)}</html>\n"
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; } body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem; }
+table { border-collapse: collapse; } th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #8884; }
+th:first-child, td:first-child { text-align: left; }
+"""
 
 
 def _heading(metric: Metric) -> str:
