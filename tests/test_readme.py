@@ -77,7 +77,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_commands_named_in_the_text_exist() -> None:
     known = {command.name for command in app.registered_commands}
-    named = set(re.findall(r"`duotone ([a-z]+)", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
+    named = set(re.findall(r"`duotone ([a-z-]+)", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
     assert "convert" in named
     assert named <= known
 
@@ -96,3 +96,31 @@ def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     wave = read(tmp_path / f"{name}.wav")
     assert wave.rate == 48_000
     assert wave.seconds >= 3
+
+
+#: What makes a documented command small enough for a test: after a word of it, further words.
+MINIATURE = {
+    "make-sounds": ["--kinds", "synth"],
+    "train": [
+        "train.steps=2", "train.batch_size=1", "train.validate_every=2", "train.validation_batches=1", "train.clips=1",
+        "train.listen_every=0", "train.precision=float32", "data.workers=1",
+    ],
+    "report": [],
+    "evaluate": ["--seconds", "0.3"],
+}  # fmt: skip
+
+
+def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    assert [shlex.split(line)[1] for line in lines] == ["make-sounds", "train", "report", "evaluate", "train", "train"]
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        words = shlex.split(line.replace("--minutes 30", "--minutes 0.34").replace("--limit 4", "--limit 1"))
+        done = subprocess.run(
+            [sys.executable, "-m", "duotone", *words[1:], *MINIATURE[words[1]]], capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "runs" / "mine" / "codec" / "model.safetensors").is_file()
+    assert (tmp_path / "runs" / "first" / "report.html").is_file()

@@ -20,14 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotone.audio import collection
-from duotone.audio.collection import LIMIT_DB, PEAK, TARGET_DBFS, main, make_collection, make_piece, master, plan
+from duotone.audio.collection import LIMIT_DB, PEAK, TARGET_DBFS, make_collection, make_piece, master, plan
 from duotone.audio.compose import KITS, PROGRAMS, TEMPI
 from duotone.audio.files import read
 from duotone.audio.midi import run_program
 from duotone.audio.speech import VOICES, sentences, speak
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
-from duotone.errors import AudioError, UsageError
+from duotone.errors import AudioError
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the Debian package espeak-ng")
 needs_all = pytest.mark.skipif(
@@ -208,13 +208,11 @@ def test_another_seed_or_split_never_mixes_with_what_is_there(short: list[int], 
     assert {p.name for p in folder.glob("*.flac")} == {p["file"] for p in manifest["pieces"]}
 
 
-def test_the_command_line(short: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "c"), "--minutes", "0.4", "--split", "heldout", "--seed", "1"]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "c")
-    assert (tmp_path / "c" / "manifest.json").is_file()
-    assert main([str(tmp_path / "c"), "--soundfont", "nowhere.sf2"]) == AudioError.exit_code
-    assert "fluid-soundfont-gm" in capsys.readouterr().err
-    assert main([str(tmp_path / "c"), "--minutes", "-1"]) == UsageError.exit_code
+def test_some_kinds_only(short: list[int], tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "c", 2.0, kinds=["synth"])
+    assert {p["kind"] for p in json.loads((folder / "manifest.json").read_text())["pieces"]} == {"synth"}
+    kinds = [kind for kind, _ in plan("train", 0, 40, ["music", "synth"])]
+    assert set(kinds) == {"music", "synth"} and kinds.count("music") > 4 * kinds.count("synth")
 
 
 def test_the_bundled_piece_is_held_out_music_with_its_provenance() -> None:

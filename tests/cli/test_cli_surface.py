@@ -22,8 +22,13 @@ COMMANDS = {
     "info": {"--json"},
     "convert": {"--config", "--dtype", "--force"},
     "demo": {"--output", "--codec", "--seed", "--open", "--device", "--dtype", "--force", "--json"},
-    "train": {"--data", "--out", "--quiet"},
-    "evaluate": {"--data", "--against", "--limit", "--seed", "--device", "--dtype", "--json", "--quiet"},
+    "train": {"--data", "--out", "--json", "--quiet"},
+    "report": {"--output", "--open"},
+    "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--quiet"},
+    "evaluate": {
+        "--data", "--against", "--limit", "--seconds", "--speech", "--frechet", "--seed", "--html", "--device",
+        "--dtype", "--json", "--quiet",
+    },
 }  # fmt: skip
 
 

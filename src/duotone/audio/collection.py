@@ -1,18 +1,16 @@
 """Make a collection of music and speech: FLAC files and a manifest, resumable, the same for the same seed.
 
-``python -m duotone.audio.collection OUT --minutes 60 --split train --seed 0``
+``duotone make-sounds OUT --minutes 60 --split train --seed 0``
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ from torch.nn import functional
 
 from duotone.audio.compose import Split, compose
 from duotone.audio.files import write
-from duotone.audio.midi import SOUNDFONT_LICENCES, find_soundfont, render, to_midi, write_bytes
+from duotone.audio.midi import SOUNDFONT_LICENCES, find_soundfont, render, require_program, to_midi, write_bytes
 from duotone.audio.speech import speak
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
@@ -111,34 +109,47 @@ def _fit(wave: Waveform, length: int) -> Waveform:
     return Waveform(functional.pad(samples, (0, length - samples.shape[1])), wave.rate)
 
 
-def plan(split: Split, seed: int, count: int) -> list[tuple[Kind, int]]:
+def plan(split: Split, seed: int, count: int, kinds: Sequence[Kind] | None = None) -> list[tuple[Kind, int]]:
     """Kind and seed of the first `count` pieces: the kinds keep to their shares, and a longer plan starts the same."""
     rng = random.Random(f"duotone/collection/{split}/{seed}")
-    made: dict[Kind, int] = dict.fromkeys(SHARES[split], 0)
+    shares = SHARES[split] if kinds is None else {k: SHARES[split].get(k, 0.1) for k in kinds}
+    whole = sum(shares.values())
+    made: dict[Kind, int] = dict.fromkeys(shares, 0)
     pieces: list[tuple[Kind, int]] = []
     for index in range(count):
-        kind = max(made, key=lambda k: SHARES[split][k] * (index + 1) - made[k])
+        kind = max(made, key=lambda k: shares[k] / whole * (index + 1) - made[k])
         made[kind] += 1
         pieces.append((kind, rng.randrange(2**31)))
     return pieces
 
 
 def make_collection(
-    out: str | Path, minutes: float, split: Split = "train", seed: int = 0, soundfont: str | Path | None = None
+    out: str | Path,
+    minutes: float,
+    split: Split = "train",
+    seed: int = 0,
+    soundfont: str | Path | None = None,
+    kinds: Sequence[Kind] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Fill a folder with pieces of 20 s up to `minutes`, and write `manifest.json`; pieces already made are kept.
 
+    `kinds` takes some of music, speech and synth only (default: all of the split); `progress` is told (made, in all).
     Raises `UsageError` for a length or split that cannot be, `AudioError` when a program or soundfont is missing.
     """
     if split not in SHARES:
         raise UsageError(f"There is no split {split!r}. There are: {', '.join(SHARES)}.")
     if not 0 < minutes < 1e6:
         raise UsageError(f"A collection of {minutes} minutes was asked for; give a length above 0.")
-    font = find_soundfont(soundfont)
+    pieces = plan(split, seed, max(1, round(minutes * 60 / PIECE_SECONDS)), kinds)
+    font = find_soundfont(soundfont) if any(kind == "music" for kind, _ in pieces) else Path()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    pieces = plan(split, seed, max(1, round(minutes * 60 / PIECE_SECONDS)))
-    entries = [_keep_or_make(folder, index, kind, number, split, font) for index, (kind, number) in enumerate(pieces)]
+    entries = []
+    for index, (kind, number) in enumerate(pieces):
+        entries.append(_keep_or_make(folder, index, kind, number, split, font))
+        if progress:
+            progress(index + 1, len(pieces))
     manifest = {
         "recipe": RECIPE,
         "split": split,
@@ -171,23 +182,16 @@ def _keep_or_make(folder: Path, index: int, kind: Kind, seed: int, split: Split,
     return about
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m duotone.audio.collection", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the FLAC files and manifest.json")
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--split", choices=sorted(SHARES), default="train")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--soundfont", help="a .sf2 file, or its name in the usual folders (default: FluidR3_GM.sf2)")
-    options = parser.parse_args(arguments)
-    try:
-        folder = make_collection(options.out, options.minutes, options.split, options.seed, options.soundfont)
-    except DuotoneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(folder)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def makeable() -> tuple[list[Kind], list[str]]:
+    """The kinds of pieces that can be made here, and a line for each that cannot."""
+    able: list[Kind] = []
+    lacking: list[str] = []
+    for kind, program, package in (("music", "fluidsynth", "fluidsynth"), ("speech", "espeak-ng", "espeak-ng")):
+        try:
+            require_program(program, package)
+            if kind == "music":
+                find_soundfont(None)
+            able.append(cast(Kind, kind))
+        except DuotoneError as error:
+            lacking.append(f"no {kind}: {error}")
+    return [*able, "synth"], lacking

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from duotone.cli import convert, decode, demo, encode, evaluate, info, train
+from duotone.cli import convert, decode, demo, encode, evaluate, info, make_sounds, train
 from duotone.cli.failures import Guarded
 
 HELP = "Neural audio codecs of two faces: audio -> latents or tokens -> audio."
@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for _module in (encode, decode, info, convert, demo, train, evaluate):
+for _module in (encode, decode, info, convert, demo, train, evaluate, make_sounds):
     app.command(_module.NAME, epilog=_module.EXAMPLES)(_module.command)
 app.command(train.REPORT_NAME, epilog=train.REPORT_EXAMPLES)(train.report)
 

@@ -110,7 +110,7 @@ def _picture(wave: Any) -> bytes:
 
 REPORT_NAME = "report"
 REPORT_EXAMPLES = """
-Example:
+Examples:
 
     duotone report runs/first -o first.html --open
 """

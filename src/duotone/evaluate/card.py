@@ -110,7 +110,7 @@ def _data(provenance: dict[str, Any], manifest: dict[str, Any] | None) -> str:
         fonts = sorted({piece["font"] for piece in pieces if "font" in piece})
         counts = _list(f"{n} {kind}" for kind, n in kinds.most_common())
         points.append(
-            f"Made by `duotone.audio.collection` (split {manifest['split']}, seed {manifest['seed']}, "
+            f"Made by `duotone make-sounds` (split {manifest['split']}, seed {manifest['seed']}, "
             f"{manifest['minutes']:g} minutes asked for): {counts} pieces."
         )
         points.append(

@@ -1,0 +1,71 @@
+"""``duotone make-sounds``: music, speech and synthesis to train and evaluate on, the same for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from duotone.cli.common import Quiet, stderr_console
+from duotone.cli.failures import tell
+from duotone.errors import UsageError
+
+NAME = "make-sounds"
+EXAMPLES = """
+Examples:
+
+    duotone make-sounds sounds/ --minutes 60
+
+    duotone make-sounds heldout/ --minutes 8 --split heldout --seed 1
+"""
+
+
+def command(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the FLAC files and manifest.json.")],
+    minutes: Annotated[float, typer.Option(help="Length in all; pieces last 20 s.")] = 30.0,
+    split: Annotated[
+        str, typer.Option(help="train, or heldout: instruments, tempi and voices that train never has.")
+    ] = "train",
+    seed: Annotated[int, typer.Option(help="Another seed, other pieces.")] = 0,
+    kinds: Annotated[
+        str | None, typer.Option(help="Some of music,speech,synth (default: all that can be made here).")
+    ] = None,
+    soundfont: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A .sf2 file (default: FluidR3_GM.sf2 where it is installed).")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make a collection of sound. Music needs fluidsynth and a soundfont, speech espeak-ng; synthesis needs nothing.
+
+    Pieces that are there already are kept, so an interrupted command goes on.
+    """
+    from duotone.audio.collection import SHARES, make_collection, makeable
+
+    if split not in SHARES:
+        raise UsageError(f"--split got {split!r}, expected one of: {', '.join(SHARES)}.")
+    chosen: Any
+    if kinds is None:
+        chosen, lacking = makeable()
+        for line in lacking:
+            tell(f"Left out, {line}")
+        if not lacking:
+            chosen = None  # the split's own shares
+    else:
+        chosen = [k.strip() for k in kinds.split(",") if k.strip()]
+        unknown = sorted(set(chosen) - {"music", "speech", "synth"})
+        if unknown or not chosen:
+            raise UsageError(f"--kinds got {kinds!r}, expected some of music,speech,synth.")
+    console = stderr_console()
+    if quiet or not console.is_terminal:
+        folder = make_collection(out, minutes, split, seed, soundfont, chosen)
+    else:
+        from rich.progress import Progress
+
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("making sounds", total=None)
+            folder = make_collection(
+                out, minutes, split, seed, soundfont, chosen,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+    typer.echo(folder)
