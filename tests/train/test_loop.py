@@ -298,7 +298,7 @@ def test_passes_of_a_step_add_up_to_the_step(sounds: Path, tmp_path: Path) -> No
     curves = []
     for accumulation in (1, 2):
         values = recipe(batch_size=4, steps=4, accumulation=accumulation).to_dict()
-        values["objective"]["bottleneck_norm"] = False
+        values["objective"]["spread_weight"] = 0.0
         folder = tmp_path / str(accumulation)
         train(TrainRecipe.parse(values), sounds, folder)
         curves.append(curve(folder))
@@ -358,7 +358,7 @@ def test_fine_tuning_from_a_codec(sounds: Path, tmp_path: Path) -> None:
     second = train(TrainRecipe.parse(values), sounds, tmp_path / "second")
     wave = synthesize(5, 0.1)
     a, b = (load(f, dtype="float32").encode(wave).values for f in (first, second))
-    assert (a - b).abs().mean() < 0.05  # what differs are the bottleneck's statistics, measured again
+    assert torch.allclose(a, b, atol=0.02)  # but for a step of next to no length, and rounding to bfloat16
 
 
 def test_trackers_get_the_figures(sounds: Path, tmp_path: Path) -> None:

@@ -27,9 +27,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for _module in (encode, decode, info, convert, demo, train, evaluate, make_sounds):
-    app.command(_module.NAME, epilog=_module.EXAMPLES)(_module.command)
-app.command(train.REPORT_NAME, epilog=train.REPORT_EXAMPLES)(train.report)
+_modules = (encode, decode, info, convert, demo, train, evaluate, make_sounds)
+for _name, _examples, _command in (
+    *((m.NAME, m.EXAMPLES, m.command) for m in _modules),
+    (train.REPORT_NAME, train.REPORT_EXAMPLES, train.report),
+):
+    app.command(_name, epilog=_examples)(_command)
 
 
 def _version(value: bool) -> None:

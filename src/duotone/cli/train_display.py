@@ -23,8 +23,8 @@ Progress = Callable[[int, int], None]
 
 #: Of each figure of health: when it is bad, and what to say then.
 WARNINGS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("saturated_share", lambda v: v > 0.2, "latents saturate: lower objective.bottleneck_scale or optim.rate"),
-    ("pre_tanh_deviation", lambda v: v < 0.15, "latents die in the zero bin: keep objective.bottleneck_norm on"),
+    ("saturated_share", lambda v: v > 0.2, "latents saturate: lower objective.deviation or optim.rate"),
+    ("pre_tanh_deviation", lambda v: v < 0.15, "latents die in the zero bin: raise objective.spread_weight"),
     ("level_entropy", lambda v: v < 0.6, "few of the FSQ levels are used"),
 )
 _AVERAGED = 50  # steps

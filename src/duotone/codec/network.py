@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         tokens = grid[0] * grid[1] + config.latents + config.registers
         self.transformer = Transformer(tokens, d, config.heads, config.mlp, config.encoder_layers)
         self.head = nn.Linear(d, len(config.levels))
-        if config.anchored:  # constants: what normalised each latent during training (see fold_bottleneck_norm)
+        if config.anchored:  # constants, set once before training (see rescale)
             self.register_buffer("scale", torch.ones(1, config.latents, len(config.levels)))
             self.register_buffer("shift", torch.zeros(1, config.latents, len(config.levels)))
 
@@ -218,12 +218,12 @@ class CoDiCodecNetwork(nn.Module):
         return left, right
 
     @torch.no_grad()
-    def fold_bottleneck_norm(self, mean: Tensor, var: Tensor, scale: float, eps: float = 1e-5) -> None:
-        """Fold ``scale * (z - mean) / sqrt(var + eps)`` into the encoder, so that the layout holds.
+    def rescale(self, mean: Tensor, var: Tensor, deviation: float) -> None:
+        """Make the encoder compute ``deviation * (z - mean) / sqrt(var)`` where it computed z.
 
         Statistics `[d]` go into the head; `[L, d]`, of an anchored network, into the constants behind it.
         """
-        factor = scale / torch.sqrt(var + eps)
+        factor = deviation / torch.sqrt(var + 1e-12)
         if self.config.anchored:
             self.encoder.scale.mul_(factor)
             self.encoder.shift.copy_((self.encoder.shift - mean) * factor)

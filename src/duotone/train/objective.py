@@ -19,7 +19,7 @@ from duotone.nn.conv import Frontend
 from duotone.nn.transformer import Transformer
 from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
-from duotone.train.bottleneck import EPS, LIMIT, BottleneckNorm
+from duotone.train.bottleneck import spread_loss
 from duotone.train.draws import Draws
 from duotone.train.recipe import ObjectiveSection
 
@@ -63,14 +63,13 @@ def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float)
 
 
 class CodecObjective(nn.Module):
-    """Samples in, loss out. Owns the network and the normalisation of its bottleneck."""
+    """Samples in, loss out. Owns the network."""
 
     def __init__(self, config: CoDiCodecConfig, section: ObjectiveSection) -> None:
         super().__init__()
         self.config, self.section = config, section
         self.network = CoDiCodecNetwork(config)
         self.fsq = FSQ(config.levels)
-        self.norm = BottleneckNorm(len(config.levels), config.latents if config.anchored else None)
 
     def begin_from(self, codec: CoDiCodec) -> None:
         """Take over a codec's weights, so that training starts from what it computes. Raises `ConfigError`."""
@@ -79,8 +78,6 @@ class CodecObjective(nn.Module):
             differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if theirs[k] != own[k])
             raise ConfigError(f"codec.start_from has another network than the recipe: {differ}. Make them equal.")
         self.network.load_state_dict({k: v.float() for k, v in codec.network.state_dict().items()})
-        if self.section.bottleneck_norm:
-            self.norm.begin_as_identity(self.section.bottleneck_scale)
 
     def save_memory(self) -> None:
         """Gradient checkpointing: keep the inputs of blocks and layers, compute the rest again in the backward pass."""
@@ -101,24 +98,34 @@ class CodecObjective(nn.Module):
 
     def bottleneck(self, pre: Tensor, skip: Tensor) -> Tensor:
         """Pre-tanh `[B, L, d]` -> bounded `[B, L, d]`; examples with `skip` `[B]` keep their unrounded values."""
-        if self.section.bottleneck_norm:
-            pre = self.section.bottleneck_scale * self.norm(pre)
         bounded = self.fsq.bound(pre)
         return torch.where(skip[:, None, None], bounded, self.fsq.round_straight_through(bounded))
+
+    @torch.no_grad()
+    def calibrate(self, samples: Tensor) -> None:
+        """Set the encoder's scale so that the latents of these samples have the wanted mean and deviation.
+
+        Data-dependent initialisation (arXiv 1602.07868, section 3): training starts with latents that are alive.
+        """
+        parts = torch.split(samples, 8)
+        pre = torch.cat([self.network.encode_pre(self.clean(part)) for part in parts])
+        over = 0 if self.config.anchored else (0, 1)
+        var, mean = torch.var_mean(pre, over, correction=1)
+        self.network.rescale(mean, var, self.section.deviation)
 
     def forward(self, samples: Tensor, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and per chunk `sigma` and `error` `[2B]`."""
         device = samples.device
         clean = self.clean(samples)
         skip = draws.chosen("skip rounding", self.section.continuous_share).to(device)
-        self.norm.limit = LIMIT if progress >= self.section.bottleneck_settled else 1.0
         dt = step_size(progress, self.section)
         pairs = [draw_pair(side, dt, self.config.noise, self.section, draws) for side in ("left", "right")]
         high = torch.cat([p.high for p in pairs]).to(device)
         low = torch.cat([p.low for p in pairs]).to(device)
         noise = torch.cat([draws.noise(side, tuple(clean.shape[1:]), device) for side in ("left", "right")])
 
-        values = self.bottleneck(self.network.encode_pre(clean), skip.repeat(2))
+        pre = self.network.encode_pre(clean)
+        values = self.bottleneck(pre, skip.repeat(2))
         pyramid = self.network.upsample(values)
         student = self.denoise(clean + high[:, None, None, None] * noise, high, values, pyramid)
         with torch.no_grad():  # the same weights at the lower level, with the same noise
@@ -127,6 +134,8 @@ class CodecObjective(nn.Module):
             else:
                 teacher = self.denoise(clean + low[:, None, None, None] * noise, low, values, pyramid)
         loss, error = consistency_loss(student, teacher, Pair(high, low), self.section.weight_power)
+        if self.section.spread_weight:
+            loss = loss + self.section.spread_weight * spread_loss(pre, self.section.deviation)
         return loss, {"sigma": high, "error": error}
 
     @torch.no_grad()
@@ -157,24 +166,20 @@ class CodecObjective(nn.Module):
 
     @torch.no_grad()
     def health(self, samples: Tensor, seed: int = 0) -> dict[str, float]:
-        """The bottleneck's health on a batch, with the statistics of that batch (the running ones lag early on)."""
+        """The bottleneck's health on a batch; the deviation is that of each latent over the chunks."""
         pre = self.network.encode_pre(self.clean(samples))
-        if self.section.bottleneck_norm:
-            pre = self.section.bottleneck_scale * self.norm.with_own_statistics(pre)
         bounded = self.fsq.bound(pre)
         return {
-            "pre_tanh_deviation": float(pre.std()),
+            "pre_tanh_deviation": float(pre.std(0).mean()),
             "saturated_share": float((bounded.abs() > 0.97).float().mean()),
             **_code_use(self.fsq, bounded),
         }
 
     @torch.no_grad()
     def export(self, provenance: dict[str, object]) -> CoDiCodec:
-        """A codec of these weights, the bottleneck's normalisation folded into the encoder's head."""
+        """A codec of these weights."""
         network = CoDiCodecNetwork(self.config)
         network.load_state_dict({k: v.detach().cpu() for k, v in self.network.state_dict().items()})
-        if self.section.bottleneck_norm:
-            network.fold_bottleneck_norm(self.norm.mean.cpu(), self.norm.var.cpu(), self.section.bottleneck_scale, EPS)
         return CoDiCodec(network, provenance=dict(provenance))
 
 

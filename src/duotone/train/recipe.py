@@ -34,9 +34,8 @@ class ObjectiveSection(Config):
     dt_exponent_end: float = 2.0
     denoising_share: float = Field(default=0.0, ge=0, le=1)  # ECT start: so long the target is the clean spectrum
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
-    bottleneck_norm: bool = True  # batch (re)normalisation before tanh, folded into the encoder at export
-    bottleneck_scale: float = 0.9
-    bottleneck_settled: float = 0.8  # progress from which the running statistics count (see `bottleneck`)
+    deviation: float = Field(default=0.9, gt=0)  # wanted of each pre-tanh latent over the batch
+    spread_weight: float = Field(default=10.0, ge=0)  # of the term that holds latents there (see `bottleneck`)
 
 
 class DataSection(Config):

@@ -19,6 +19,9 @@ from duotone.train.objective import CodecObjective
 from duotone.train.recipe import TrainRecipe
 from duotone.train.validation import Measure, Picture, Validation, average
 
+#: Examples whose latents set the encoder's scale before the first step.
+CALIBRATION = 32
+
 
 def train(
     recipe: str | Path | TrainRecipe,
@@ -50,11 +53,13 @@ def train(
         objective.begin_from(_start(recipe.codec.start_from, load))
     crops = Crops(found.training, config.rate, objective.crop, recipe.data, recipe.train.seed)
     settings = recipe.train
+    if recipe.codec.start_from is None and not checkpoint.steps(run):
+        objective.calibrate(crops.plain(CALIBRATION, "calibration"))
     validation = None
     if found.validation:
         held = Crops(found.validation, config.rate, objective.crop, recipe.data, recipe.train.seed)
         validation = Validation(
-            objective, crops, held, run, settings.validation_batches, settings.listen_every, settings.clips, measure,
+            objective, held, run, settings.validation_batches, settings.listen_every, settings.clips, measure,
             picture,
         )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
@@ -62,7 +67,7 @@ def train(
     (run / "skipped.txt").write_text("\n".join(found.skipped), encoding="utf-8")
     fitted = fit(objective, crops, recipe, run, watchers, validation, stop)
     if fitted.main:
-        codec = average(objective, fitted.weights, crops).export(_provenance(recipe, found, fitted, run))
+        codec = average(objective, fitted.weights).export(_provenance(recipe, found, fitted, run))
         save_codec(codec, run / "codec", torch.bfloat16)
     return run / "codec"
 

@@ -30,7 +30,6 @@ class Validation:
     def __init__(
         self,
         objective: CodecObjective,
-        training: Crops,
         held: Crops,
         run: Path,
         batches: int,
@@ -39,13 +38,13 @@ class Validation:
         measure: Measure | None = None,
         picture: Picture | None = None,
     ) -> None:
-        self.objective, self.training, self.run = objective, training, run
+        self.objective, self.run = objective, run
         self.listen_every, self.clips, self.measure, self.picture = listen_every, clips, measure, picture
         self.batches = [held.plain(4, f"validation/{i}") for i in range(batches)]
 
     def __call__(self, done: int, weights: dict[str, Tensor]) -> dict[str, Any]:
         """`validation_loss`: mean relative one-step error over sigma 1, 10, 80, both faces; and its parts."""
-        averaged = average(self.objective, weights, self.training)
+        averaged = average(self.objective, weights)
         totals: dict[str, float] = {}
         for i, samples in enumerate(self.batches):
             for name, value in denoising_errors(averaged, samples, seed=i).items():
@@ -103,15 +102,8 @@ def denoising_errors(objective: CodecObjective, samples: Tensor, seed: int = 0) 
 
 
 @torch.no_grad()
-def average(objective: CodecObjective, weights: dict[str, Tensor], crops: Crops, batches: int = 8) -> CodecObjective:
-    """An objective of its own with the averaged weights, and the statistics of its bottleneck measured for them."""
+def average(objective: CodecObjective, weights: dict[str, Tensor]) -> CodecObjective:
+    """An objective of its own with the averaged weights."""
     out = CodecObjective(objective.config, objective.section)
     out.load_state_dict({**dict(objective.named_buffers()), **weights})
-    device = next(iter(weights.values())).device
-    out.to(device)
-    if out.section.bottleneck_norm:
-        out.norm.restart(momentum=0)
-        out.train()
-        for i in range(batches):
-            out.norm.measure(out.network.encode_pre(out.clean(crops.plain(8, f"statistics/{i}").to(device))))
-    return out.eval()
+    return out.to(next(iter(weights.values())).device).eval()
