@@ -13,6 +13,7 @@ from duotone.config import CoDiCodecConfig
 from duotone.errors import ConfigError
 from duotone.train.bottleneck import spread_loss
 from duotone.train.draws import Draws
+from duotone.train.envelope import FLOOR, Envelope
 from duotone.train.objective import CodecObjective, Pair, consistency_loss, draw_pair, step_size
 from duotone.train.recipe import ObjectiveSection
 from duotone.train.validation import denoising_errors
@@ -164,6 +165,37 @@ def test_the_spread_term_holds_latents_that_nothing_else_moves() -> None:
         optimizer.step()
     assert torch.allclose(pre.mean(0), torch.zeros(5, 4), atol=0.02)
     assert torch.allclose(pre.std(0), torch.full((5, 4), 0.9), atol=0.02)
+
+
+@pytest.mark.parametrize("stem", [(1, 1), (2, 2)])
+def test_the_envelope_knows_log_magnitudes(stem: tuple[int, int]) -> None:
+    config = CoDiCodecConfig.parse(SMALL.to_dict() | {"stem": stem, "factors": [[2, 2], [2, 1]][: len(SMALL.factors)]})
+    envelope = Envelope(config)
+    x = torch.randn(3, 4, config.bins, config.frames, generator=generator())
+    target = envelope.target(x)
+    f, t = stem
+    assert target.shape == (3, 2 * f * t, *config.stem_grid)
+    right = torch.log(torch.hypot(x[1, 2], x[1, 3]) + FLOOR)  # of the second channel
+    assert torch.allclose(target[1, f * t], right[::f, ::t], atol=1e-5)  # the first place of every patch
+    assert torch.allclose(target[1, 2 * f * t - 1], right[f - 1 :: f, t - 1 :: t], atol=1e-5)  # the last
+    envelope.calibrate(x)
+    with torch.no_grad():
+        error = envelope(torch.zeros(3, config.channels[0], *config.stem_grid), x)
+    want = (target - target.mean((0, 3), keepdim=True)).square().mean()
+    assert float(error) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_the_envelope_teaches_encoder_and_upsampler_and_is_not_exported() -> None:
+    model = CodecObjective(SMALL, ObjectiveSection(envelope_weight=3.0))
+    initialise_dead_ends(model.network)
+    torch.nn.init.normal_(model.envelope.weight.weight, std=0.1, generator=generator())
+    loss, figures = model(samples(), 0.3, Draws.whole(3))
+    plain = CodecObjective(SMALL, ObjectiveSection())
+    plain.network.load_state_dict(model.network.state_dict())
+    without, _ = plain(samples(), 0.3, Draws.whole(3))
+    assert float((loss - without).detach()) == pytest.approx(3 * float(figures["envelope"]), rel=1e-3)
+    assert model.bands(figures)["envelope_error"] == pytest.approx(float(figures["envelope"]))
+    assert model.export({}).network.state_dict().keys() == plain.export({}).network.state_dict().keys()
 
 
 def test_health_figures() -> None:

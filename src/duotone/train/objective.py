@@ -21,6 +21,7 @@ from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
 from duotone.train.bottleneck import spread_loss
 from duotone.train.draws import Draws
+from duotone.train.envelope import Envelope
 from duotone.train.recipe import ObjectiveSection
 
 #: Bands of the noise level whose errors are shown apart: from, below, name.
@@ -63,13 +64,14 @@ def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float)
 
 
 class CodecObjective(nn.Module):
-    """Samples in, loss out. Owns the network."""
+    """Samples in, loss out. Owns the network, and what is learned beside it and thrown away at export."""
 
     def __init__(self, config: CoDiCodecConfig, section: ObjectiveSection) -> None:
         super().__init__()
         self.config, self.section = config, section
         self.network = CoDiCodecNetwork(config)
         self.fsq = FSQ(config.levels)
+        self.envelope = Envelope(config) if section.envelope_weight else None
 
     def begin_from(self, codec: CoDiCodec) -> None:
         """Take over a codec's weights, so that training starts from what it computes. Raises `ConfigError`."""
@@ -102,19 +104,24 @@ class CodecObjective(nn.Module):
         return torch.where(skip[:, None, None], bounded, self.fsq.round_straight_through(bounded))
 
     @torch.no_grad()
-    def calibrate(self, samples: Tensor) -> None:
+    def calibrate(self, samples: Tensor, latents: bool = True) -> None:
         """Set the encoder's scale so that the latents of these samples have the wanted mean and deviation.
 
         Data-dependent initialisation (arXiv 1602.07868, section 3): training starts with latents that are alive.
+        Without `latents` those stay as they are, for fine-tuning, and only what is thrown away at export is set.
         """
-        parts = torch.split(samples, 8)
-        pre = torch.cat([self.network.encode_pre(self.clean(part)) for part in parts])
+        parts = [self.clean(part) for part in torch.split(samples, 8)]
+        if self.envelope is not None:
+            self.envelope.calibrate(torch.cat(parts))
+        if not latents:
+            return
+        pre = torch.cat([self.network.encode_pre(part) for part in parts])
         over = 0 if self.config.anchored else (0, 1)
         var, mean = torch.var_mean(pre, over, correction=1)
         self.network.rescale(mean, var, self.section.deviation)
 
     def forward(self, samples: Tensor, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and per chunk `sigma` and `error` `[2B]`."""
+        """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and figures: per chunk `sigma`, `error` `[2B]`."""
         device = samples.device
         clean = self.clean(samples)
         skip = draws.chosen("skip rounding", self.section.continuous_share).to(device)
@@ -136,7 +143,12 @@ class CodecObjective(nn.Module):
         loss, error = consistency_loss(student, teacher, Pair(high, low), self.section.weight_power)
         if self.section.spread_weight:
             loss = loss + self.section.spread_weight * spread_loss(pre, self.section.deviation)
-        return loss, {"sigma": high, "error": error}
+        figures = {"sigma": high, "error": error}
+        if self.envelope is not None:
+            told = self.envelope(pyramid[0], clean)
+            loss = loss + self.section.envelope_weight * told
+            figures["envelope"] = told.detach()[None]
+        return loss, figures
 
     @torch.no_grad()
     def clean(self, samples: Tensor) -> Tensor:
@@ -146,12 +158,17 @@ class CodecObjective(nn.Module):
 
     @staticmethod
     def bands(figures: dict[str, Tensor]) -> dict[str, float]:
-        """Mean unweighted error in each band of noise levels, of the chunks of some steps; empty bands are left out."""
+        """Mean unweighted error in each band of noise levels, of the chunks of some steps, and of the envelopes.
+
+        Empty bands are left out.
+        """
         out = {}
         for low, high, name in BANDS:
             inside = (figures["sigma"] >= low) & (figures["sigma"] < high)
             if bool(inside.any()):
                 out[name] = float(figures["error"][inside].mean())
+        if "envelope" in figures:
+            out["envelope_error"] = float(figures["envelope"].mean())
         return out
 
     def denoise(self, noisy: Tensor, level: Tensor, values: Tensor, pyramid: list[Tensor]) -> Tensor:

@@ -36,6 +36,7 @@ class ObjectiveSection(Config):
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
     deviation: float = Field(default=0.9, gt=0)  # wanted of each pre-tanh latent over the batch
     spread_weight: float = Field(default=10.0, ge=0)  # of the term that holds latents there (see `bottleneck`)
+    envelope_weight: float = Field(default=0.0, ge=0)  # of the term that gives short runs a start (see `envelope`)
 
 
 class DataSection(Config):

@@ -19,7 +19,7 @@ from duotone.train.objective import CodecObjective
 from duotone.train.recipe import TrainRecipe
 from duotone.train.validation import Measure, Picture, Validation, average
 
-#: Examples whose latents set the encoder's scale before the first step.
+#: Examples that set the scales before the first step.
 CALIBRATION = 32
 
 
@@ -53,8 +53,8 @@ def train(
         objective.begin_from(_start(recipe.codec.start_from, load))
     crops = Crops(found.training, config.rate, objective.crop, recipe.data, recipe.train.seed)
     settings = recipe.train
-    if recipe.codec.start_from is None and not checkpoint.steps(run):
-        objective.calibrate(crops.plain(CALIBRATION, "calibration"))
+    if not checkpoint.steps(run):
+        objective.calibrate(crops.plain(CALIBRATION, "calibration"), latents=recipe.codec.start_from is None)
     validation = None
     if found.validation:
         held = Crops(found.validation, config.rate, objective.crop, recipe.data, recipe.train.seed)
