@@ -1,0 +1,21 @@
+"""Codes of any codec <-> characters <-> BPE tokens. Needs NumPy, and Numba for training and encoding; never PyTorch."""
+
+from duotone.tokens.alphabet import UNICODE_OFFSET, UNICODE_OFFSET_LARGE, Alphabet
+from duotone.tokens.convert import Decoded, chars_to_codes, codes_to_chars, to_codes, to_text
+from duotone.tokens.stream import FrameStream
+from duotone.tokens.tokenizer import AudioTokenizer
+from duotone.tokens.training import train_bpe
+
+__all__ = [
+    "UNICODE_OFFSET",
+    "UNICODE_OFFSET_LARGE",
+    "Alphabet",
+    "AudioTokenizer",
+    "Decoded",
+    "FrameStream",
+    "chars_to_codes",
+    "codes_to_chars",
+    "to_codes",
+    "to_text",
+    "train_bpe",
+]

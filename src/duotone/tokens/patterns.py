@@ -1,0 +1,25 @@
+"""Orders in which the codes of K codebooks and T frames become one sequence.
+
+`frames`: frame by frame, codebook 0 to K-1 in each. `delay` (arXiv 2306.05284): codebook k comes k frames later, so that
+when code k of a frame is due, codes of k - 1 frames to come are known of the coarser books.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pattern = Literal["frames", "delay"]
+
+
+@lru_cache(maxsize=8)
+def positions(pattern: Pattern, codebooks: int, frames: int) -> NDArray[np.int64]:
+    """For each place of the sequence, where its code stands frame by frame: ``t * K + k``; `[K * T]`."""
+    order = np.arange(codebooks * frames)
+    if pattern == "frames":
+        return order
+    t, k = order // codebooks, order % codebooks
+    return order[np.lexsort((k, t + k))]
