@@ -55,6 +55,17 @@ def test_integers_clamp_and_floats_do_not(tmp_path: Path) -> None:
     assert read(tmp_path / "b.wav").samples[0].tolist() == [2, -2, 0.5]
 
 
+@pytest.mark.parametrize("extension", ["ogg", "opus", "mp3", "flac"])
+def test_a_minute_in_one_piece(tmp_path: Path, extension: str) -> None:
+    """Written at once it crashed the process: the vorbis encoder's stack. In a process of its own, to survive that."""
+    program = (
+        "import sys, torch; from duotone import Waveform, read, write; "
+        "write(sys.argv[1], Waveform(0.1 * torch.randn(2, 60 * 48_000), 48_000)); print(read(sys.argv[1]).seconds)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / f"a.{extension}")], capture_output=True)
+    assert done.returncode == 0 and abs(float(done.stdout) - 60) < 0.1
+
+
 def test_blocks_are_the_whole(tmp_path: Path) -> None:
     wave = tone(seconds=1.0)
     with open_writer(tmp_path / "a.flac", 48_000, 2) as writer:

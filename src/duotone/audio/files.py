@@ -33,6 +33,7 @@ FORMATS: dict[str, tuple[str, str, tuple[int, ...] | None]] = {
 }
 EXTENSIONS = tuple(FORMATS)
 BLOCK_SECONDS = 10.0
+_SLICE = 1 << 16  # frames handed to libsndfile at once
 _SPOOL = 8 << 20
 
 
@@ -207,8 +208,9 @@ class AudioWriter:
         self._put(wave.samples if self._resampler is None else self._resampler.push(wave.samples))
 
     def _put(self, samples: torch.Tensor) -> None:
-        data = samples.clamp(-1, 1) if self._integers else samples
-        self._file.write(data.numpy().T)
+        for part in samples.split(_SLICE, dim=1):  # libsndfile's vorbis encoder overflows its stack on long blocks
+            data = part.clamp(-1, 1) if self._integers else part
+            self._file.write(data.numpy().T)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
