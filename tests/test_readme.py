@@ -76,7 +76,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 def test_commands_named_in_the_text_exist() -> None:
-    known = {command.name for command in app.registered_commands}
+    known = {entry.name for entry in (*app.registered_commands, *app.registered_groups)}
     named = set(re.findall(r"`duotone ([a-z-]+)", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
     assert "convert" in named
     assert named <= known
@@ -124,3 +124,20 @@ def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pyte
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "runs" / "mine" / "codec" / "model.safetensors").is_file()
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
+
+
+def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", text, re.S)
+    assert code is not None
+    exec(compile(code[1], "tokens.md", "exec"), {})
+    (tmp_path / "tokenizer" / "tokenizer.json").unlink()
+    (tmp_path / "sounds").mkdir()
+    for i in range(2):
+        write(tmp_path / "sounds" / f"{i}.wav", synthesize(i, 1.0))
+    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 4
+    for line in lines:
+        done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"

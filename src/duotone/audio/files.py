@@ -208,7 +208,9 @@ class AudioWriter:
         self._put(wave.samples if self._resampler is None else self._resampler.push(wave.samples))
 
     def _put(self, samples: torch.Tensor) -> None:
-        for part in samples.split(_SLICE, dim=1):  # libsndfile's vorbis encoder overflows its stack on long blocks
+        for part in torch.split(
+            samples, _SLICE, dim=1
+        ):  # libsndfile's vorbis encoder overflows its stack on long blocks
             data = part.clamp(-1, 1) if self._integers else part
             self._file.write(data.numpy().T)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from duotone.cli import convert, decode, demo, encode, evaluate, info, make_sounds, train
+from duotone.cli import convert, decode, demo, encode, evaluate, info, make_sounds, tokens, train
 from duotone.cli.failures import Guarded
 
 HELP = "Neural audio codecs of two faces: audio -> latents or tokens -> audio."
@@ -33,6 +33,9 @@ for _name, _examples, _command in (
     (train.REPORT_NAME, train.REPORT_EXAMPLES, train.report),
 ):
     app.command(_name, epilog=_examples)(_command)
+_groups = {tokens.NAME: tokens.app}
+for _name, _group in _groups.items():
+    app.add_typer(_group, name=_name)
 
 
 def _version(value: bool) -> None:

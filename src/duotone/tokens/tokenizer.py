@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,11 +91,21 @@ class AudioTokenizer:
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             return list(pool.map(self.encode, recordings))
 
-    def numbers(self, ids: Any) -> NDArray[np.uint32]:
-        """Ids `[M]` -> numbers of codes `[N]`; an id that is no audio becomes one number beyond the alphabet."""
+    def own(self, ids: Any) -> Int:
+        """Ids `[M]` -> own numbering; -1 for what is no audio."""
         ids = np.asarray(ids, np.int64)
         inside = (ids >= 0) & (ids < len(self._own))
-        own = np.where(inside, self._own[np.where(inside, ids, 0)], -1)
+        return np.where(inside, self._own[np.where(inside, ids, 0)], -1)
+
+    def first(self, size: int) -> AudioTokenizer:
+        """The tokenizer of `size` tokens that training would have given: its first merges. Has standard ids."""
+        n = max(0, size - len(self.special_tokens) - len(self.alphabet))
+        m = self.merges
+        return replace(self, merges=replace(m, left=m.left[:n], right=m.right[:n], count=m.count[:n]), ids=None)
+
+    def numbers(self, ids: Any) -> NDArray[np.uint32]:
+        """Ids `[M]` -> numbers of codes `[N]`; an id that is no audio becomes one number beyond the alphabet."""
+        own = self.own(ids)
         ends, spelt = self._spelling
         sizes = np.where(own >= 0, self.lengths[own], 1)
         starts = np.where(own >= 0, ends[own] - self.lengths[own], len(spelt))
