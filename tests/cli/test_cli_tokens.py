@@ -64,6 +64,49 @@ def test_report_and_advice(codes: Path, duotone: Any) -> None:
     assert "Each doubling" in duotone("tokens", "advise", "--codes-path", "codes", "--vocab-sizes", "150").stdout
 
 
+def test_a_data_set_and_its_figures(codes: Path, duotone: Any) -> None:
+    specials = ["--special-tokens", "<a>", "</a>", "--pad-token", "<pad>", "--unk-token", "<unk>"]
+    assert (
+        duotone(
+            "tokens", "train", "--codes-path", "codes", "--vocab-size", "300", "--save-path", "t", *specials
+        ).exit_code
+        == 0
+    )
+    base = [
+        "tokens",
+        "dataset",
+        "--tokenizer",
+        "t",
+        "--codes_path",
+        "codes",
+        "--sequence_length",
+        "64",
+        "--overlap_length",
+        "16",
+    ]
+    for name in ("lm.txt", "lm.parquet"):
+        told = duotone(*base, "--audio_start_token", "<a>", "--audio_end_token", "</a>", "--save_path", name)
+        assert told.exit_code == 0 and told.stdout.strip() == name, told.stderr
+        figures = duotone(
+            "tokens", "stats", "--dataset_path", name, "--tokenizer", "t", "--overlap_length", "16", "--json"
+        )
+        assert json.loads(figures.stdout)["total"] == pytest.approx(3 * 540 / 75.0)
+    assert "an example" in duotone("tokens", "stats", "--dataset-path", "lm.txt", "--tokenizer", "t").stdout
+    packed = duotone(*base, "--pack", "<pad>", "--save-path", "p.parquet", "--num-examples", "2", "--json")
+    assert json.loads(packed.stdout)["examples"] == 2
+    for arguments, message in (
+        (["--save-path", "lm.txt"], "--force"), (["--save-path", "x.csv"], ".parquet"),
+        (["--save-path", "y.txt", "--channels", "both"], "interleaved"),
+        (["--save-path", "y.txt", "--pack", "<x>"], "expected one of"),
+        (["--save-path", "y.txt", "--overlap-length", "64"], "never end"),
+        (["--save-path", "y.txt", "--sequence-length", "99999", "--drop-last"], "No sequence"),
+        (["--save-path", "y.txt", "--unicode-offset", "0x4E00"], "the tokenizer has"),
+    ):  # fmt: skip
+        told = duotone(*base, *arguments)
+        assert told.exit_code == 2 and message in told.stderr, (arguments, told.stderr)
+    assert duotone("tokens", "stats", "--dataset-path", "absent", "--tokenizer", "t").exit_code == 2
+
+
 def test_duo_files_say_themselves_what_they_hold(here: Path, duotone: Any, codec_folder: str) -> None:
     write("song.wav", synthesize(0, 1.0))
     assert duotone("encode", "song.wav", "-o", "duo/song.duo", "--codec", codec_folder).exit_code == 0

@@ -101,6 +101,20 @@ class Source:
         for file in self.files:
             yield _read_duo(file) if file.suffix == ".duo" else load_npy(file, self.codebooks)
 
+    def recordings(self, channels: Any) -> Iterator[Any]:
+        """The same with files of one recording joined in time, and its channels arranged (`dataset.arrange`)."""
+        import numpy as np
+
+        from duotone.tokens.collection import load_npy
+        from duotone.tokens.dataset import arrange, group
+
+        for recording in group(self.files):
+            parts = [
+                [_read_duo(f) if f.suffix == ".duo" else load_npy(f, self.codebooks) for f in pieces]
+                for pieces in recording.channels
+            ]
+            yield from arrange([np.concatenate(pieces, axis=1) for pieces in parts], channels)
+
     def split(self, share: float) -> tuple[list[Any], list[Any]]:
         """Recordings to train on and recordings held out; of a single one, its end. Raises `UsageError` for too few."""
         recordings = list(self)
@@ -304,6 +318,115 @@ def advise_command(
         f"Each doubling of the vocabulary should earn its keep: the best of these, {best.vocabulary} tokens, writes "
         f"{best.codes_per_token:.2f} codes a token."
     )
+
+
+@app.command("dataset", cls=Lenient, epilog="""
+Examples:
+
+    duotone tokens dataset --tokenizer tokenizer/ --codes-path encoded/ --save-path lm.parquet
+
+    duotone tokens dataset --tokenizer tokenizer/ --codes_path codes/ --audio_start_token "<audio>" --save_path lm.txt
+""")  # fmt: skip
+def dataset_command(
+    tokenizer: Annotated[Path, typer.Option("--tokenizer", metavar="DIR", help="Folder of a tokenizer.")],
+    codes_path: CodesPath,
+    num_codebooks: Books = None,
+    codebook_size: Size = None,
+    audio_start_token: Annotated[str | None, typer.Option("--audio-start-token", help="Before each sequence.")] = None,
+    audio_end_token: Annotated[str | None, typer.Option("--audio-end-token", help="Behind each sequence.")] = None,
+    unicode_offset: Annotated[str | None, typer.Option("--unicode-offset", help="Taken from the tokenizer.")] = None,
+    sequence_length: Annotated[int, typer.Option("--sequence-length", help="Tokens of a sequence.")] = 4096,
+    overlap_length: Annotated[int, typer.Option("--overlap-length", help="Tokens that neighbours share.")] = 1024,
+    drop_last: Annotated[bool, typer.Option("--drop-last", help="Leave out what does not fill a sequence.")] = False,
+    channels: Annotated[
+        str, typer.Option("--channels", help="separate sequences, interleaved (frame by frame), or the first alone.")
+    ] = "separate",
+    pack: Annotated[
+        str | None, typer.Option("--pack", metavar="TOKEN", help="Join sequences by this token, cut to full length.")
+    ] = None,
+    save_path: Annotated[
+        Path, typer.Option("--save-path", metavar="FILE", help=".txt: a text line each; .parquet: token ids.")
+    ] = Path("output/lm_dataset.txt"),
+    codes_filter: Filter = None,
+    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Only the first so many.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Training sequences for a language model from a folder of codes; prints the file."""
+    import itertools
+    import json
+
+    from duotone.tokens.dataset import Plan, packed, windows, write_lines, write_parquet
+    from duotone.tokens.tokenizer import AudioTokenizer
+
+    if save_path.suffix not in (".txt", ".parquet"):
+        raise UsageError(f"--save-path got {save_path}, expected a name ending in .txt or .parquet.")
+    if save_path.exists() and not force:
+        raise UsageError(f"{save_path} exists already. Choose another --save-path, or --force to replace it.")
+    if channels not in ("separate", "interleaved", "first"):
+        raise UsageError(f"--channels got {channels!r}, expected separate, interleaved or first.")
+    loaded = AudioTokenizer.load(tokenizer, num_codebooks)
+    alphabet = loaded.alphabet
+    if unicode_offset is not None and _number(unicode_offset) != alphabet.ranges[0][0]:
+        raise UsageError(f"--unicode-offset got {unicode_offset}, but the tokenizer has {alphabet.ranges[0][0]:#x}.")
+    if codebook_size not in (None, alphabet.size):
+        raise UsageError(f"--codebook-size got {codebook_size}, but the tokenizer has {alphabet.size}.")
+    source = Source(codes_path, codes_filter or (), None, alphabet.codebooks, alphabet.size, None)
+    plan = Plan(sequence_length, overlap_length, audio_start_token, audio_end_token, drop_last).of(loaded)
+    sequences = (w for codes in source.recordings(channels) for w in windows(loaded, codes, plan))
+    if pack is not None:
+        if pack not in loaded.special_tokens:
+            raise UsageError(f"--pack got {pack!r}, expected one of {list(loaded.special_tokens)}.")
+        sequences = (w for w in packed(sequences, sequence_length, loaded.special_tokens.index(pack)))
+    chosen = itertools.islice(sequences, num_examples)
+    about = {"framerate": source.framerate, "codebooks": alphabet.codebooks, "channels": channels}
+    if save_path.suffix == ".txt":
+        count = write_lines(save_path, loaded, chosen)
+    else:
+        count = write_parquet(save_path, chosen, about)
+    if not count:
+        raise UsageError(
+            f"No sequence came of {codes_path}, so nothing was written. Use shorter ones, or no --drop-last."
+        )
+    typer.echo(json.dumps({"file": str(save_path), "examples": count}) if as_json else save_path)
+
+
+@app.command("stats", cls=Lenient, epilog="""
+Example:
+
+    duotone tokens stats --dataset-path lm.txt --tokenizer tokenizer/ --codec-framerate 75
+""")  # fmt: skip
+def stats_command(
+    dataset_path: Annotated[Path, typer.Option("--dataset-path", metavar="FILE", help="What `dataset` wrote.")],
+    tokenizer: Annotated[Path, typer.Option("--tokenizer", metavar="DIR", help="The tokenizer it was written with.")],
+    num_codebooks: Books = None,
+    codec_framerate: Rate = None,
+    overlap_length: Annotated[int, typer.Option("--overlap-length", help="Tokens that neighbours share.")] = 1024,
+    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Only the first so many.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Examples and seconds of a data set; sound that sequences share is counted once."""
+    import json
+
+    from duotone.tokens.dataset import line_stats, parquet_stats
+    from duotone.tokens.tokenizer import AudioTokenizer
+
+    if not dataset_path.is_file():
+        raise UsageError(f"No data set at {dataset_path}. Make one with duotone tokens dataset.")
+    loaded = AudioTokenizer.load(tokenizer, num_codebooks)
+    framerate = codec_framerate or loaded.about.get("framerate")
+    if framerate is None:
+        raise UsageError("The tokenizer does not know the codec's frame rate. Give --codec-framerate.")
+    if dataset_path.suffix == ".parquet":
+        told = parquet_stats(dataset_path, loaded, framerate, num_examples)
+    else:
+        told = line_stats(dataset_path, loaded, overlap_length, framerate, num_examples)
+    if as_json:
+        typer.echo(json.dumps(told.to_dict()))
+        return
+    typer.echo(f"{told.examples} examples, {told.total:.2f} seconds ({told.total / 3600:.2f} hours) of sound in all")
+    for name in ("minimum", "maximum", "median", "mean", "deviation"):
+        typer.echo(f"{name:>10}: {getattr(told, name):.2f} seconds an example")
 
 
 class _Stopped(Exception):

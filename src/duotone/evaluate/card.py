@@ -22,16 +22,16 @@ from duotone.evaluate.report import Report
 #: Examples the published full-size model saw: 2M steps of 16 (a second-hand figure).
 PUBLISHED_EXAMPLES = 2_000_000 * 16
 HEALTH = {
-    "pre_tanh_deviation": "standard deviation before the tanh",
+    "pre_tanh_deviation": "deviation of a latent over chunks, before the tanh",
     "saturated_share": "share of values beyond 0.97",
     "level_entropy": "entropy of the FSQ levels, share of the maximum",
     "codebook_perplexity": "perplexity of the codebook on that batch",
-    "error_continuous_1": "one-step error at sigma 1, continuous",
-    "error_continuous_10": "one-step error at sigma 10, continuous",
-    "error_continuous_80": "one-step error at sigma 80, continuous",
-    "error_rounded_1": "one-step error at sigma 1, rounded",
-    "error_rounded_10": "one-step error at sigma 10, rounded",
-    "error_rounded_80": "one-step error at sigma 80, rounded",
+    "validation_error_continuous_1": "one-step error at sigma 1, continuous, validation",
+    "validation_error_continuous_10": "one-step error at sigma 10, continuous, validation",
+    "validation_error_continuous_80": "one-step error at sigma 80, continuous, validation",
+    "validation_error_rounded_1": "one-step error at sigma 1, rounded, validation",
+    "validation_error_rounded_10": "one-step error at sigma 10, rounded, validation",
+    "validation_error_rounded_80": "one-step error at sigma 80, rounded, validation",
 }
 
 
@@ -140,7 +140,9 @@ def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
     if healthy is None:
         return _bullets(*points)
     rows = [f"| {title} | {healthy[key]:.4g} |" for key, title in HEALTH.items() if key in healthy]
-    table = "\n".join([f"| at step {healthy['step'] + 1}, on a training batch | |", "| --- | ---: |", *rows])
+    table = "\n".join(
+        [f"| at step {healthy['step'] + 1}, on a training batch and the validation sound | |", "| --- | ---: |", *rows]
+    )
     return _bullets(*points) + "\n" + table + "\n"
 
 
