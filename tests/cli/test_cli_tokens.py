@@ -107,6 +107,33 @@ def test_a_data_set_and_its_figures(codes: Path, duotone: Any) -> None:
     assert duotone("tokens", "stats", "--dataset-path", "absent", "--tokenizer", "t").exit_code == 2
 
 
+def test_extending_a_text_tokenizer(codes: Path, duotone: Any) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    text = Tokenizer(models.BPE(letters, []))
+    text.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    Path("text").mkdir()
+    text.save("text/tokenizer.json")
+    assert duotone("tokens", "train", "--codes-path", "codes", "--vocab-size", "300", "--save-path", "t").exit_code == 0
+    arguments = [
+        "tokens",
+        "extend",
+        "--existing_tokenizer",
+        "text",
+        "--codec_bpe_tokenizer",
+        "t",
+        "--save_path",
+        "both",
+    ]
+    told = duotone(*arguments, "--additional_special_tokens", "<a>", "<b>")
+    assert told.exit_code == 0 and told.stdout.strip() == "both", told.stderr
+    made = Tokenizer.from_file("both/tokenizer.json")
+    assert made.token_to_id("<b>") == made.get_vocab_size() - 1
+    assert duotone(*arguments).exit_code == 2
+    assert duotone(*arguments[:-1], "x", "--as-added-tokens", "--json").exit_code == 0
+
+
 def test_duo_files_say_themselves_what_they_hold(here: Path, duotone: Any, codec_folder: str) -> None:
     write("song.wav", synthesize(0, 1.0))
     assert duotone("encode", "song.wav", "-o", "duo/song.duo", "--codec", codec_folder).exit_code == 0
