@@ -97,7 +97,7 @@ def test_a_data_set_and_its_figures(codes: Path, duotone: Any) -> None:
     for arguments, message in (
         (["--save-path", "lm.txt"], "--force"), (["--save-path", "x.csv"], ".parquet"),
         (["--save-path", "y.txt", "--channels", "both"], "interleaved"),
-        (["--save-path", "y.txt", "--pack", "<x>"], "expected one of"),
+        (["--save-path", "y.txt", "--pack", "<x>"], "not a special token"),
         (["--save-path", "y.txt", "--overlap-length", "64"], "never end"),
         (["--save-path", "y.txt", "--sequence-length", "99999", "--drop-last"], "No sequence"),
         (["--save-path", "y.txt", "--unicode-offset", "0x4E00"], "the tokenizer has"),

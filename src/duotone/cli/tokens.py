@@ -20,6 +20,7 @@ from duotone.errors import UsageError
 if TYPE_CHECKING:
     from duotone.tokens.alphabet import Alphabet
     from duotone.tokens.collection import Info
+    from duotone.tokens.dataset import Window
     from duotone.tokens.tokenizer import AudioTokenizer
 
 NAME = "tokens"
@@ -373,11 +374,9 @@ def dataset_command(
         raise UsageError(f"--codebook-size got {codebook_size}, but the tokenizer has {alphabet.size}.")
     source = Source(codes_path, codes_filter or (), None, alphabet.codebooks, alphabet.size, None)
     plan = Plan(sequence_length, overlap_length, audio_start_token, audio_end_token, drop_last).of(loaded)
-    sequences = (w for codes in source.recordings(channels) for w in windows(loaded, codes, plan))
+    sequences: Iterator[Window] = (w for codes in source.recordings(channels) for w in windows(loaded, codes, plan))
     if pack is not None:
-        if pack not in loaded.special_tokens:
-            raise UsageError(f"--pack got {pack!r}, expected one of {list(loaded.special_tokens)}.")
-        sequences = (w for w in packed(sequences, sequence_length, loaded.special_tokens.index(pack)))
+        sequences = packed(sequences, sequence_length, loaded.id_of(pack))
     chosen = itertools.islice(sequences, num_examples)
     about = {"framerate": source.framerate, "codebooks": alphabet.codebooks, "channels": channels}
     if save_path.suffix == ".txt":

@@ -2,6 +2,8 @@
 
 from duotone.tokens.alphabet import UNICODE_OFFSET, UNICODE_OFFSET_LARGE, Alphabet
 from duotone.tokens.convert import Decoded, chars_to_codes, codes_to_chars, to_codes, to_text
+from duotone.tokens.extend import extend, load_extended
+from duotone.tokens.grammar import FrameGrammar
 from duotone.tokens.stream import FrameStream
 from duotone.tokens.tokenizer import AudioTokenizer
 from duotone.tokens.training import train_bpe
@@ -12,9 +14,12 @@ __all__ = [
     "Alphabet",
     "AudioTokenizer",
     "Decoded",
+    "FrameGrammar",
     "FrameStream",
     "chars_to_codes",
     "codes_to_chars",
+    "extend",
+    "load_extended",
     "to_codes",
     "to_text",
     "train_bpe",

@@ -91,14 +91,9 @@ class Plan:
 
     def of(self, tokenizer: AudioTokenizer) -> Plan:
         """The plan with the tokens' ids. Raises `UsageError` for unknown tokens and lengths that lead nowhere."""
-        ids = []
+        ids: list[int | None] = []
         for token in (self.start, self.end):
-            if token is not None and token not in tokenizer.special_tokens:
-                raise UsageError(
-                    f"{token!r} is not a special token of the tokenizer, which has {list(tokenizer.special_tokens)}. "
-                    f"Train it with --special-tokens {token}."
-                )
-            ids.append(None if token is None else tokenizer.special_tokens.index(token))
+            ids.append(None if token is None else tokenizer.id_of(token))
         if not 0 <= self.overlap < self.body:
             raise UsageError(
                 f"Sequences of {self.length} tokens that share {self.overlap} would never end: the overlap has to be "

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from duotone.errors import FormatError, UsageError
 from duotone.tokens.tokenizer import AudioTokenizer
 
 CONFIG = "tokenizer_config.json"
+AUDIO = "audio"  # folder of the audio tokenizer in that of the extended one
 START, END = "<|audio|>", "<|/audio|>"
 _PROBES = 20
 
@@ -56,6 +58,24 @@ def extend(
         _prove(document, extended, audio)
     _write(text_folder, target, extended, audio, special_tokens)
     return len(_vocabulary(extended)) - len(before)
+
+
+def load_extended(folder: str | Path) -> AudioTokenizer:
+    """The audio part of an extended tokenizer, with the ids that it has there. Raises `FormatError`."""
+    folder = Path(folder)
+    vocabulary = _vocabulary(document := _read(folder / "tokenizer.json"))
+    audio, config = AudioTokenizer.load(folder / AUDIO), _read(folder / CONFIG)
+    tokens = audio.tokens()
+    if any(p["type"] == "ByteLevel" for p in _pieces(document.get("pre_tokenizer"))) and tokens[0] not in vocabulary:
+        letters = byte_letters()
+        tokens = ["".join(letters[b] for b in token.encode()) for token in tokens]
+    try:
+        ids = np.array([vocabulary[token] for token in tokens], np.int64)
+        specials = tuple(config["duotone"]["audio_tokens"])
+        places = tuple(vocabulary[token] for token in specials)
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"{folder} is not a tokenizer that Duotone extended: no {error}.") from None
+    return replace(audio, special_tokens=specials, roles={}, ids=ids, special_ids=places)
 
 
 def _merge(document: dict[str, Any], audio: AudioTokenizer, tokens: list[str], first: int) -> None:
@@ -213,6 +233,7 @@ def _write(
         "alphabet": audio.alphabet.to_dict(), "pattern": audio.pattern, "about": audio.about,
         "audio_tokens": list(special_tokens),
     }  # fmt: skip
+    audio.save(target / AUDIO)
     for name, values in (("tokenizer.json", document), (CONFIG, config)):
         temporary = target / f".{name}.writing"
         temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

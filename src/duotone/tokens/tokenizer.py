@@ -44,12 +44,14 @@ class AudioTokenizer:
     pattern: Pattern = "frames"
     about: dict[str, Any] = field(default_factory=dict)  # codec, frame rate, settings of the training
     ids: Int | None = None  # where it was read from elsewhere: own numbering -> id
+    special_ids: tuple[int, ...] | None = None  # likewise, of the special tokens
 
     def __len__(self) -> int:
         return len(self.special_tokens) + len(self.alphabet) + len(self.merges)
 
     @cached_property
-    def _ids(self) -> Int:
+    def audio_ids(self) -> Int:
+        """Own numbering -> id."""
         if self.ids is not None:
             return self.ids
         return np.arange(len(self.special_tokens), len(self), dtype=np.int64)
@@ -57,8 +59,8 @@ class AudioTokenizer:
     @cached_property
     def _own(self) -> Int:
         """id -> own numbering; -1 for special tokens."""
-        own = np.full(int(self._ids.max()) + 1, -1, np.int64)
-        own[self._ids] = np.arange(len(self._ids))
+        own = np.full(int(self.audio_ids.max()) + 1, -1, np.int64)
+        own[self.audio_ids] = np.arange(len(self.audio_ids))
         return own
 
     @cached_property
@@ -68,7 +70,7 @@ class AudioTokenizer:
         return Encoder(self.merges)
 
     @cached_property
-    def _spelling(self) -> tuple[Int, NDArray[np.uint32]]:
+    def spelling(self) -> tuple[Int, NDArray[np.uint32]]:
         """Where each token's numbers end in the second array, which holds those of all tokens."""
         base = len(self.alphabet)
         spelt: list[NDArray[np.uint32]] = list(np.arange(base, dtype=np.uint32)[:, None])
@@ -79,15 +81,25 @@ class AudioTokenizer:
     @property
     def lengths(self) -> Int:
         """Codes of each token, in own numbering."""
-        return np.diff(self._spelling[0], prepend=0)
+        return np.diff(self.spelling[0], prepend=0)
+
+    def id_of(self, special_token: str) -> int:
+        """The id of a special token. Raises `UsageError` if it is none."""
+        if special_token not in self.special_tokens:
+            raise UsageError(
+                f"{special_token!r} is not a special token of the tokenizer, which has {list(self.special_tokens)}. "
+                f"Train it with --special-tokens {special_token}."
+            )
+        place = self.special_tokens.index(special_token)
+        return place if self.special_ids is None else self.special_ids[place]
 
     def encode(self, codes: Any) -> Int:
         """Codes `[K, T]` -> ids `[M]`, as the saved tokenizer gives them for the text of the codes, without bos and eos."""
-        return self._ids[self._encoder(to_numbers(codes, self.alphabet, self.pattern))]
+        return self.audio_ids[self._encoder(to_numbers(codes, self.alphabet, self.pattern))]
 
     def encode_batch(self, recordings: Sequence[Any], threads: int | None = None) -> list[Int]:
         """`encode` of many recordings, in threads."""
-        self._encoder, self._ids  # noqa: B018 - made once, before the threads
+        self._encoder, self.audio_ids  # noqa: B018 - made once, before the threads
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             return list(pool.map(self.encode, recordings))
 
@@ -106,7 +118,7 @@ class AudioTokenizer:
     def numbers(self, ids: Any) -> NDArray[np.uint32]:
         """Ids `[M]` -> numbers of codes `[N]`; an id that is no audio becomes one number beyond the alphabet."""
         own = self.own(ids)
-        ends, spelt = self._spelling
+        ends, spelt = self.spelling
         sizes = np.where(own >= 0, self.lengths[own], 1)
         starts = np.where(own >= 0, ends[own] - self.lengths[own], len(spelt))
         before = np.cumsum(sizes) - sizes
@@ -120,7 +132,7 @@ class AudioTokenizer:
 
     def tokens(self) -> list[str]:
         """The text of every token, in own numbering."""
-        ends, spelt = self._spelling
+        ends, spelt = self.spelling
         text = self.alphabet.text(spelt)
         starts = [0, *ends.tolist()]
         return [text[a:b] for a, b in itertools.pairwise(starts)]
@@ -213,7 +225,10 @@ class AudioTokenizer:
         more = {} if own is None else {"pattern": own["pattern"], "about": own["about"]}
         ordered = tuple(sorted(specials, key=lambda t: specials[t]))
         standard = np.array_equal(ids, np.arange(len(ordered), len(ordered) + len(ids)))
-        return cls(alphabet, learned, ordered, roles, ids=None if standard else ids, **more)
+        if standard and [specials[t] for t in ordered] == list(range(len(ordered))):
+            return cls(alphabet, learned, ordered, roles, **more)
+        numbers_of_specials = tuple(specials[t] for t in ordered)
+        return cls(alphabet, learned, ordered, roles, ids=ids, special_ids=numbers_of_specials, **more)
 
 
 def _content(token: Any) -> str:
