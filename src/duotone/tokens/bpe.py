@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +134,13 @@ class _State:
         self.places = np.empty(max(1, len(symbols)), place)
         k.bucket(symbols, self.lengths, tokens, starts, self.places)
         used = int(starts[tokens])
-        k.sort_buckets(symbols, self.lengths, tokens, starts, self.places, threads)
+        with ThreadPoolExecutor(threads) as pool:  # buckets are apart, and the kernel lets go of the interpreter
+            list(
+                pool.map(
+                    lambda t: k.sort_buckets(symbols, self.lengths, tokens, starts, self.places, t, threads),
+                    range(threads),
+                )
+            )
         lists = int(k.count_lists(symbols, self.lengths, self.places, used, least))
         self._table(max(1 << 12, 1 << (4 * lists).bit_length()))
         self._queue(max(1 << 12, 2 * lists), max(1 << 12, 2 * lists))

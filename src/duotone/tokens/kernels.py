@@ -14,7 +14,7 @@ same symbols had met the same merges in the same order. So there, too, a b stood
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 BOUNDARY = np.int32(0x7FFFFFFF)
 _DEAD = np.int32(-1)
@@ -24,7 +24,7 @@ _EMPTY = np.int64(-1)
 DONE, PAUSED, GROW_POOL, GROW_TABLE, GROW_QUEUE, GROW_EVENTS = range(6)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _slot(keys, key):  # type: ignore[no-untyped-def]
     """Where `key` stands in an open table, or the empty place where it would."""
     mask = np.uint64(len(keys) - 1)
@@ -44,7 +44,7 @@ def rehash(keys, counts, new_keys, new_counts):  # type: ignore[no-untyped-def]
             new_keys[j], new_counts[j] = keys[i], counts[i]
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _before(count, key, other_count, other_key):  # type: ignore[no-untyped-def]
     return count > other_count or (count == other_count and key < other_key)
 
@@ -101,46 +101,37 @@ def bucket(symbols, lengths, tokens, starts, places):  # type: ignore[no-untyped
     starts[0] = 0
 
 
-@njit(cache=True, parallel=True)
-def sort_buckets(symbols, lengths, tokens, starts, places, threads):  # type: ignore[no-untyped-def]
-    """Within each bucket, order the places by the second symbol; places of equal pairs stay in order."""
-    for t in prange(threads):
-        fill = np.zeros(tokens + 1, np.int64)
-        most = 0
-        for a in range(t, tokens, threads):
-            most = max(most, starts[a + 1] - starts[a])
-        old = np.empty(most, places.dtype)
-        touched = np.empty(tokens, np.int32)
-        for a in range(t, tokens, threads):
-            first, last, length = starts[a], starts[a + 1], lengths[a]
-            count = 0
-            for i in range(first, last):
-                old[i - first] = places[i]
-                b = symbols[places[i] + length]
-                if fill[b] == 0:
-                    touched[count] = b
-                    count += 1
-                fill[b] += 1
-            at = first
-            if count < tokens // 8:
-                touched[:count].sort()
-                for i in range(count):
-                    b = touched[i]
-                    size = fill[b]
-                    fill[b] = at
-                    at += size
-            else:
-                for b in range(tokens):
-                    size = fill[b]
-                    if size:
-                        fill[b] = at
-                        at += size
-            for i in range(last - first):
-                b = symbols[old[i] + length]
-                places[fill[b]] = old[i]
-                fill[b] += 1
-            for i in range(count):
-                fill[touched[i]] = 0
+@njit(cache=True, nogil=True)
+def sort_buckets(symbols, lengths, tokens, starts, places, first_bucket, step):  # type: ignore[no-untyped-def]
+    """Within every `step`-th bucket, bring places of equal second symbols together; equal pairs stay in order."""
+    fill = np.zeros(tokens + 1, np.int64)
+    most = 0
+    for a in range(first_bucket, tokens, step):
+        most = max(most, starts[a + 1] - starts[a])
+    old = np.empty(most, places.dtype)
+    touched = np.empty(tokens, np.int32)
+    for a in range(first_bucket, tokens, step):
+        first, last, length = starts[a], starts[a + 1], lengths[a]
+        count = 0
+        for i in range(first, last):
+            old[i - first] = places[i]
+            b = symbols[places[i] + length]
+            if fill[b] == 0:
+                touched[count] = b
+                count += 1
+            fill[b] += 1
+        at = first
+        for i in range(count):
+            b = touched[i]
+            size = fill[b]
+            fill[b] = at
+            at += size
+        for i in range(last - first):
+            b = symbols[old[i] + length]
+            places[fill[b]] = old[i]
+            fill[b] += 1
+        for i in range(count):
+            fill[touched[i]] = 0
 
 
 @njit(cache=True)
@@ -344,7 +335,7 @@ def inner_pairs(left, right, base, keys):  # type: ignore[no-untyped-def]
         keys[_slot(keys, key)] = key
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _made(keys, made, a, b):  # type: ignore[no-untyped-def]
     key = (np.int64(a) << 32) | np.int64(b)
     s = _slot(keys, key)
