@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from duotone.errors import FormatError, UsageError
+from duotone.tokens.jsonfiles import read_json, write_json
 from duotone.tokens.tokenizer import AudioTokenizer
 
 CONFIG = "tokenizer_config.json"
+EXPECTED = "the folder of a fast tokenizer (transformers save_pretrained)"
 AUDIO = "audio"  # folder of the audio tokenizer in that of the extended one
 START, END = "<|audio|>", "<|/audio|>"
 _PROBES = 20
@@ -40,7 +41,7 @@ def extend(
     special token, which loses the merges. Raises `UsageError` for tokenizers that cannot be extended, saying why.
     """
     text_folder, target = Path(text_folder), Path(target)
-    document = _read(text_folder / "tokenizer.json")
+    document = read_json(text_folder / "tokenizer.json", EXPECTED)
     if not special_tokens:
         raise UsageError("An extended tokenizer needs at least one special token, by which sound is told from text.")
     before = _vocabulary(document)
@@ -63,8 +64,8 @@ def extend(
 def load_extended(folder: str | Path) -> AudioTokenizer:
     """The audio part of an extended tokenizer, with the ids that it has there. Raises `FormatError`."""
     folder = Path(folder)
-    vocabulary = _vocabulary(document := _read(folder / "tokenizer.json"))
-    audio, config = AudioTokenizer.load(folder / AUDIO), _read(folder / CONFIG)
+    vocabulary = _vocabulary(document := read_json(folder / "tokenizer.json", EXPECTED))
+    audio, config = AudioTokenizer.load(folder / AUDIO), read_json(folder / CONFIG, EXPECTED)
     tokens = audio.tokens()
     if any(p["type"] == "ByteLevel" for p in _pieces(document.get("pre_tokenizer"))) and tokens[0] not in vocabulary:
         letters = byte_letters()
@@ -223,7 +224,7 @@ def _write(
             shutil.copy2(source / name, target / name)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     if (source / CONFIG).is_file():
-        config = _read(source / CONFIG)
+        config = read_json(source / CONFIG, EXPECTED)
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # others rebuild parts of tokenizer.json by themselves
     decoder = config.setdefault("added_tokens_decoder", {})
     for token in document["added_tokens"]:
@@ -235,20 +236,4 @@ def _write(
     }  # fmt: skip
     audio.save(target / AUDIO)
     for name, values in (("tokenizer.json", document), (CONFIG, config)):
-        temporary = target / f".{name}.writing"
-        temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, target / name)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FormatError(
-            f"No {path.name} in {path.parent}: expected the folder of a fast tokenizer (transformers save_pretrained)."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} is damaged: {error}.") from None
-    if not isinstance(values, dict):
-        raise FormatError(f"{path} holds {type(values).__name__}, expected a JSON object.")
-    return values
+        write_json(target / name, values)

@@ -6,7 +6,6 @@ Legend: K codebooks, T frames, N codes, M ids. Own numbering: the codes' numbers
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from duotone.errors import FormatError, UsageError
 from duotone.tokens.alphabet import Alphabet
 from duotone.tokens.convert import Damage, Decoded, Int, from_numbers, to_numbers
+from duotone.tokens.jsonfiles import read_json, write_json
 from duotone.tokens.patterns import Pattern
 
 if TYPE_CHECKING:
@@ -144,9 +144,7 @@ class AudioTokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, document in zip(FILES, self._documents(), strict=True):
-            temporary = folder / f".{name}.writing"
-            temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, folder / name)
+            write_json(folder / name, document)
         return folder
 
     def _documents(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -190,7 +188,7 @@ class AudioTokenizer:
         from duotone.tokens.bpe import Merges
 
         folder = Path(folder)
-        main, config = _read(folder / FILES[0]), _read(folder / FILES[1])
+        main, config = (read_json(folder / name, "a folder that a tokenizer was saved to") for name in FILES[:2])
         try:
             model, vocabulary = main["model"], main["model"]["vocab"]
             specials = {t["content"]: int(t["id"]) for t in main["added_tokens"]}
@@ -249,20 +247,6 @@ def _guess(single: Sequence[int], codebooks: int | None, folder: Path) -> Alphab
             f"codebooks got {codebooks}, but the {len(single)} characters of {folder.name} are no multiple."
         )
     return Alphabet.plain(codebooks, len(single) // codebooks, single[0])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FormatError(
-            f"No {path.name} in {path.parent}: expected a folder that a tokenizer was saved to."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} is damaged: {error}.") from None
-    if not isinstance(values, dict):
-        raise FormatError(f"{path} holds {type(values).__name__}, expected a JSON object.")
-    return values
 
 
 def specials(
