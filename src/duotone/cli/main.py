@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from duotone.cli import convert, decode, demo, encode, evaluate, info, make_sounds, tokens, train
+from duotone.cli import codes, convert, decode, demo, encode, evaluate, info, make_sounds, tokens, train
 from duotone.cli.failures import Guarded
 
 HELP = "Neural audio codecs of two faces: audio -> latents or tokens -> audio."
@@ -27,12 +27,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_modules = (encode, decode, info, convert, demo, train, evaluate, make_sounds)
-for _name, _examples, _command in (
-    *((m.NAME, m.EXAMPLES, m.command) for m in _modules),
-    (train.REPORT_NAME, train.REPORT_EXAMPLES, train.report),
+_modules = (encode, decode, info, convert, demo, train, evaluate, make_sounds, codes)
+for _name, _examples, _command, _class in (
+    *((m.NAME, m.EXAMPLES, m.command, getattr(m, "CLASS", None)) for m in _modules),
+    (train.REPORT_NAME, train.REPORT_EXAMPLES, train.report, None),
 ):
-    app.command(_name, epilog=_examples)(_command)
+    app.command(_name, epilog=_examples, cls=_class)(_command)
 _groups = {tokens.NAME: tokens.app}
 for _name, _group in _groups.items():
     app.add_typer(_group, name=_name)

@@ -31,7 +31,7 @@ _SUFFIXES = (".npy", ".duo")
 class Lenient(TyperCommand):
     """Underscores in option names, and options that take several values (``--special-tokens a b``)."""
 
-    several = ("--special-tokens", "--codes-filter", "--vocab-sizes", "--additional-special-tokens")
+    several = ("--special-tokens", "--codes-filter", "--vocab-sizes", "--additional-special-tokens", "--audio-filter")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Rewrite the arguments into the form that typer knows."""

@@ -1,0 +1,1 @@
+"""Codecs of others behind one contract: sound in, codes `[K, F]` out, and back."""
