@@ -52,6 +52,7 @@ def test_importing_everything_leaves_the_process_as_it_was() -> None:
         ".".join(p.relative_to(root.parent).with_suffix("").parts)
         for p in sorted(root.rglob("*.py"))
         if p.name not in ("__main__.py", "__init__.py")
+        and p.stem not in ("kernels", "bpe")  # compiled by Numba, and imported where they are used
     ]
     assert len(modules) > 20
     code = (

@@ -129,3 +129,7 @@ def test_a_reader_that_goes_away_and_a_full_disk(here: Path, codec_folder: str) 
     assert stuck.returncode == 7 and b"Free some space" in stuck.stderr and b"Traceback" not in stuck.stderr
     assert gone.stderr.read() == b"" and gone.wait() == 141
     gone.stderr.close()
+    with open("/dev/full", "wb") as full:  # a few words, which wait in a buffer until the end
+        words = [sys.executable, "-m", "duotone", "info", codec_folder, "--json"]
+        stuck = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert stuck.returncode == 7 and b"Free some space" in stuck.stderr and b"Traceback" not in stuck.stderr

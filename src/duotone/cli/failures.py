@@ -63,7 +63,9 @@ class Guarded(TyperGroup):
         """Run the command that was asked for."""
         before = _DEBUG.set(bool(ctx.params.get("debug")))
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a full disk gets its sentence, not at the interpreter's end
+            return result
         except BrokenPipeError:  # whoever reads us has gone (`| head`): nothing to tell, and nobody to tell it to
             _let_go_of_stdout()
             raise typer.Exit(GONE) from None
@@ -78,6 +80,10 @@ class Guarded(TyperGroup):
             raise typer.Exit(found[1]) from None
         finally:
             _DEBUG.reset(before)
+            try:
+                sys.stdout.flush()
+            except OSError:  # what waits there cannot be written, and was told of
+                _let_go_of_stdout()
 
 
 def _let_go_of_stdout() -> None:
