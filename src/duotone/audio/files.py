@@ -33,7 +33,7 @@ FORMATS: dict[str, tuple[str, str, tuple[int, ...] | None]] = {
 }
 EXTENSIONS = tuple(FORMATS)
 BLOCK_SECONDS = 10.0
-_SLICE = 1 << 16  # frames handed to libsndfile at once
+_SLICE = 1 << 16  # frames handed to libsndfile at once: its vorbis encoder overflows its stack on long blocks
 _SPOOL = 8 << 20
 
 
@@ -208,9 +208,7 @@ class AudioWriter:
         self._put(wave.samples if self._resampler is None else self._resampler.push(wave.samples))
 
     def _put(self, samples: torch.Tensor) -> None:
-        for part in torch.split(
-            samples, _SLICE, dim=1
-        ):  # libsndfile's vorbis encoder overflows its stack on long blocks
+        for part in torch.split(samples, _SLICE, dim=1):
             data = part.clamp(-1, 1) if self._integers else part
             self._file.write(data.numpy().T)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,17 +97,18 @@ def command(
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """codec_info.json for the folder; raises `UsageError` where codes of other settings lie."""
-    path = folder / "codec_info.json"
+    from duotone.tokens.collection import INFO
+    from duotone.tokens.jsonfiles import read_json, write_json
+
+    path = folder / INFO
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, "a folder of codes")
         differ = [f"{k}: {found.get(k)} there, {v} now" for k, v in settings.items() if found.get(k) != v]
         if differ:
             raise UsageError(f"{folder} holds codes of other settings ({'; '.join(differ)}). Choose another -o.")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(".codec_info.json.writing")
-    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, settings)
 
 
 def _stem(job: Job) -> Path:

@@ -43,13 +43,6 @@ class EMA:
         torch._foreach_lerp_([self.shadow[name] for name in names], list(values), 1 - factor)
         self.updates += 1
 
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Write the averages into a module of the same shape."""
-        full = self.full()
-        for name, p in module.named_parameters():
-            p.copy_(full[name])
-
     def full(self) -> dict[str, Tensor]:
         """The averages, whole also where they are sharded over processes (then all processes must call it)."""
         return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.shadow.items()}
