@@ -74,8 +74,9 @@ class Encoder(nn.Module):
         audio = _flatten(picture)
         b, p, _ = audio.shape
         latents = self.latents + audio if self.config.anchored else self.latents.expand(b, -1, -1)
-        tokens, _ = self.transformer(_join(audio, latents, self.registers))
-        out: Tensor = self.head(tokens[:, p : p + self.config.latents])
+        summary = slice(p, p + self.config.latents)
+        tokens, _ = self.transformer(_join(audio, latents, self.registers), wanted=summary)
+        out: Tensor = self.head(tokens)
         if self.config.anchored:
             out = out * self.scale + self.shift
         return out.float()
@@ -101,8 +102,8 @@ class Upsampler(nn.Module):
         latents = self.project(values.to(self.mask.dtype))
         if self.config.anchored:
             audio = audio + latents
-        tokens, _ = self.transformer(_join(audio, latents, self.registers))
-        return self.frontend.pyramid(_picture(tokens[:, :p], self.grid))
+        tokens, _ = self.transformer(_join(audio, latents, self.registers), wanted=slice(p))
+        return self.frontend.pyramid(_picture(tokens, self.grid))
 
 
 class Condition(NamedTuple):
@@ -158,7 +159,7 @@ class Denoiser(nn.Module):
     def left_context(self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor]) -> list[KeyValue]:
         """Only the keys and values of a left chunk: all that a right chunk needs of it."""
         tokens, _ = self._tokens(x, values, c, pyramid)
-        return self.transformer(tokens, c.cond)[1]  # type: ignore[no-any-return]
+        return self.transformer(tokens, c.cond, wanted=slice(0))[1]  # type: ignore[no-any-return]
 
     def denoise(
         self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor], past: list[KeyValue] | None = None
@@ -169,8 +170,8 @@ class Denoiser(nn.Module):
         """
         tokens, own = self._tokens(x, values, c, pyramid)
         offset = 0 if past is None else self.tokens
-        y, kept = self.transformer(tokens, c.cond, past, offset)
-        picture = _picture(y[:, : self.grid[0] * self.grid[1]], self.grid)
+        y, kept = self.transformer(tokens, c.cond, past, offset, wanted=slice(self.grid[0] * self.grid[1]))
+        picture = _picture(y, self.grid)
         raw = self.up(picture, c.gain_out, c.cond, own).float()
         noise = self.config.noise
         skip = consistency.c_skip(c.level, noise)[:, None, None, None]

@@ -116,6 +116,13 @@ def _layers(
     return layers
 
 
+def _blend(x: Tensor, other: Tensor) -> Tensor:
+    """``(x + other) / sqrt(2)``, keeping the variance of two independent pictures."""
+    if torch.is_grad_enabled():
+        return (x + other) * math.sqrt(0.5)
+    return (x + other).mul_(math.sqrt(0.5))
+
+
 class Frontend(nn.Module):
     """What both directions share: running the layers, merging a pyramid in and handing one on."""
 
@@ -129,7 +136,7 @@ class Frontend(nn.Module):
         for layer in self.layers:
             if isinstance(layer, ConvBlock):
                 if pyramid is not None:
-                    x = (x + pyramid[len(made)]) * math.sqrt(0.5)
+                    x = _blend(x, pyramid[len(made)])
                 x = checkpoint(layer, x, cond, use_reentrant=False) if again else layer(x, cond)
                 made.append(x)
             else:

@@ -55,17 +55,29 @@ class Attention(nn.Module):
         self.k_gain = nn.Parameter(torch.ones(dim // heads))
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: Tensor, past: KeyValue | None = None) -> tuple[Tensor, KeyValue]:
-        """x `[B, n, D]` attends to itself and to `past`; returns `[B, n, D]` and its own keys and values."""
+    def forward(
+        self, x: Tensor, past: KeyValue | None = None, wanted: slice | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """x `[B, n, D]` attends to itself and to `past`; returns `[B, n, D]` and its own keys and values.
+
+        With `wanted`, only those tokens of the output `[B, len(wanted), D]`: the others serve as keys and values.
+        """
         b, n, d = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        q = F.rms_norm(q, (q.shape[-1],), self.q_gain, EPS)
-        k = F.rms_norm(k, (k.shape[-1],), self.k_gain, EPS)
+        e = d // self.heads
+        if wanted is None:
+            q, k, v = self.qkv(x).view(b, n, 3, self.heads, e).permute(2, 0, 3, 1, 4)
+        else:
+            q = F.linear(x[:, wanted], self.qkv.weight[:d]).view(b, -1, self.heads, e).transpose(1, 2)
+            k, v = F.linear(x, self.qkv.weight[d:]).view(b, n, 2, self.heads, e).permute(2, 0, 3, 1, 4)
+        k = F.rms_norm(k, (e,), self.k_gain, EPS)
         own = (k, v)
+        if q.shape[2] == 0:
+            return x[:, :0], own
+        q = F.rms_norm(q, (e,), self.q_gain, EPS)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         y = F.scaled_dot_product_attention(q, k, v)
-        return self.out(y.transpose(1, 2).reshape(b, n, d)), own
+        return self.out(y.transpose(1, 2).reshape(b, -1, d)), own
 
 
 class SwiGLU(nn.Module):
@@ -94,10 +106,14 @@ class Layer(nn.Module):
         self.mlp_norm = ScaledLayerNorm(dim, condition)
         self.mlp = SwiGLU(dim, multiple)
 
-    def forward(self, x: Tensor, cond: Tensor | None, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """`[B, n, D]` -> `[B, n, D]` and this layer's keys and values."""
-        y, own = self.attention(self.attention_norm(x, cond), past)
-        x = x + y
+    def forward(
+        self, x: Tensor, cond: Tensor | None, past: KeyValue | None, wanted: slice | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """`[B, n, D]` -> `[B, n or len(wanted), D]` and this layer's keys and values of all tokens."""
+        y, own = self.attention(self.attention_norm(x, cond), past, wanted)
+        x = (x if wanted is None else x[:, wanted]) + y
+        if x.shape[1] == 0:
+            return x, own
         return x + self.mlp(self.mlp_norm(x, cond)), own
 
 
@@ -123,16 +139,25 @@ class Transformer(nn.Module):
         self.checkpointing = False  # in training, keep only the layers' inputs and compute the rest again
 
     def forward(
-        self, x: Tensor, cond: Tensor | None = None, past: list[KeyValue] | None = None, offset: int = 0
+        self,
+        x: Tensor,
+        cond: Tensor | None = None,
+        past: list[KeyValue] | None = None,
+        offset: int = 0,
+        wanted: slice | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
-        """x `[B, n, D]` at positions offset.. -> (`[B, n, D]`, keys and values of every layer)."""
+        """x `[B, n, D]` at positions offset.. -> (`[B, n, D]`, keys and values of every layer).
+
+        With `wanted`, only those tokens come out, and the last layer computes no others.
+        """
         x = self.input_norm(x + self.positions[:, offset : offset + x.shape[1]], cond)
         kept: list[KeyValue] = []
         for i, layer in enumerate(self.layers):
             before = None if past is None else past[i]
+            out = wanted if i == len(self.layers) - 1 else None
             if self.checkpointing and torch.is_grad_enabled():
-                x, own = checkpoint(layer, x, cond, before, use_reentrant=False)
+                x, own = checkpoint(layer, x, cond, before, out, use_reentrant=False)
             else:
-                x, own = layer(x, cond, before)
+                x, own = layer(x, cond, before, out)
             kept.append(own)
         return (x if self.output_norm is None else self.output_norm(x, cond)), kept
