@@ -103,7 +103,7 @@ MINIATURE = {
     "make-sounds": ["--kinds", "synth"],
     "train": [
         "train.steps=2", "train.batch_size=1", "train.validate_every=2", "train.validation_batches=1", "train.clips=1",
-        "train.listen_every=0", "train.precision=float32", "data.workers=1",
+        "train.listen_every=0", "train.precision=float32", "train.decoded_clips=1", "data.workers=1",
     ],
     "report": [],
     "evaluate": ["--seconds", "0.3"],

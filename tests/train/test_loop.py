@@ -337,7 +337,8 @@ def test_validation_and_listening(sounds: Path, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     train(TrainRecipe.parse(values), sounds, tmp_path, watchers=[seen.append], measure=measure)
     validated = [r["step"] for r in seen if "validation_loss" in r]
-    assert validated == [3, 7] and "listen_log_mel" in seen[7] and "level_entropy" in seen[3]
+    assert validated == [0, 3, 7] and "listen_log_mel" in seen[7] and "level_entropy" in seen[3]
+    assert all(r["validation_loss"] == r["validation_log_mel"] > 0 for r in seen if "validation_loss" in r)
     best = checkpoint.best(tmp_path)
     assert best is not None and best["loss"] == min(r["validation_loss"] for r in seen if "validation_loss" in r)
     folder = tmp_path / "samples" / "step-000000008"

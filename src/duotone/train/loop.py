@@ -86,7 +86,8 @@ def fit(
 ) -> Fitted:
     """Train until `train.steps` (or `max_minutes`, or `stop` says so), going on from the run's newest checkpoint.
 
-    Each step's figures go to RUN/log.jsonl and to `watchers`. `validate` is called every `validate_every` steps; its
+    Each step's figures go to RUN/log.jsonl and to `watchers`. `validate` is called after the first step (to have what the
+    others can be compared with), every `validate_every` steps and after the last; its
     figure `validation_loss` chooses the best checkpoint. Raises `TrainingError` after too many bad steps.
     """
     settings, optim = recipe.train, recipe.optim
@@ -157,7 +158,7 @@ def fit(
             last = done == settings.steps
             if done % settings.health_every == 0 or last:
                 record |= bare.health(samples.to(accelerator.device))
-            if validate is not None and (done % settings.validate_every == 0 or last):
+            if validate is not None and (done == 1 or done % settings.validate_every == 0 or last):
                 record |= _validated(run, done, save, validate, ema, accelerator)
             if done % settings.log_every == 0 or last:
                 record |= bare.bands({k: torch.cat([f[k].float() for f in shown]) for k in shown[0]}) if shown else {}

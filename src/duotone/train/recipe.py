@@ -82,7 +82,10 @@ class TrainSection(Config):
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)  # the newest; the best by validation is kept besides
     validate_every: int = Field(default=1000, ge=1)
-    validation_batches: int = Field(default=4, ge=1)
+    validation_batches: int = Field(default=4, ge=1)  # of 4 clips
+    decoded_clips: int = Field(
+        default=8, ge=0
+    )  # decoded at each validation; they choose the best (0: one-step error does)
     listen_every: int = Field(default=0, ge=0)  # reconstruct fixed clips so often (0: never)
     clips: int = Field(default=2, ge=1)
     max_bad_steps: int = Field(default=50, ge=1)

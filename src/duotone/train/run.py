@@ -60,7 +60,7 @@ def train(
         held = Crops(found.validation, config.rate, objective.crop, recipe.data, recipe.train.seed)
         validation = Validation(
             objective, held, run, settings.validation_batches, settings.listen_every, settings.clips, measure,
-            picture,
+            picture, settings.decoded_clips,
         )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
