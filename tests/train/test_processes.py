@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
@@ -36,10 +38,10 @@ def batch(total: int) -> torch.Tensor:
     return 0.3 * torch.randn(total, 2, 2 * SMALL.chunk_samples + SMALL.hop, generator=g)
 
 
-def launch(count: int, arguments: list[str], folder: Path) -> None:
+def launch(count: int, arguments: list[str], folder: Path, **more: str) -> None:
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "MASTER_ADDR": "127.0.0.1",
-        "DUOTONE_CACHE": str(folder / "cache"), "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo",
+        "DUOTONE_CACHE": str(folder / "cache"), "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", **more,
     }  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", "0",
                "--standalone", *arguments]  # fmt: skip
@@ -82,12 +84,13 @@ def test_two_processes_have_the_gradients_of_one(kind: str, tmp_path: Path) -> N
         assert gap < 1e-5, (name, float(gap))
 
 
-def test_a_run_on_two_processes_is_the_run_on_one(tmp_path: Path) -> None:
-    sounds = tmp_path / "sounds"
+def plan_of_a_run(folder: Path) -> tuple[Path, Path]:
+    """A recipe of five steps, and sound for it."""
+    sounds = folder / "sounds"
     sounds.mkdir()
     for i in range(3):
         write(sounds / f"{i}.wav", synthesize(i, 0.3))
-    plan = tmp_path / "plan.json"
+    plan = folder / "plan.json"
     plan.write_text(
         json.dumps(
             {
@@ -100,15 +103,69 @@ def test_a_run_on_two_processes_is_the_run_on_one(tmp_path: Path) -> None:
             }
         )
     )  # fmt: skip
+    return plan, sounds
+
+
+def curve(run: Path) -> list[tuple[int, float, float]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(r["step"], r["loss"], r["grad_norm"]) for r in lines]
+
+
+def same(one: list[tuple[int, float, float]], other: list[tuple[int, float, float]]) -> None:
+    assert len(one) == len(other) == 5
+    for (step, loss, norm), (their_step, their_loss, their_norm) in zip(one, other, strict=True):
+        assert step == their_step
+        assert loss == pytest.approx(their_loss, rel=2e-3) and norm == pytest.approx(their_norm, rel=2e-2)
+
+
+def test_a_run_on_two_processes_is_the_run_on_one(tmp_path: Path) -> None:
+    plan, sounds = plan_of_a_run(tmp_path)
     curves = []
     for count in (1, 2):
         run = tmp_path / f"run{count}"
         arguments = ["-m", "duotone", "train", str(plan), "--data", str(sounds), "--out", str(run), "--quiet"]
         launch(count, arguments, tmp_path)
-        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        curves.append([(r["step"], r["loss"], r["grad_norm"]) for r in lines])
+        curves.append(curve(run))
         assert (run / "codec" / "model.safetensors").is_file()
-    assert len(curves[0]) == len(curves[1]) == 5
-    for (step, loss, norm), (other, their_loss, their_norm) in zip(*curves, strict=True):
-        assert step == other
-        assert loss == pytest.approx(their_loss, rel=2e-3) and norm == pytest.approx(their_norm, rel=2e-2)
+    same(*curves)
+
+
+#: Accelerate shards over accelerators alone; told that the processes have some, it shards over CPUs, too.
+SHARDED = """
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+PartialState(cpu=True)
+PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+from duotone.train import loop
+from duotone.train.run import train
+made = loop.make_accelerator
+def check(*arguments):
+    accelerator = made(*arguments)
+    assert accelerator.distributed_type == "FSDP" and accelerator.is_fsdp2
+    return accelerator
+loop.make_accelerator = check
+train({plan!r}, {sounds!r}, {run!r})
+"""
+
+
+def test_a_run_sharded_by_fsdp2_is_the_run_on_one(tmp_path: Path) -> None:
+    """Weights, averages and checkpoints in shards; a run is taken up again with another way of sharding."""
+    plan, sounds = plan_of_a_run(tmp_path)
+    alone, run = tmp_path / "alone", tmp_path / "sharded"
+    launch(1, ["-m", "duotone", "train", str(plan), "--data", str(sounds), "--out", str(alone), "--quiet"], tmp_path)
+    script = tmp_path / "worker.py"
+    script.write_text(SHARDED.format(plan=str(plan), sounds=str(sounds), run=str(run)))
+    fsdp2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    layers = {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP": "Layer,ConvBlock"}
+    launch(2, [str(script)], tmp_path, **fsdp2, **layers)
+    same(curve(alone), curve(run))
+    end = (run / "codec" / "model.safetensors").read_bytes()
+    one, other = (load_file(folder / "codec" / "model.safetensors") for folder in (alone, run))
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-2, atol=1e-4)
+
+    shutil.rmtree(run / "checkpoints" / "step-000000005")
+    shutil.rmtree(run / "codec")
+    launch(2, [str(script)], tmp_path, **fsdp2, FSDP_AUTO_WRAP_POLICY="NO_WRAP")
+    same(curve(alone), curve(run))
+    assert (run / "codec" / "model.safetensors").read_bytes() == end

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import register_fsdp_forward_method
 
 from duotone.errors import ConfigError, DuotoneError, UsageError
 from duotone.train import checkpoint
@@ -97,10 +98,16 @@ def fit(
         objective.save_memory()
     if settings.compile:
         objective.compile_parts()
+    sharded = accelerator.distributed_type == "FSDP"
+    if sharded:  # only contiguous parameters can be; pictures stay in channels-last memory all the same
+        for p in objective.parameters():
+            p.data = p.data.contiguous()
     objective.train()
     model, *optimizers = accelerator.prepare(objective, *make_optimizers(optim, objective))
     inner = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
     bare = accelerator.unwrap_model(model)
+    if sharded:
+        register_fsdp_forward_method(bare, "health")  # which needs the weights whole, as `forward` does
     ema = EMA(bare, optim.ema_decay)
     state = checkpoint.load(run, bare, ema, inner)
     bad, started, spent = state.bad_steps, time.monotonic(), state.seconds
@@ -173,7 +180,7 @@ def fit(
                 state = save(done)
             if ending:
                 break
-    return Fitted(ema.full(), state, accelerator.is_main_process)
+        return Fitted(ema.full(), state, accelerator.is_main_process)  # still inside: shards are gathered
 
 
 def make_accelerator(recipe: TrainRecipe, run: Path) -> Accelerator:
