@@ -1,16 +1,18 @@
-"""How much sound the training's loader delivers, beside what a `small` step could eat on one H100.
+"""How much sound the training's loader delivers a core, by format, beside what a `small` step could eat on one H100.
 
-    python benchmarks/bench_loader.py [--folder SOUNDS] [--seconds 10] [--workers 2] [--batch 32]
+    python benchmarks/bench_loader.py [--examples 300] [--mixing 0.5]
 
-Without --folder it makes stereo files of 60 s at 48 and 44.1 kHz (wav, flac, ogg) first. The need is an estimate on
-paper: operations of a `small` step (counted here), over 40% of an H100's dense bfloat16 peak (989 tera-operations a
-second). Writes benchmarks/results/loader.{json,md}.
+Files of 60 s, stereo, are made first. Time is that of the processor, so other work on the machine counts for little;
+the threads of the loader share nothing but a counter, and decoding happens outside Python's lock, so cores add up. The need
+is an estimate on paper: operations of a `small` step (counted here), over 40% of an H100's dense bfloat16 peak (989
+tera-operations a second). Writes benchmarks/results/loader.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -25,15 +27,8 @@ from operations import Operations
 RESULTS = Path(__file__).resolve().parent / "results"
 H100 = 989e12
 SHARE = 0.4
-
-
-def make_sounds(folder: Path) -> None:
-    """A few long files of several formats and rates."""
-    from duotone.audio.files import write
-    from duotone.audio.synth import synthesize
-
-    for i, (name, rate) in enumerate((("a.wav", 48_000), ("b.flac", 48_000), ("c.ogg", 48_000), ("d.wav", 44_100))):
-        write(folder / name, synthesize(i, 60.0).resample(rate))
+TIMES = 4  # the loader should be able to deliver so many times the need
+FORMATS = (("wav", 48_000), ("flac", 48_000), ("ogg", 48_000), ("mp3", 48_000), ("wav", 44_100), ("flac", 44_100))
 
 
 def need() -> float:
@@ -50,14 +45,10 @@ def need() -> float:
     return seconds * SHARE * H100 / counter.total
 
 
-def main() -> int:
-    """Run and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--batch", type=int, default=32)
-    options = parser.parse_args()
+def measure(kind: str, rate: int, examples: int, mixing: float) -> dict[str, Any]:
+    """Processor time of an example from a file of this format."""
+    from duotone.audio.files import write
+    from duotone.audio.synth import synthesize
     from duotone.config import preset
     from duotone.train.data import Crops
     from duotone.train.index import build_index
@@ -65,30 +56,42 @@ def main() -> int:
 
     config = preset("small")
     samples = 2 * config.chunk_samples + config.hop
-    rows = []
     with tempfile.TemporaryDirectory() as made:
-        folder = options.folder
-        if folder is None:
-            folder = Path(made)
-            make_sounds(folder)
-        for mixing in (0.0, 0.5):
-            for workers in options.workers:
-                section = DataSection(workers=workers, mixing_share=mixing)
-                found = build_index([folder], section, None)
-                crops = Crops(found.training, config.rate, samples, section, 0)
-                batches = crops.batches(0, 10**6, range(options.batch))
-                next(batches)
-                started, count = time.perf_counter(), 0
-                while time.perf_counter() - started < options.seconds:
-                    count += len(next(batches))
-                rate = count * samples / config.rate / (time.perf_counter() - started)
-                batches.close()
-                rows.append({"workers": workers, "mixing": mixing, "sound": rate})
-                print(f"{workers} threads, mixing {mixing:g}: {rate:.0f} s of sound a second", flush=True)
+        write(Path(made) / f"sound.{kind}", synthesize(0, 60.0).resample(rate))
+        section = DataSection(mixing_share=mixing, validation_share=0)
+        crops = Crops(
+            build_index(made, section, cache=Path(made) / "index.json").training, config.rate, samples, section, 0
+        )
+        crops.example(0, 0)
+        started = time.process_time()
+        for i in range(examples):
+            crops.example(1, i)
+        spent = (time.process_time() - started) / examples
+    return {"format": kind, "rate": rate, "milliseconds": 1000 * spent, "sound": samples / config.rate / spent}
+
+
+def main() -> int:
+    """Run and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=300)
+    parser.add_argument("--mixing", type=float, default=0.5, help="share of examples of two crops (default: 0.5)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
     wanted = need()
-    print(f"a small step on an H100 at {SHARE:.0%} of its peak eats {wanted:.0f} s of sound a second")
+    rows = []
+    for kind, rate in FORMATS:
+        row = measure(kind, rate, options.examples, options.mixing)
+        row |= {"cores": wanted / row["sound"], "cores_of_times": TIMES * wanted / row["sound"]}
+        rows.append(row)
+        print(f"{kind} {rate}: {row['sound']:.0f} s of sound a second and core", flush=True)
     command = " ".join(["python benchmarks/bench_loader.py", *sys.argv[1:]])
-    document = {"command": command, "machine": machine.describe(), "need": wanted, "rows": rows}
+    document = {
+        "command": command,
+        "machine": machine.describe(),
+        "need": wanted,
+        "mixing": options.mixing,
+        "rows": rows,
+    }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "loader.json").write_text(json.dumps(document, indent=1) + "\n")
     (RESULTS / "loader.md").write_text(page(document))
@@ -99,14 +102,17 @@ def page(document: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
         "# The training's loader", "",
-        f"`{document['command']}`. The need: {document['need']:.0f} s of sound a second, by a `small` step on one H100 at "
-        f"{SHARE:.0%} of {H100 / 1e12:.0f} tera-operations a second (on paper, from counted operations).", "",
-        machine.markdown(document["machine"]), "",
-        "| threads | crops mixed | s of sound a second | times the need |", "|---:|---:|---:|---:|",
+        f"`{document['command']}`, {document['mixing']:.0%} of the examples mixed from two crops. The need: {document['need']:.0f} s of "
+        f"sound a second, by a `small` step on one H100 at {SHARE:.0%} of {H100 / 1e12:.0f} tera-operations a second (on paper, from "
+        f"counted operations).", "",
+        machine.markdown(document["machine"]),
+        f"| format | rate, Hz | ms an example | s of sound a second and core | cores for the need | cores for {TIMES} times the need |",
+        "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for row in document["rows"]:
         lines.append(
-            f"| {row['workers']} | {row['mixing']:.0%} | {row['sound']:.0f} | {row['sound'] / document['need']:.1f} |"
+            f"| {row['format']} | {row['rate']} | {row['milliseconds']:.2f} | {row['sound']:.0f} | {math.ceil(row['cores'])} "
+            f"| {math.ceil(row['cores_of_times'])} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -368,6 +368,18 @@ def test_trackers_get_the_figures(sounds: Path, tmp_path: Path) -> None:
     assert events
 
 
+def test_wandb_gets_the_figures(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline: what would be sent lies in a file of its own format."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    train(recipe(steps=2, trackers=["wandb"]), sounds, tmp_path / "run")
+    assert wandb.run is None  # ended with the training
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = written.read_bytes()
+    assert b"grad_norm" in content and b"optim.rate" in content and b"level_entropy" in content
+
+
 class Breaking(torch.nn.Module):
     """A model whose loss is not finite at some steps."""
 
