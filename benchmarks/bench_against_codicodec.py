@@ -9,7 +9,6 @@ The package runs as shipped (float16 autocast) or with its autocast off (float32
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -24,8 +23,6 @@ import machine
 from duotone.codec.codicodec import CoDiCodec, best_dtype
 from duotone.codec.values import Latents
 from duotone.codec.weights import import_codicodec
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def make_pair() -> tuple[Any, CoDiCodec]:
@@ -123,11 +120,8 @@ def main() -> int:
             }  # fmt: skip
             rows.append(row)
             print(f"{opponent:8} {name:24} {their_time:8.2f} s {our_time:8.2f} s  {row['ratio']:6.1f}x", flush=True)
-    command = "python benchmarks/bench_against_codicodec.py " + " ".join(sys.argv[1:])
-    document = {"command": command.strip(), "seconds_of_sound": seconds, "machine": machine.describe(), "rows": rows}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "against_codicodec.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "against_codicodec.md").write_text(page(document))
+    document = {"command": machine.command(), "seconds_of_sound": seconds, "machine": machine.describe(), "rows": rows}
+    machine.record("against_codicodec", document, page)
     return 0
 
 

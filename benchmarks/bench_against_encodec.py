@@ -9,9 +9,7 @@ the number format that is fastest on this machine. Writes benchmarks/results/aga
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +18,6 @@ import machine
 from bench_against_codicodec import measure
 from duotone import hub
 from duotone.audio.synth import synthesize
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 #: The published configuration of facebook/encodec_48khz, as far as it differs from the defaults of the class.
 ENCODEC_48 = {
@@ -81,11 +77,13 @@ def main() -> int:
             f"{task:40} EnCodec {row['their_speed']:6.1f}x  ours {row['our_speed']:6.1f}x  ratio {row['ratio']:.2f}",
             flush=True,
         )
-    command = " ".join(["python benchmarks/bench_against_encodec.py", *sys.argv[1:]])
-    document = {"command": command, "seconds_of_sound": options.seconds, "machine": machine.describe(), "rows": rows}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "against_encodec.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "against_encodec.md").write_text(page(document))
+    document = {
+        "command": machine.command(),
+        "seconds_of_sound": options.seconds,
+        "machine": machine.describe(),
+        "rows": rows,
+    }
+    machine.record("against_encodec", document, page)
     return 0
 
 

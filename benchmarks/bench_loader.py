@@ -11,7 +11,6 @@ tera-operations a second). Writes benchmarks/results/loader.{json,md}.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import tempfile
@@ -24,7 +23,6 @@ import torch
 import machine
 from operations import Operations
 
-RESULTS = Path(__file__).resolve().parent / "results"
 H100 = 989e12
 SHARE = 0.4
 TIMES = 4  # the loader should be able to deliver so many times the need
@@ -84,17 +82,14 @@ def main() -> int:
         row |= {"cores": wanted / row["sound"], "cores_of_times": TIMES * wanted / row["sound"]}
         rows.append(row)
         print(f"{kind} {rate}: {row['sound']:.0f} s of sound a second and core", flush=True)
-    command = " ".join(["python benchmarks/bench_loader.py", *sys.argv[1:]])
     document = {
-        "command": command,
+        "command": machine.command(),
         "machine": machine.describe(),
         "need": wanted,
         "mixing": options.mixing,
         "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "loader.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "loader.md").write_text(page(document))
+    machine.record("loader", document, page)
     return 0
 
 

@@ -9,7 +9,6 @@ test: memory does not grow with the file. Writes benchmarks/results/memory.{json
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,8 +21,6 @@ import soundfile
 
 import machine
 from duotone.audio.synth import synthesize
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def make_file(path: Path, minutes: float) -> None:
@@ -70,11 +67,8 @@ def main() -> int:
                 mebibytes, seconds = peak(arguments)
                 rows.append({"minutes": minutes, "task": task, "peak_mib": mebibytes, "seconds": seconds})
                 print(f"{minutes:6g} min {task:7} {mebibytes:8.0f} MiB {seconds:8.1f} s", flush=True)
-    command = " ".join(["python benchmarks/bench_memory.py", *sys.argv[1:]])
-    document = {"command": command, "codec": options.codec, "machine": machine.describe(), "rows": rows}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "memory.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "memory.md").write_text(page(document))
+    document = {"command": machine.command(), "codec": options.codec, "machine": machine.describe(), "rows": rows}
+    machine.record("memory", document, page)
     return 0
 
 

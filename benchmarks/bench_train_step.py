@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ import torch
 import machine
 from operations import Operations
 
-RESULTS = Path(__file__).resolve().parent / "results"
 SETTING = ("preset", "batch", "precision", "compiled", "device")
 
 
@@ -116,7 +114,7 @@ def main() -> int:
         )
         print(json.dumps(row))
         return 0
-    command = " ".join(["python benchmarks/bench_train_step.py", *sys.argv[1:]])
+    command = machine.command()
     rows = []
     for name in options.presets:
         arguments = [
@@ -132,14 +130,12 @@ def main() -> int:
         print(f"{name:6} {row['seconds']:8.2f} s a step, {100 * row['share_of_peak']:.0f}% of peak", flush=True)
     if not rows:
         return 1
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "train_step.json"
+    path = machine.RESULTS / "train_step.json"
     before = json.loads(path.read_text())["rows"] if path.is_file() else []
     fresh = {tuple(row[k] for k in SETTING) for row in rows}
     rows = [row for row in before if tuple(row[k] for k in SETTING) not in fresh] + rows
     document = {"machine": machine.describe(), "rows": rows}
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "train_step.md").write_text(page(document))
+    machine.record("train_step", document, page)
     return 0
 
 

@@ -1,9 +1,16 @@
-"""What the benchmarks ran on: `describe()` for JSON, `markdown()` for a page. Names no user, host or path."""
+"""What the benchmarks ran on, and where their results go: `describe()` for JSON, `markdown()` for a page, `record()`.
+
+Names no user, host or path.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,20 @@ FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
     "amx_tile", "amx_bf16", "amx_int8", "neon", "asimd", "sve", "bf16", "i8mm",
 )  # fmt: skip
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def command() -> str:
+    """The command as it was typed, absolute paths shortened to their last part."""
+    words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+
+
+def record(name: str, document: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
+    """Write results/NAME.json, and NAME.md as `page` makes it of the same document."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(page(document), encoding="utf-8")
 
 
 def describe() -> dict[str, Any]:
