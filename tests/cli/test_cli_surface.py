@@ -32,7 +32,8 @@ COMMANDS = {
     "codes": {
         "--output", "--codec", "--codec-type", "--codec-model", "--chunk-size-secs", "--context-secs", "--batch-size",
         "--bandwidth", "--n-quantizers", "--stereo", "--file-per-chunk", "--audio-filter", "--overwrite",
-        "--codec-info-only", "--device", "--json", "--quiet",
+        "--codec-info-only", "--device", "--json", "--quiet", "--codes-path", "--audio-path", "--codec-repo",
+        "--extensions", "--decode", "--scale",
     },
 }  # fmt: skip
 _SOURCE = {"--codes-path", "--num-codebooks", "--codebook-size", "--codec-framerate", "--codes-filter", "--num-files"}

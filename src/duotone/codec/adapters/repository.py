@@ -1,0 +1,139 @@
+"""Modules of a cloned repository, loaded from the folder that the user names: no sys.path, no working directory.
+
+Research code imports its own modules by bare names (`decoder`, `utils`, `main`). While a `Repository` is entered, a
+finder at the head of `sys.meta_path` resolves just the names that lie in that folder; when it is left, finder and
+modules are gone from the process again and kept in the repository, so that two repositories with a `utils` each, or
+ours and an installed package of that name, never meet.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+from duotone.errors import UsageError
+
+#: Modules live in `sys.modules` for the whole process: only one repository can be entered at a time.
+_ENTERED = threading.RLock()
+
+
+class Repository:
+    """A folder of someone's code, or (with no folder) the packages that are installed."""
+
+    def __init__(self, folder: str | Path | None, origin: str) -> None:
+        self.folder = None if folder is None else Path(folder).resolve()
+        self.origin = origin  # where it can be had, for errors
+        if self.folder is not None and not self.folder.is_dir():
+            raise UsageError(f"No folder at {folder}. Get the code with: git clone {origin}, and name its folder.")
+        self.names = frozenset() if self.folder is None else _names(self.folder)
+        #: The folder itself, where it is a package whose parts reach for each other through it (`from ..x import`).
+        self.package = self.folder.name if self.folder is not None and _is_package(self.folder, self.names) else None
+        self._modules: dict[str, ModuleType] = {}
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Its modules can be imported (by itself too, when it runs) inside, and leave no trace outside."""
+        if self.folder is None:
+            yield
+            return
+        with _ENTERED:
+            finder = _Finder(self.folder, self.names, self.package)
+            before = self._take_out()
+            sys.modules.update(self._modules)
+            sys.meta_path.insert(0, finder)
+            try:
+                yield
+            finally:
+                sys.meta_path.remove(finder)
+                self._modules = self._take_out()
+                sys.modules.update(before)
+
+    def load(self, *names: str) -> ModuleType:
+        """The first of some modules that is there; to be called inside `entered`.
+
+        Raises `UsageError` where none is there, or one needs a package that is not installed.
+        """
+        for name in names:
+            try:
+                spec = importlib.util.find_spec(name)  # imports the packages that it lies in
+            except ModuleNotFoundError as error:
+                if error.name is not None and name.startswith(error.name):
+                    continue
+                raise self._missing(name, error) from None
+            if spec is None or spec.loader is None:
+                continue
+            try:
+                return _run(name, spec)
+            except ModuleNotFoundError as error:
+                raise self._missing(name, error) from None
+            except ImportError as error:
+                inside = f"{self.package}."
+                if self.package is None or name.startswith(inside) or "beyond top-level" not in str(error):
+                    raise UsageError(f"{name} of {self.origin} cannot be imported here: {error}.") from error
+                return self.load(inside + name)
+        where = "the installed packages" if self.folder is None else str(self.folder)
+        raise UsageError(f"{where} got no {' nor '.join(names)}, expected the code of {self.origin}. {self._remedy()}")
+
+    def _remedy(self) -> str:
+        return f"Get it with: git clone {self.origin}, and name its folder with --codec-repo."
+
+    def _missing(self, name: str, error: ModuleNotFoundError) -> UsageError:
+        return UsageError(f"{name} of {self.origin} needs {error.name}, which is not installed: pip install it first.")
+
+    def _take_out(self) -> dict[str, ModuleType]:
+        """Remove from the process, and return, what goes by this repository's names."""
+        names = self.names | {self.package}
+        found = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
+        for name in found:
+            del sys.modules[name]
+        return found
+
+
+class _Finder:
+    """Top-level names of one folder; what lies in packages is found by their own paths."""
+
+    def __init__(self, folder: Path, names: frozenset[str], package: str | None) -> None:
+        self.folder, self.names, self.package = folder, names, package
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Where a module is, for Python's import."""
+        if name in self.names:
+            return PathFinder.find_spec(name, [str(self.folder)])
+        return PathFinder.find_spec(name, [str(self.folder.parent)]) if name == self.package else None
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """Modules and packages at the top of a folder; none may stand in for one of Python's own."""
+    modules = {p.stem for p in folder.glob("*.py")}
+    packages = {p.name for p in folder.iterdir() if p.is_dir() and next(p.rglob("*.py"), None) is not None}
+    found = frozenset(n for n in modules | packages if n.isidentifier())
+    return found - sys.stdlib_module_names - {"setup", "__init__"}
+
+
+def _is_package(folder: Path, names: frozenset[str]) -> bool:
+    taken = names | sys.stdlib_module_names
+    return (folder / "__init__.py").is_file() and folder.name.isidentifier() and folder.name not in taken
+
+
+def _run(name: str, spec: ModuleSpec) -> ModuleType:
+    """A module from its spec, run if it was not yet."""
+    if name in sys.modules:
+        return sys.modules[name]
+    if spec.loader is None:
+        raise AssertionError("a namespace has nothing to run")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
