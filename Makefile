@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench transformers4 clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/core.stamp
@@ -28,8 +28,14 @@ check: $(VENV)/test.stamp
 bench: $(VENV)/bench.stamp
 	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
 
+# Another environment, for the test that saved tokenizers load in transformers 4; the test looks for it by this variable.
+transformers4: $(VENV)/made.stamp
+	$(PYTHON) -m venv $(VENV)4
+	$(VENV)4/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r constraints-transformers4.txt
+	@echo "export DUOTONE_TRANSFORMERS4=$(CURDIR)/$(VENV)4/bin/python"
+
 clean:
-	rm -rf $(VENV) demo-out build dist
+	rm -rf $(VENV) $(VENV)4 demo-out build dist
 
 # A stamp is written last, so that an interrupted installation is taken up again.
 $(VENV)/made.stamp:

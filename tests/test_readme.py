@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,16 @@ def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for line in lines:
         done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_page_of_text_tokenizers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "text-tokenizers.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", text, re.S)
+    assert code is not None
+    exec(compile(code[1], "text-tokenizers.md", "exec"), {})
+    shutil.rmtree(tmp_path / "both")
+    (line,) = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "both" / "tokenizer.json").is_file()

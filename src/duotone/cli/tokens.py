@@ -397,7 +397,10 @@ Example:
 """)  # fmt: skip
 def extend_command(
     existing_tokenizer: Annotated[
-        Path, typer.Option("--existing-tokenizer", metavar="DIR", help="Folder of a text tokenizer (tokenizer.json).")
+        Path,
+        typer.Option(
+            "--existing-tokenizer", metavar="DIR", help="Folder of a text tokenizer (BPE, WordPiece, Unigram)."
+        ),
     ],
     codec_bpe_tokenizer: Annotated[
         Path, typer.Option("--codec-bpe-tokenizer", metavar="DIR", help="Folder of an audio tokenizer.")

@@ -2,7 +2,8 @@
 
 from duotone.tokens.alphabet import UNICODE_OFFSET, UNICODE_OFFSET_LARGE, Alphabet
 from duotone.tokens.convert import Decoded, chars_to_codes, codes_to_chars, to_codes, to_text
-from duotone.tokens.extend import extend, load_extended
+from duotone.tokens.embeddings import resize_embeddings
+from duotone.tokens.extend import extend, load_extended, load_text_tokenizer
 from duotone.tokens.grammar import FrameGrammar
 from duotone.tokens.stream import FrameStream
 from duotone.tokens.tokenizer import AudioTokenizer
@@ -20,6 +21,8 @@ __all__ = [
     "codes_to_chars",
     "extend",
     "load_extended",
+    "load_text_tokenizer",
+    "resize_embeddings",
     "to_codes",
     "to_text",
     "train_bpe",

@@ -1,8 +1,8 @@
 """A text tokenizer that also knows audio: in sound it does exactly what the trained BPE does, in text what it did before.
 
-The trained merges become merges of the text tokenizer's own BPE, so the result is one ordinary `tokenizer.json`, without
-any code of ours. Byte-level tokenizers first put the bytes of a character together again, by merges that come before all
-others: they start with bytes that begin no character of text, so no text meets them.
+The result is one ordinary `tokenizer.json`, without any code of ours. In a BPE tokenizer the trained merges become merges
+of its own. Byte-level ones first put the bytes of a character together again, by merges that come before all others: they
+start with bytes that begin no character of text, so no text meets them. Other tokenizers: `extend_words`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,17 @@ from typing import Any
 import numpy as np
 
 from duotone.errors import FormatError, UsageError
+from duotone.tokens.extend_parts import (
+    Part,
+    add_tokens,
+    add_words,
+    model_vocabulary,
+    split,
+    steps,
+    unprepended,
+    vocabulary_of,
+)
+from duotone.tokens.extend_words import KINDS, extend_words, mark_of
 from duotone.tokens.jsonfiles import read_json, write_json
 from duotone.tokens.tokenizer import AudioTokenizer
 
@@ -26,6 +37,16 @@ EXPECTED = "the folder of a fast tokenizer (transformers save_pretrained)"
 AUDIO = "audio"  # folder of the audio tokenizer in that of the extended one
 START, END = "<|audio|>", "<|/audio|>"
 _PROBES = 20
+# What classes of transformers know by themselves: models of WordPiece tell two texts apart by token types, but for some.
+_NO_TYPES = {"DistilBertTokenizer", "MPNetTokenizer"}
+_TYPES = {
+    "AlbertTokenizer",
+    "DebertaTokenizer",
+    "DebertaV2Tokenizer",
+    "FNetTokenizer",
+    "RemBertTokenizer",
+    "XLNetTokenizer",
+}
 
 
 def extend(
@@ -44,32 +65,33 @@ def extend(
     document = read_json(text_folder / "tokenizer.json", EXPECTED)
     if not special_tokens:
         raise UsageError("An extended tokenizer needs at least one special token, by which sound is told from text.")
-    before = _vocabulary(document)
+    if (text_folder / CONFIG).is_file() and "duotone" in read_json(text_folder / CONFIG, EXPECTED):
+        raise UsageError(f"{text_folder} knows audio already. Extend the text tokenizer that it was made of.")
+    before = vocabulary_of(document)
     taken = [token for token in special_tokens if token in before]
     if taken:
         raise UsageError(f"{taken} are in the text tokenizer already. Give other special tokens.")
     extended = copy.deepcopy(document)
     tokens = audio.tokens()
     if as_added_tokens:
-        _add(extended, [t for t in tokens if t not in before], special=True)
+        add_tokens(extended, [t for t in tokens if t not in before], special=True)
+        add_tokens(extended, special_tokens, special=True)
     else:
-        _merge(extended, audio, tokens, max(before.values()) + 1)
-    _add(extended, special_tokens, special=True)
-    if not as_added_tokens:
-        _prove(document, extended, audio)
-    _write(text_folder, target, extended, audio, special_tokens)
-    return len(_vocabulary(extended)) - len(before)
+        spelt = _into_model(extended, audio, tokens)
+        add_tokens(extended, special_tokens, special=True)
+        _prove(document, extended, audio, tokens, spelt)
+    _write(text_folder, target, extended, audio, special_tokens, max(before.values()) + 1)
+    return len(vocabulary_of(extended)) - len(before)
 
 
 def load_extended(folder: str | Path) -> AudioTokenizer:
     """The audio part of an extended tokenizer, with the ids that it has there. Raises `FormatError`."""
     folder = Path(folder)
-    vocabulary = _vocabulary(document := read_json(folder / "tokenizer.json", EXPECTED))
+    vocabulary = vocabulary_of(read_json(folder / "tokenizer.json", EXPECTED))
     audio, config = AudioTokenizer.load(folder / AUDIO), read_json(folder / CONFIG, EXPECTED)
     tokens = audio.tokens()
-    if any(p["type"] == "ByteLevel" for p in _pieces(document.get("pre_tokenizer"))) and tokens[0] not in vocabulary:
-        letters = byte_letters()
-        tokens = ["".join(letters[b] for b in token.encode()) for token in tokens]
+    ways = ([token + mark_of(audio.alphabet) for token in tokens], tokens, _bytes_of(tokens))
+    tokens = next((way for way in ways if all(token in vocabulary for token in way)), tokens)
     try:
         ids = np.array([vocabulary[token] for token in tokens], np.int64)
         specials = tuple(config["duotone"]["audio_tokens"])
@@ -79,58 +101,79 @@ def load_extended(folder: str | Path) -> AudioTokenizer:
     return replace(audio, special_tokens=specials, roles={}, ids=ids, special_ids=places)
 
 
-def _merge(document: dict[str, Any], audio: AudioTokenizer, tokens: list[str], first: int) -> None:
-    """The audio tokens and their merges into the model of a BPE tokenizer."""
-    model = document["model"]
-    if model.get("type") != "BPE":
+def load_text_tokenizer(folder: str | Path) -> Any:
+    """The extended tokenizer as one of transformers: the ids that `AutoTokenizer` gives, and sooner for long texts.
+
+    WordPiece and Unigram tokenizers make a pass over the text for each merge, which this one replaces by Duotone's own
+    encoder; of BPE tokenizers it is the ordinary one. Raises `FormatError`.
+    """
+    document = read_json(Path(folder) / "tokenizer.json", EXPECTED)
+    audio = load_extended(folder)
+    if audio.tokens()[0] + mark_of(audio.alphabet) not in vocabulary_of(document):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    from duotone.tokens.text_tokenizer import TextTokenizer
+
+    return TextTokenizer.marking(Path(folder), document, audio)
+
+
+def _into_model(document: Part, audio: AudioTokenizer, tokens: list[str]) -> list[str]:
+    """The audio tokens and their merges into the text tokenizer; returns how its vocabulary spells each token."""
+    kind = document["model"].get("type")
+    if kind != "BPE" and kind not in KINDS:
         raise UsageError(
-            f"The text tokenizer is a {model.get('type')}, whose files cannot hold merges. Extend a BPE tokenizer (Llama, "
-            f"Mistral, Qwen, GPT), or use --as-added-tokens, which loses the merges."
+            f"The text tokenizer is a {kind}, expected BPE, {' or '.join(KINDS)}. Extend another one, or use "
+            f"--as-added-tokens, which loses the merges."
         )
     if audio.alphabet.offset is not None:
         raise UsageError(
             f"The audio tokenizer's characters begin at {audio.alphabet.offset:#x}, where text may stand, and text would "
             f"be taken for sound. Train it without an offset, or use --as-added-tokens."
         )
-    pieces = _pieces(document.get("pre_tokenizer"))
+    return _merge(document, audio, tokens) if kind == "BPE" else extend_words(document, audio, tokens)
+
+
+def _merge(document: Part, audio: AudioTokenizer, tokens: list[str]) -> list[str]:
+    """The same for a BPE tokenizer."""
+    model = document["model"]
+    pieces = steps(document.get("pre_tokenizer"))
     byte_level = [p for p in pieces if p["type"] == "ByteLevel"]
-    vocabulary, merges = model["vocab"], [_pair(m) for m in model["merges"]]
+    words: list[str] = []
     own: list[tuple[str, str]] = []
     spelt = tokens
-
-    def take(token: str) -> None:
-        nonlocal first
-        if token not in vocabulary:
-            vocabulary[token] = first
-            first += 1
-
     if byte_level:
         if any(p.get("add_prefix_space") for p in byte_level):
             raise UsageError(
                 "The text tokenizer writes a space before everything (add_prefix_space), before sound too. Save it "
                 "with add_prefix_space=False first, or use --as-added-tokens."
             )
-        letters = byte_letters()
-        spelt = ["".join(letters[b] for b in token.encode()) for token in tokens]
+        spelt = _bytes_of(tokens)
+        seen = set(model["vocab"])
         for character in spelt[: len(audio.alphabet)]:
             for i in range(1, len(character)):
                 pair = (character[:i], character[i])
-                if pair[0] + pair[1] not in vocabulary:
+                if pair[0] + pair[1] not in seen:
                     own.append(pair)
-                    take(pair[0] + pair[1])
-    for token in spelt:
-        take(token)
+                    words.append(pair[0] + pair[1])
+                    seen.add(pair[0] + pair[1])
+    add_words(document, list(dict.fromkeys([*words, *spelt])))
     own += [
         (spelt[a], spelt[b])
         for a, b in zip(audio.merges.left.tolist(), audio.merges.right.tolist(), strict=True)
     ]  # fmt: skip
-    model["merges"] = [list(pair) for pair in own + merges]
-    apart = {"type": "Split", "pattern": {"Regex": audio.alphabet.regex + "+"}, "behavior": "Isolated", "invert": False}
+    model["merges"] = [list(pair) for pair in own + [_pair(m) for m in model["merges"]]]
+    apart = split(audio.alphabet.regex + "+")
     document["pre_tokenizer"] = apart if not pieces else {"type": "Sequence", "pretokenizers": [apart, *pieces]}
-    if any(n["type"] == "Prepend" for n in _pieces(document.get("normalizer"))):
-        mark = next(n["prepend"] for n in _pieces(document["normalizer"]) if n["type"] == "Prepend")
-        none = {"type": "Replace", "pattern": {"Regex": f"^{mark}(?={audio.alphabet.regex})"}, "content": ""}
-        document["normalizer"] = {"type": "Sequence", "normalizers": [*_pieces(document["normalizer"]), none]}
+    normalizers = unprepended(document.get("normalizer"), audio.alphabet.regex)
+    if len(normalizers) > len(steps(document.get("normalizer"))):
+        document["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
+    return spelt
+
+
+def _bytes_of(tokens: Sequence[str]) -> list[str]:
+    letters = byte_letters()
+    return ["".join(letters[b] for b in token.encode()) for token in tokens]
 
 
 def byte_letters() -> dict[int, str]:
@@ -140,73 +183,63 @@ def byte_letters() -> dict[int, str]:
     return {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(rest)}
 
 
-def _prove(document: dict[str, Any], extended: dict[str, Any], audio: AudioTokenizer) -> None:
+def _prove(document: Part, extended: Part, audio: AudioTokenizer, tokens: list[str], spelt: list[str]) -> None:
     """Compare with both tokenizers on sound, text and both; raises `UsageError` where they differ."""
     from tokenizers import Tokenizer
 
     old, new = (Tokenizer.from_str(json.dumps(d)) for d in (document, extended))
-    names = {i: t for t, i in _vocabulary(extended).items()}
-    byte_level = any(p["type"] == "ByteLevel" for p in _pieces(document.get("pre_tokenizer")))
-    letters, mark = byte_letters(), extended["added_tokens"][-1]["content"]
+    vocabulary = vocabulary_of(extended)
+    moved = [t for t, i in new.get_vocab().items() if vocabulary.get(t) != i]
+    if moved:
+        raise UsageError(
+            f"The ids of the text tokenizer have gaps, and {moved[0]!r} would get another one (of {len(moved)} such). "
+            f"Save it anew with transformers first, or use --as-added-tokens."
+        )
+    mark = extended["added_tokens"][-1]["content"]
     rng = np.random.default_rng(0)
-    tokens = audio.tokens()
-    texts = ["Hello, world! 123", "音乐和语音，你好。", " two  spaces\n", "naïve café 🎵", ""]
-    for i in range(_PROBES):
+    texts = [
+        "Hello, world! 123",
+        "音乐和语音，你好。",
+        " two  spaces\n",
+        "naïve café 🎵",
+        "",
+        "a\x07b\u200bc\u3000d\xa0e\r\nf",
+    ]
+    known = model_vocabulary(document)
+    texts += [
+        text for t in document.get("added_tokens", []) if t["content"] not in known for text in _near(t["content"])
+    ]
+    for i in range(max(_PROBES, len(texts))):
+        text = texts[i % len(texts)]
+        ids = old.encode(text).ids
+        if new.encode(text).ids != ids or new.decode(ids) != old.decode(ids):
+            raise UsageError(
+                f"The extended tokenizer would read the text {text!r} in another way; nothing was written. Extend "
+                f"another one (without added tokens, if that is the text of one), or use --as-added-tokens, which loses "
+                f"the merges."
+            )
+        if i >= _PROBES:
+            continue
         sound = "".join(tokens[j] for j in rng.integers(0, len(tokens), 30))
         numbers = audio.alphabet.numbers(np.frombuffer(sound.encode("utf-32-le"), "<u4").astype(np.uint32))
-        want = [tokens[j] for j in audio._encoder(numbers).tolist()]
-        if byte_level:
-            want = ["".join(letters[b] for b in t.encode()) for t in want]
-        got = [names[j] for j in new.encode(sound, add_special_tokens=False).ids]
-        text = texts[i % len(texts)]
+        want = [vocabulary[spelt[j]] for j in audio._encoder(numbers).tolist()]
+        got = new.encode(sound, add_special_tokens=False).ids
         around = new.encode(f"{text}{mark}{sound}{text}", add_special_tokens=False).ids
-        inside = [names[j] for j in around]
-        if got != want or not _holds(inside, want):
+        spoken = sound if extended.get("decoder") is None else new.decode(got)
+        if got != want or not _holds(around, want) or spoken != sound:
             raise UsageError(
-                "This text tokenizer does something to sound that cannot be undone in its files (its normalizer or its "
-                "pre-tokenizer). Extend another one, or use --as-added-tokens, which loses the merges."
-            )
-        if old.encode(text).ids != new.encode(text).ids:
-            raise UsageError(
-                f"The extended tokenizer would read the text {text!r} in another way; nothing was written."
+                "This text tokenizer does something to sound that cannot be undone in its files (its normalizer, its "
+                "pre-tokenizer or its decoder). Extend another one, or use --as-added-tokens, which loses the merges."
             )
 
 
-def _holds(sequence: list[str], part: list[str]) -> bool:
+def _near(token: str) -> list[str]:
+    """Texts in which an added token may or may not be found."""
+    return [token, token.upper(), token.lower(), f"x{token}", f"{token}x", f"x {token} x"]
+
+
+def _holds(sequence: list[int], part: list[int]) -> bool:
     return any(sequence[i : i + len(part)] == part for i in range(len(sequence) - len(part) + 1))
-
-
-def _add(document: dict[str, Any], tokens: Sequence[str], special: bool) -> None:
-    """Added tokens behind everything else."""
-    following = max(_vocabulary(document).values()) + 1
-    document.setdefault("added_tokens", []).extend(
-        {
-            "id": following + i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": special,
-        }
-        for i, token in enumerate(tokens)
-    )  # fmt: skip
-
-
-def _vocabulary(document: dict[str, Any]) -> dict[str, int]:
-    """Every token and its id."""
-    try:
-        vocabulary = document["model"]["vocab"]
-        if isinstance(vocabulary, list):  # Unigram: pairs of token and score
-            vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
-        return {**vocabulary, **{t["content"]: int(t["id"]) for t in document.get("added_tokens", [])}}
-    except (KeyError, TypeError) as error:
-        raise FormatError(f"The text tokenizer's tokenizer.json is not one ({error!r}).") from None
-
-
-def _pieces(part: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer, in order."""
-    if part is None:
-        return []
-    if part["type"] == "Sequence":
-        inner = part.get("pretokenizers") or part.get("normalizers") or []
-        return [piece for one in inner for piece in _pieces(one)]
-    return [part]
 
 
 def _pair(merge: Any) -> tuple[str, str]:
@@ -214,8 +247,15 @@ def _pair(merge: Any) -> tuple[str, str]:
     return left, right
 
 
+def _inputs(name: str | None, kind: str) -> list[str]:
+    """The inputs of a model, where its tokenizer's folder leaves them to the class: versions 4 and 5 differ."""
+    name = (name or "").removesuffix("Fast")
+    types = name in _TYPES or (kind == "WordPiece" and name not in _NO_TYPES)
+    return ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+
+
 def _write(
-    source: Path, target: Path, document: dict[str, Any], audio: AudioTokenizer, special_tokens: Sequence[str]
+    source: Path, target: Path, document: Part, audio: AudioTokenizer, special_tokens: Sequence[str], text_ids: int
 ) -> None:
     """The folder: what the source has, the new tokenizer.json, and our particulars in the configuration."""
     target.mkdir(parents=True, exist_ok=True)
@@ -225,6 +265,9 @@ def _write(
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     if (source / CONFIG).is_file():
         config = read_json(source / CONFIG, EXPECTED)
+    config.setdefault("model_input_names", _inputs(config.get("tokenizer_class"), document["model"]["type"]))
+    if isinstance(config.get("extra_special_tokens"), list):  # transformers 5 writes so, transformers 4 cannot read it
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # others rebuild parts of tokenizer.json by themselves
     decoder = config.setdefault("added_tokens_decoder", {})
     for token in document["added_tokens"]:
@@ -232,7 +275,7 @@ def _write(
             decoder[str(token["id"])] = {key: value for key, value in token.items() if key != "id"}
     config["duotone"] = {
         "alphabet": audio.alphabet.to_dict(), "pattern": audio.pattern, "about": audio.about,
-        "audio_tokens": list(special_tokens),
+        "audio_tokens": list(special_tokens), "text_ids": text_ids,
     }  # fmt: skip
     audio.save(target / AUDIO)
     for name, values in (("tokenizer.json", document), (CONFIG, config)):

@@ -1,0 +1,89 @@
+"""Reading and changing the parts of a `tokenizer.json` (tokenizers 0.20 and later), as plain JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from duotone.errors import FormatError, UsageError
+
+Part = dict[str, Any]
+
+
+def vocabulary_of(document: Part) -> dict[str, int]:
+    """Every token and its id, those of the model and the added ones. Raises `FormatError`."""
+    try:
+        return {**model_vocabulary(document), **{t["content"]: int(t["id"]) for t in document.get("added_tokens", [])}}
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"The text tokenizer's tokenizer.json is not one ({error!r}).") from None
+
+
+def model_vocabulary(document: Part) -> dict[str, int]:
+    """The tokens of the model itself."""
+    vocabulary = document["model"]["vocab"]
+    if isinstance(vocabulary, list):  # Unigram: pairs of token and score
+        return {token: i for i, (token, _) in enumerate(vocabulary)}
+    return dict(vocabulary)
+
+
+def add_words(document: Part, words: Sequence[str]) -> None:
+    """New words of the model, behind every token there is, in this order; those that it has stay where they are.
+
+    Added tokens that the model does not know itself become words of it first: `tokenizers` gives such tokens the ids
+    behind the model's words whenever it reads the file, whatever the file says, so they would move.
+    """
+    vocabulary = document["model"]["vocab"]
+    known, added = model_vocabulary(document), document.get("added_tokens", [])
+    held = {t["content"]: int(t["id"]) for t in added if t["content"] not in known}
+    following = max(vocabulary_of(document).values()) + 1
+    fresh = {word: following + i for i, word in enumerate(w for w in words if w not in known and w not in held)}
+    if isinstance(vocabulary, dict):
+        vocabulary.update(held | fresh)
+        return
+    score = min(score for _, score in vocabulary)  # none is lower: that of unknown characters hangs on the lowest
+    for word, place in sorted((held | fresh).items(), key=lambda item: item[1]):
+        if place != len(vocabulary):
+            raise UsageError(
+                f"The text tokenizer's token {word!r} has the id {place}, expected {len(vocabulary)}: its ids have a "
+                f"gap, which a Unigram cannot have. Save it anew with transformers first."
+            )
+        vocabulary.append([word, score])
+
+
+def add_tokens(document: Part, tokens: Sequence[str], special: bool) -> None:
+    """Added tokens behind everything else."""
+    following = max(vocabulary_of(document).values()) + 1
+    document.setdefault("added_tokens", []).extend(
+        {
+            "id": following + i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": False, "special": special,
+        }
+        for i, token in enumerate(tokens)
+    )  # fmt: skip
+
+
+def steps(part: Part | None) -> list[Part]:
+    """The steps of a normalizer, pre-tokenizer or decoder, in order."""
+    if part is None:
+        return []
+    if part["type"] == "Sequence":
+        inner = part.get("pretokenizers") or part.get("normalizers") or part.get("decoders") or []
+        return [step for one in inner for step in steps(one)]
+    return [part]
+
+
+def split(regex: str, behavior: str = "Isolated") -> Part:
+    """A pre-tokenizer that cuts out what a regular expression matches."""
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": False}
+
+
+def replacing(regex: str, content: str) -> Part:
+    """A normalizer or decoder that puts `content` in place of what a regular expression matches."""
+    return {"type": "Replace", "pattern": {"Regex": regex}, "content": content}
+
+
+def unprepended(normalizer: Part | None, characters: str) -> list[Part]:
+    """The steps of a normalizer; what it writes before every text (Llama's Prepend), not before sound."""
+    found = steps(normalizer)
+    marks = [step["prepend"] for step in found if step["type"] == "Prepend"]
+    return found + [replacing(f"\\A{mark}(?={characters})", "") for mark in marks]
