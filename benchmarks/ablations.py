@@ -7,7 +7,8 @@ Every row is the plain recipe with a few values replaced, trained from nothing w
 arithmetic operations (counted, `operations.py`: a dearer network or batch gets fewer steps). Each codec is judged on the
 same beginnings of held-out files, decoded from noise at sigma_max, both faces and both ways. A difference is taken seed
 by seed against the plain row; its interval is Student's t at 95% over the seeds. Finished runs in RUNS are not run again.
-Writes benchmarks/results/ablations.{json,md}.
+Writes benchmarks/results/ablations.{json,md}, where tables of other settings stay. What the evaluation of the bundled codec
+(results/evaluate_tiny.json) says of the claims stands beside them.
 """
 
 from __future__ import annotations
@@ -244,25 +245,62 @@ def claims(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     return lines
 
 
+def bundled() -> list[str]:
+    """What the evaluation of the bundled codec says of two claims: one training, intervals over the files."""
+    path = machine.RESULTS / "evaluate_tiny.json"
+    if not path.is_file():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    found = {(row["system"], row["file"]): row["figures"] for row in document["rows"]}
+    files = sorted({file for _, file in found})
+    lines = [
+        "| claim | as a difference | " + " | ".join(JUDGES) + " | says |",
+        "|---|---|" + "---:|" * len(JUDGES) + "---|",
+    ]
+    for claim, one, other in (
+        ("parallel is at least as good as autoregressive", "discrete, parallel", "discrete, autoregressive"),
+        ("continuous is better than discrete by a little (p = 0.6)", "continuous, parallel", "discrete, parallel"),
+    ):
+        gaps = [[found[one, file][j] - found[other, file][j] for file in files] for j in JUDGES]
+        said = {verdict(gap) for gap in gaps}
+        lines.append(
+            f"| {claim} | {one} - {other} | {' | '.join(text(gap) for gap in gaps)} | {' or '.join(sorted(said))} |"
+        )
+    return [
+        "## The bundled codec", "", f"One training; intervals over the {len(files)} files of `{document['command']}`.", "", *lines, "",
+    ]  # fmt: skip
+
+
 def page(document: dict[str, Any]) -> str:
     """The tables as Markdown."""
+    lines = ["# Ablations, and the paper's claims in small", "", machine.markdown(document["machine"]), *bundled()]
+    for table in document["tables"]:
+        lines += section(table)
+    return "\n".join(lines) + "\n"
+
+
+def section(table: dict[str, Any]) -> list[str]:
+    """The tables of one setting."""
     runs: dict[str, dict[int, dict[str, Any]]] = {}
-    failed = [run for run in document["runs"] if "failed" in run]
-    for run in document["runs"]:
+    failed = [run for run in table["runs"] if "failed" in run]
+    for run in table["runs"]:
         if "failed" not in run:
             runs.setdefault(run["row"], {})[run["seed"]] = run
-    setting = document["setting"]
+    setting = table["setting"]
+    set_too = f", {', '.join(f'`{word}`' for word in setting['set'])} for all rows" if setting["set"] else ""
     lines = [
-        "# Ablations and claims", "", f"Made by `{document['command']}`", "", machine.markdown(document["machine"]),
+        f"## {setting['steps']} steps{set_too}", "", f"Made by `{table['command']}`", "",
         f"{setting['steps']} steps of the plain row, the same number of operations for every other; {setting['files']} held-out "
         f"files, {setting['seconds']:g} s of each; lower is better. Differences are taken seed by seed, with Student's 95% "
         f"interval over the seeds; bold where it excludes 0.", "",
-        "## Claims of the paper, in small", "", *claims(runs), "",
-        "## Ablations", "",
+    ]  # fmt: skip
+    if any(len(found) > 1 for found in runs.values()):
+        lines += [*claims(runs), ""]
+    lines += [
         "| row | steps | parameters | level entropy | seeds | discrete log-mel, dB | discrete MR-STFT "
         "| log-mel against plain | MR-STFT against plain |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
+    ]
     for name, found in runs.items():
         some = next(iter(found.values()))
         against = []
@@ -276,8 +314,7 @@ def page(document: dict[str, Any]) -> str:
             f"| {name} | {some['steps']} | {some['parameters'] / 1e6:.2f}M | {entropy:.2f} | {len(found)} "
             f"| {' | '.join(here)} | {' | '.join(against)} |"
         )
-    lines += [f"\nFailed: {run['row']}, seed {run['seed']}: {run['failed']}" for run in failed]
-    return "\n".join(lines) + "\n"
+    return [*lines, *(f"\nFailed: {run['row']}, seed {run['seed']}: {run['failed']}" for run in failed), ""]
 
 
 def main() -> int:
@@ -297,18 +334,17 @@ def main() -> int:
         options.data, options.heldout, options.runs, options.steps, options.seconds, options.files, tuple(options.set)
     )
     plain_cost, _ = cost(recipe_of({}, setting.overrides, 0, setting.steps))
-    document: dict[str, Any] = {
-        "command": machine.command(), "machine": machine.describe(),
-        "setting": {"steps": setting.steps, "seconds": setting.seconds, "files": setting.files}, "runs": [],
-    }  # fmt: skip
+    about = {"steps": setting.steps, "seconds": setting.seconds, "files": setting.files, "set": list(setting.overrides)}
+    path = machine.RESULTS / "ablations.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["tables"] if path.is_file() else []
+    others = [table for table in before if table["setting"] != about]
+    runs: list[dict[str, Any]] = []
     for seed in options.seeds:
         for name in options.rows:
-            document["runs"].append(result(name, seed, setting, plain_cost))
-            ordered = {
-                **document,
-                "runs": sorted(document["runs"], key=lambda run: (list(ROWS).index(run["row"]), run["seed"])),
-            }
-            machine.record("ablations", ordered, page)
+            runs.append(result(name, seed, setting, plain_cost))
+            runs.sort(key=lambda run: (list(ROWS).index(run["row"]), run["seed"]))
+            table = {"command": machine.command(), "setting": about, "runs": runs}
+            machine.record("ablations", {"machine": machine.describe(), "tables": [*others, table]}, page)
     return 0
 
 
