@@ -1,25 +1,36 @@
-"""Acoustic BPE against `codec-bpe`: converters, training, encoding; same codes, in one process, in turns.
+"""Acoustic BPE against `codec-bpe`: converters, training, encoding; same codes, on one machine, in turns.
 
-    python benchmarks/bench_tokens.py [--hours 1 4] [--vocabularies 8192 30000] [--word-seconds 5 30 120] [--codes DIR]
+    python benchmarks/bench_tokens.py [--cases 1:4x1024:30:8192 ... | --cases all] [--parts training ...]
+                                      [--codes DIR --held-out DIR]
+
+A case of training is HOURS:BOOKSxSIZE:WORD_SECONDS:VOCABULARY; with :ours behind it `codec-bpe` is left out. By default
+those run that take a minute or two in all. Rows of results/tokens.json that were not measured again are kept, if the
+machine is the same.
 
 Synthetic codes, 75 frames a second: the coarsest codebook is a Zipf draw held for 1 to 5 frames; each finer one follows
-the one above by a fixed map half of the time and is a Zipf draw else. --codes adds a folder of .duo files. Training of
-both is timed from codes in memory to the merges, and the merges are compared. Compilation is not timed, and stated
-apart. Peak memory is that of a process of its own. Writes benchmarks/results/tokens.{json,md}.
+the one above by a fixed map half of the time and is a Zipf draw else. Training is timed from codes in memory to the
+merges, each side in a process of its own, which gives its peak memory (the codes included), and the merges are compared.
+Compilation is not timed there, and stated apart. --codes and --held-out: folders of .duo files of our codec. Writes
+benchmarks/results/tokens.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
+import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +87,22 @@ def ours(words: list[np.ndarray], size: int, vocabulary: int) -> tuple[float, An
     return time.perf_counter() - started, made
 
 
-def one(side: str, hours: float, books: int, size: int, vocabulary: int, seconds: float) -> dict[str, Any]:
-    """A training in this process alone: its time and peak memory beyond that of the codes."""
-    words = chunks(synthetic(hours, books, size), seconds)
-    ours(words[:2], size, books * size + 20)  # compiled, or loaded from the cache
+def one(side: str, case: Case) -> dict[str, Any]:
+    """A training in this process alone: its time, its peak memory, and a hash of the merges."""
+    words = chunks(synthetic(case.hours, case.books, case.size), case.word_seconds)
+    ours(words[:2], case.size, case.books * case.size + 20)  # compiled, or loaded from the cache
     if side == "codec-bpe":
-        theirs(words[:2], size, books * size + 20)
-    spent, _ = (theirs if side == "codec-bpe" else ours)(words, size, vocabulary)
-    return {"seconds": spent, "peak_mib": _peak_mib()}
+        theirs(words[:2], case.size, case.books * case.size + 20)
+        spent, merges = theirs(words, case.size, case.vocabulary)
+        peak = _peak_mib()
+    else:
+        spent, made = ours(words, case.size, case.vocabulary)
+        peak, tokens = _peak_mib(), made.tokens()
+        pairs = zip(made.merges.left.tolist(), made.merges.right.tolist(), strict=True)
+        merges = [(tokens[a], tokens[b]) for a, b in pairs]
+    digest = hashlib.sha256("\n".join(a + b for a, b in merges).encode()).hexdigest()
+    lengths = hashlib.sha256(bytes(str([len(a) for a, _ in merges]), "ascii")).hexdigest()
+    return {"seconds": spent, "peak_mib": peak, "merges": digest + lengths}
 
 
 def _peak_mib() -> float:
@@ -95,22 +114,24 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def compile_seconds() -> float:
-    """Importing Numba and compiling, with an empty cache."""
-    import os
-    import tempfile
-
+def compile_seconds() -> dict[str, float]:
+    """Importing Numba and compiling, with an empty cache: what a first training waits for, and a first encoding then."""
     program = (
         "import time; t = time.perf_counter(); import numpy as np; from duotone.tokens import Alphabet, train_bpe; "
         "x = train_bpe([np.zeros((2, 9), int)], Alphabet(2, 4), vocab_size=12, pad_token='<pad>'); "
-        "x.encode(np.zeros((2, 9), int)); print(time.perf_counter() - t)"
+        "print(time.perf_counter() - t); x.encode(np.zeros((2, 9), int)); print(time.perf_counter() - t)"
     )
-    with tempfile.TemporaryDirectory() as cache:
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True,
-            env={**os.environ, "NUMBA_CACHE_DIR": cache},
-        )  # fmt: skip
-    return float(done.stdout)
+    seen = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as cache:
+            done = subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                env={**os.environ, "NUMBA_CACHE_DIR": cache},
+            )  # fmt: skip
+        first, both = map(float, done.stdout.split())
+        seen.append((first, both - first))
+    first, then = (statistics.median(x) for x in zip(*seen, strict=True))
+    return {"training": first, "encoding": then}
 
 
 def converters(repeats: int) -> list[dict[str, Any]]:
@@ -192,116 +213,262 @@ def encoding(hours: float, vocabulary: int) -> list[dict[str, Any]]:
     return rows
 
 
-def training(options: argparse.Namespace) -> list[dict[str, Any]]:
+def training(cases: list[Case]) -> list[dict[str, Any]]:
     """Trainings of both sides."""
-    plans = [(h, 4, 1024, v, 30.0) for h in options.hours for v in options.vocabularies]
-    plans += [(options.hours[0], 1, 4096, options.vocabularies[-1], 30.0)]
-    plans += [(options.hours[0], 4, 1024, options.vocabularies[0], s) for s in options.word_seconds if s != 30]
     rows = []
-    for hours, books, size, vocabulary, seconds in plans:
-        words = chunks(synthetic(hours, books, size), seconds)
-        ours(words[:2], size, books * size + 20)  # compiled, or loaded from the cache
-        our_time, made = ours(words, size, vocabulary)
-        their_time, merges = theirs(words, size, vocabulary)
-        tokens = made.tokens()
-        pairs = zip(made.merges.left.tolist(), made.merges.right.tolist(), strict=True)
-        row = {
-            "hours": hours, "codebooks": books, "size": size, "vocabulary": vocabulary, "word_seconds": seconds,
-            "codes": int(sum(w.size for w in words)), "their_seconds": their_time, "our_seconds": our_time,
-            "ratio": their_time / our_time, "identical": [(tokens[a], tokens[b]) for a, b in pairs] == merges,
+    for case in cases:
+        told: dict[str, dict[str, Any]] = {}
+        for side in ("duotone",) if case.ours_only else ("codec-bpe", "duotone"):
+            command = [sys.executable, __file__, "--one", side, case.name]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            told[side] = json.loads(done.stdout.splitlines()[-1])
+        mine, their = told["duotone"], told.get("codec-bpe")
+        row: dict[str, Any] = {
+            "case": case.name, "codes": int(case.hours * 3600 * FRAMERATE) * case.books, "seconds": mine["seconds"],
+            "peak_mib": mine["peak_mib"],
         }  # fmt: skip
-        for side in ("codec-bpe", "duotone"):
-            setting = ["--one", side, str(hours), str(books), str(size), str(vocabulary), str(seconds)]
-            done = subprocess.run([sys.executable, __file__, *setting], capture_output=True, text=True, check=True)
-            row[f"{side}_peak_mib"] = json.loads(done.stdout.splitlines()[-1])["peak_mib"]
+        line = f"{case.name}: ours {row['seconds']:.2f} s, {row['peak_mib']:.0f} MiB"
+        if their is not None:
+            row |= {
+                "their_seconds": their["seconds"], "their_peak_mib": their["peak_mib"],
+                "ratio": their["seconds"] / mine["seconds"], "identical": their["merges"] == mine["merges"],
+            }  # fmt: skip
+            line += f"; codec-bpe {their['seconds']:.1f} s, {their['peak_mib']:.0f} MiB; {row['ratio']:.0f}x, identical {row['identical']}"
         rows.append(row)
-        print(
-            f"{hours:g} h of {books} x {size}, words of {seconds:g} s, {vocabulary}: {their_time:.1f} s, ours "
-            f"{our_time:.2f} s, {row['ratio']:.0f}x, identical {row['identical']}", flush=True,
-        )  # fmt: skip
+        print(line, flush=True)
     return rows
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training."""
+
+    name: str
+    hours: float
+    books: int
+    size: int
+    word_seconds: float
+    vocabulary: int
+    ours_only: bool
+
+    @classmethod
+    def parse(cls, name: str) -> Case:
+        """HOURS:BOOKSxSIZE:WORD_SECONDS:VOCABULARY[:ours]."""
+        found = re.fullmatch(r"([\d.]+):(\d+)x(\d+):([\d.]+):(\d+)(:ours)?", name)
+        if found is None:
+            raise SystemExit(f"--cases got {name!r}, expected HOURS:BOOKSxSIZE:WORD_SECONDS:VOCABULARY[:ours], or all.")
+        hours, books, size, seconds, vocabulary, only = found.groups()
+        return cls(name, float(hours), int(books), int(size), float(seconds), int(vocabulary), only is not None)
+
+
+QUICK = ["1:4x1024:30:8192", "1:4x1024:30:30000", "4:4x1024:30:30000", "1:1x4096:30:30000", "1:4x1024:5:30000"]
+ALL = [
+    *(f"{hours}:4x1024:30:{vocabulary}" for hours in (1, 4, 16) for vocabulary in (8192, 30000)),
+    "64:4x1024:30:30000:ours",
+    *(f"{hours}:1x4096:30:{vocabulary}" for hours in (1, 4, 16) for vocabulary in (8192, 30000)),
+    *(f"1:4x1024:{seconds}:30000" for seconds in (5, 120, 600)),
+]
+
+
+def real(train_folder: Path, held_folder: Path) -> dict[str, Any]:
+    """Compression of codes of our codec by layout and vocabulary, on recordings that were held out."""
+    from duotone.codec.container import read_duo
+    from duotone.tokens import train_bpe
+    from duotone.tokens.report import report
+
+    sides = []
+    for folder in (train_folder, held_folder):
+        codes = [read_duo(path) for path in sorted(folder.rglob("*.duo"))]
+        about = codes[0].about
+        sides.append([c.indices.numpy().reshape(-1, about.latents) for c in codes])
+    training_set, held = sides
+    rows = []
+    for name, (alphabet, lay_out, sizes) in layouts(about.levels).items():
+        words = [lay_out(chunks_) for chunks_ in training_set]
+        whole = train_bpe(words, alphabet, vocab_size=max(sizes), pad_token="<pad>")
+        for size in sizes:
+            part = whole.first(size)
+            unseen = [lay_out(chunks_) for chunks_ in held]
+            told = report(part, unseen)
+            tokens = told.tokens / sum(h.size for h in held)
+            row = {
+                "layout": name, "vocabulary": len(part), "codes_per_token": 1 / tokens, "single_share": told.single_share,
+                "fixed_bits": tokens * float(np.log2(len(part))), "bits": tokens * _bits(part, words, unseen),
+            }  # fmt: skip
+            rows.append(row)
+            print(
+                f"{name:32} {len(part):6} {row['codes_per_token']:.3f} codes a token, {row['bits']:.2f} bits a code",
+                flush=True,
+            )
+    total = [sum(r.size for r in side) for side in sides]
+    return {
+        "rows": rows,
+        "codes": total,
+        "recordings": [len(side) for side in sides],
+        "codebook": int(np.prod(about.levels)),
+    }
+
+
+def layouts(levels: tuple[int, ...]) -> dict[str, tuple[Any, Callable[[np.ndarray], np.ndarray], list[int]]]:
+    """Ways to write codes `[chunks, positions]` in a row: alphabet, codes -> `[K, T]`, sizes of vocabularies."""
+    from duotone.tokens import Alphabet
+
+    place = np.cumprod([1, *levels[:-1]])
+    whole, digits, planes = Alphabet(1, int(np.prod(levels))), Alphabet(len(levels), levels[0]), Alphabet(1, levels[0])
+
+    def split(codes: np.ndarray) -> np.ndarray:
+        return codes.reshape(1, -1) // place[:, None] % levels[0]
+
+    def by_plane(codes: np.ndarray) -> np.ndarray:
+        return split(codes).reshape(len(levels), *codes.shape).swapaxes(0, 1).reshape(1, -1)
+
+    large, small = [16_384, 20_000, 30_000], [1024, 4096, 16_384, 30_000]
+    return {
+        "codes": (whole, lambda c: c.reshape(1, -1), large),
+        "codes, position by position": (whole, lambda c: c.T.reshape(1, -1), large),
+        "digits": (digits, split, small),
+        "digits, position by position": (digits, lambda c: split(np.ascontiguousarray(c.T)), small),
+        "digits, plane by plane": (planes, by_plane, small),
+    }
+
+
+def _bits(tokenizer: Any, training_set: list[np.ndarray], held: list[np.ndarray]) -> float:
+    """Bits a token of what was held out, by how frequent each token is in the training (half a count added)."""
+    size = len(tokenizer.alphabet) + len(tokenizer.merges)
+    counts, unseen = (
+        sum(np.bincount(tokenizer.own(tokenizer.encode(r)), minlength=size) for r in side)
+        for side in (training_set, held)
+    )
+    assert isinstance(counts, np.ndarray) and isinstance(unseen, np.ndarray)
+    probability = (counts + 0.5) / (counts + 0.5).sum()
+    return float(-(unseen * np.log2(probability)).sum() / unseen.sum())
+
+
+PARTS = ("compilation", "converters", "training", "encoding", "real")
 
 
 def main() -> int:
     """Run and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, nargs="+", default=[1.0, 4.0])
-    parser.add_argument("--vocabularies", type=int, nargs="+", default=[8192, 30_000])
-    parser.add_argument("--word-seconds", type=float, nargs="+", default=[5.0, 30.0, 120.0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--cases", nargs="+", default=QUICK, help=f"default: {' '.join(QUICK)}")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--codes", type=Path, help="folder of .duo files, for the compression on real codes")
-    parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--codes", type=Path, help="folder of .duo files to learn from, for the compression of real codes"
+    )
+    parser.add_argument("--held-out", type=Path, help="folder of .duo files to measure it on")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        side, *numbers = options.one
-        hours, books, size, vocabulary, seconds = map(float, numbers)
-        print(json.dumps(one(side, hours, int(books), int(size), int(vocabulary), seconds)))
+        print(json.dumps(one(options.one[0], Case.parse(options.one[1]))))
         return 0
+    if (options.codes is None) != (options.held_out is None):
+        parser.error("--codes and --held-out go together.")
+    cases = [Case.parse(name) for name in (ALL if options.cases == ["all"] else options.cases)]
     RESULTS.mkdir(exist_ok=True)
+    document = earlier(machine.describe())
     command = " ".join(["python benchmarks/bench_tokens.py", *sys.argv[1:]])
-    document: dict[str, Any] = {"command": command, "machine": machine.describe(), "compile_seconds": compile_seconds()}
-    document["converters"] = converters(options.repeats)
-    document["training"] = training(options)
-    document["encoding"] = encoding(min(1.0, options.hours[0]), options.vocabularies[0])
-    document["real"] = real(options.codes) if options.codes else []
-    (RESULTS / "tokens.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "tokens.md").write_text(page(document))
+    document["commands"] = [c for c in document["commands"] if c != command] + [command]
+    if "compilation" in options.parts:
+        document["compile_seconds"] = compile_seconds()
+    if "converters" in options.parts:
+        document["converters"] = converters(options.repeats)
+    if "training" in options.parts:
+        for case in cases:
+            rows = {r["case"]: r for r in document["training"]} | {r["case"]: r for r in training([case])}
+            order = [*ALL, *(name for name in rows if name not in ALL)]
+            document["training"] = [rows[name] for name in order if name in rows]
+            write(document)
+    if "encoding" in options.parts:
+        document["encoding"] = encoding(1.0, 8192)
+    if "real" in options.parts and options.codes is not None:
+        document["real"] = real(options.codes, options.held_out)
+    write(document)
     return 0
 
 
-def real(folder: Path) -> list[dict[str, Any]]:
-    """Compression on codes of our codec: a tenth of the recordings held out, vocabularies of 1.1 and 1.5 times the codes."""
-    from duotone.codec.container import read_duo
-    from duotone.tokens import Alphabet
-    from duotone.tokens.report import advise
+def earlier(here: dict[str, Any]) -> dict[str, Any]:
+    """What results/tokens.json holds, if it was measured on this machine; else nothing."""
+    empty = {
+        "commands": [], "machine": here, "compile_seconds": None, "converters": [], "training": [], "encoding": [],
+        "real": None,
+    }  # fmt: skip
+    path = RESULTS / "tokens.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return found if found.keys() == empty.keys() and found["machine"] == here else empty
 
-    recordings = [read_duo(path).indices.numpy() for path in sorted(folder.rglob("*.duo"))]
-    held = recordings[9::10]
-    rest = [r for i, r in enumerate(recordings) if i % 10 != 9]
-    points = advise(rest, held, Alphabet(1, 14641), [16_000, 20_000], ngrams=(None,), framerate=187.5)
-    return [vars(p) | {"recordings": len(recordings), "codes": sum(r.size for r in recordings)} for p in points]
+
+def write(document: dict[str, Any]) -> None:
+    """Both files."""
+    (RESULTS / "tokens.json").write_text(json.dumps(document, indent=1) + "\n")
+    (RESULTS / "tokens.md").write_text(page(document))
 
 
 def page(document: dict[str, Any]) -> str:
     """The tables as Markdown."""
-    lines = [
-        "# Acoustic BPE against codec-bpe",
-        "",
-        f"`{document['command']}`",
-        "",
-        machine.markdown(document["machine"]),
-    ]
-    lines += [
-        "", f"Compilation (once for each installation, not in the figures below): {document['compile_seconds']:.1f} s.",
-        "", "| converters, 4 x 1024 | codec-bpe, M codes/s | ours | ratio |", "|---|---:|---:|---:|",
-        *(f"| {r['task']} | {r['theirs']:.2f} | {r['ours']:.1f} | {r['ratio']:.1f} |" for r in document["converters"]),
-        "", "| training | words, s | vocabulary | codec-bpe s | peak MiB | ours s | peak MiB | ratio | with compilation | same merges |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
-        *(
-            f"| {r['hours']:g} h, {r['codebooks']} x {r['size']} | {r['word_seconds']:g} | {r['vocabulary']} "
-            f"| {r['their_seconds']:.1f} | {r['codec-bpe_peak_mib']:.0f} | {r['our_seconds']:.2f} | {r['duotone_peak_mib']:.0f} "
-            f"| {r['ratio']:.0f} | {r['their_seconds'] / (r['our_seconds'] + document['compile_seconds']):.1f} "
-            f"| {'yes' if r['identical'] else 'NO'} |"
-            for r in document["training"]
-        ),
-        "", "| encoding | codec-bpe, M codes/s | ours | ratio | same ids |", "|---|---:|---:|---:|---|",
-        *(
+    lines = ["# Acoustic BPE against codec-bpe", "", *(f"`{c}`  " for c in document["commands"]), ""]
+    lines += [machine.markdown(document["machine"]).rstrip()]
+    compiled = document["compile_seconds"]
+    if compiled:
+        lines += [
+            "", f"Compilation, once for each installation and not in the times below: {compiled['training']:.1f} s before the "
+            f"first training (with the import of Numba), {compiled['encoding']:.1f} s more before the first encoding.",
+        ]  # fmt: skip
+    if document["converters"]:
+        lines += ["", "| converters, 4 x 1024 | codec-bpe, M codes/s | ours | ratio |", "|---|---:|---:|---:|"]
+        lines += [
+            f"| {r['task']} | {r['theirs']:.2f} | {r['ours']:.1f} | {r['ratio']:.1f} |" for r in document["converters"]
+        ]
+    if document["training"]:
+        lines += [
+            "", "| training | words, s | vocabulary | codec-bpe s | peak MiB | ours s | peak MiB | ratio | with compilation "
+            "| same merges |", "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        ]  # fmt: skip
+        lines += [_training_line(r, compiled["training"] if compiled else 0.0) for r in document["training"]]
+    if document["encoding"]:
+        lines += ["", "| encoding | codec-bpe, M codes/s | ours | ratio | same ids |", "|---|---:|---:|---:|---|"]
+        lines += [
             f"| recordings of 5 minutes, {r['task']} | {r['theirs']:.2f} | {r['ours']:.1f} | {r['ratio']:.1f} "
             f"| {'yes' if r['identical'] else 'NO'} |"
             for r in document["encoding"]
-        ),
-    ]  # fmt: skip
+        ]
     if document["real"]:
-        lines += [
-            "",
-            "| codes of `tiny` over the generated collection | vocabulary | codes a token, held out | single codes |",
-            "|---|---:|---:|---:|",
-        ]
-        lines += [
-            f"| {r['recordings']} recordings, {r['codes']} codes | {r['vocabulary']} | {r['codes_per_token']:.3f} | {r['single_share']:.0%} |"
-            for r in document["real"]
-        ]
+        lines += _real_lines(document["real"])
     return "\n".join(lines) + "\n"
+
+
+def _training_line(row: dict[str, Any], compiling: float) -> str:
+    case = Case.parse(row["case"])
+    start = f"| {case.hours:g} h, {case.books} x {case.size} | {case.word_seconds:g} | {case.vocabulary} "
+    mine = f"| {row['seconds']:.2f} | {row['peak_mib']:.0f} "
+    if "their_seconds" not in row:
+        return f"{start}| not run | - {mine}| - | - | - |"
+    return (
+        f"{start}| {row['their_seconds']:.1f} | {row['their_peak_mib']:.0f} {mine}| {row['ratio']:.0f} "
+        f"| {row['their_seconds'] / (row['seconds'] + compiling):.1f} | {'yes' if row['identical'] else 'NO'} |"
+    )
+
+
+def _real_lines(told: dict[str, Any]) -> list[str]:
+    """The table of real codes, and how to read it."""
+    bits = float(np.log2(told["codebook"]))
+    lines = [
+        "", f"Codes of `tiny` over the generated collection: learned on {told['recordings'][0]} recordings "
+        f"({told['codes'][0]} codes), measured on {told['recordings'][1]} others ({told['codes'][1]} codes), which have "
+        "instruments and voices of their own. A code of one codebook of 14641 is 4 digits of 11 levels; *digits* takes each "
+        "for a codebook. *Position by position*: the first of the 128 codes of all chunks, then the second, and so on; "
+        "*plane by plane*: in each chunk the first digits of its codes, then the second ones. "
+        f"A code as it is takes {bits:.2f} bits. *Fixed*: log2 of the vocabulary; *by frequency*: what an entropy coder "
+        "takes that knows how frequent each token is in the training.",
+        "", "| layout | vocabulary | codes a token | tokens of one symbol | bits a code, fixed | by frequency |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    lines += [
+        f"| {r['layout']} | {r['vocabulary']} | {r['codes_per_token']:.3f} | {r['single_share']:.0%} "
+        f"| {r['fixed_bits']:.2f} | {r['bits']:.2f} |"
+        for r in told["rows"]
+    ]
+    return lines
 
 
 if __name__ == "__main__":

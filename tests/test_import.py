@@ -53,6 +53,7 @@ def test_importing_everything_leaves_the_process_as_it_was() -> None:
         for p in sorted(root.rglob("*.py"))
         if p.name not in ("__main__.py", "__init__.py")
         and p.stem not in ("kernels", "bpe")  # compiled by Numba, and imported where they are used
+        and p.stem != "text_tokenizer"  # a class of transformers, likewise
     ]
     assert len(modules) > 20
     code = (

@@ -39,6 +39,32 @@ def test_a_walk_through_the_grammar_is_whole_frames(choices: list[int]) -> None:
     assert told.begin == told.end == "" and told.dropped <= 2  # the special tokens
 
 
+@given(st.lists(st.integers(0, 10**6), min_size=12, max_size=40), st.sampled_from([1, 2, 5]))
+def test_sound_ends_only_with_a_whole_group(choices: list[int], group: int) -> None:
+    grammar = FrameGrammar(TOKENIZER, len(TOKENIZER), "<a>", "</a>", group=group)
+    ids, borders = [TOKENIZER.id_of("<a>")], set()
+    for choice in choices:
+        written = grammar.written(ids)
+        assert written is not None
+        borders.add(written)
+        allowed = grammar.allowed(ids)
+        assert allowed[grammar.end] == (written % (K * group) == 0)
+        allowed[grammar.end] = False
+        fitting = np.flatnonzero(allowed)
+        assert np.array_equal(np.unique(grammar.lengths[fitting] <= K * group - written % (K * group)), [True])
+        ids.append(int(fitting[choice % len(fitting)]))
+    assert set(range(0, max(borders) + 1, K * group)) <= borders  # no token reached over one
+    assert max(borders) >= 11
+
+
+def test_groups_encoded_one_by_one_are_allowed() -> None:
+    grammar = FrameGrammar(TOKENIZER, len(TOKENIZER), group=10)
+    ids = np.concatenate([TOKENIZER.encode(RECORDINGS[0][:, i : i + 10]) for i in range(0, 120, 10)])
+    assert all(grammar.allowed(ids[:i])[ids[i]] for i in range(len(ids)))
+    whole = TOKENIZER.encode(RECORDINGS[0])  # some token of it reaches from one group into the next
+    assert not all(grammar.allowed(whole[:i])[whole[i]] for i in range(len(whole)))
+
+
 def test_what_was_written_is_allowed() -> None:
     grammar = FrameGrammar(TOKENIZER, len(TOKENIZER), "<a>", "</a>")
     plan = Plan(900, 0, "<a>", "</a>").of(TOKENIZER)
@@ -82,6 +108,8 @@ def test_bad_grammars() -> None:
         FrameGrammar(TOKENIZER, 10)
     with pytest.raises(UsageError, match="not a special token"):
         FrameGrammar(TOKENIZER, 100, "<b>")
+    with pytest.raises(UsageError, match="1 or more"):
+        FrameGrammar(TOKENIZER, 100, group=0)
     delayed = AudioTokenizer(TOKENIZER.alphabet, TOKENIZER.merges, pattern="delay")
     with pytest.raises(UsageError, match="delay"):
         FrameGrammar(delayed, 100)

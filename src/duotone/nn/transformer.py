@@ -55,9 +55,7 @@ class Attention(nn.Module):
         self.k_gain = nn.Parameter(torch.ones(dim // heads))
         nn.init.zeros_(self.out.weight)
 
-    def forward(
-        self, x: Tensor, past: KeyValue | None = None, wanted: slice | None = None
-    ) -> tuple[Tensor, KeyValue]:
+    def forward(self, x: Tensor, past: KeyValue | None = None, wanted: slice | None = None) -> tuple[Tensor, KeyValue]:
         """x `[B, n, D]` attends to itself and to `past`; returns `[B, n, D]` and its own keys and values.
 
         With `wanted`, only those tokens of the output `[B, len(wanted), D]`: the others serve as keys and values.

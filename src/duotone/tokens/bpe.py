@@ -19,6 +19,7 @@ from duotone.errors import UsageError
 from duotone.tokens import kernels as k
 
 _PAUSE = 256  # merges between two looks at what the user wants
+_SHORT = 64  # pieces up to this many symbols are encoded without a queue
 
 #: Called with a function that gives the merges made so far.
 Watch = Callable[[Callable[[], "Merges"]], None]
@@ -100,15 +101,23 @@ class Encoder:
         size = 1 << max(4, (2 * len(merges)).bit_length())
         self._keys, self._made = np.full(size, -1, np.int64), np.zeros(size, np.int32)
         self._inner = np.full(size, -1, np.int64)
-        k.pair_table(merges.left, merges.right, merges.base, self._keys, self._made)
-        k.inner_pairs(merges.left, merges.right, merges.base, self._inner)
+        edges = np.tile(np.arange(merges.base + len(merges), dtype=np.int32), (2, 1))
+        k.tables(merges.left, merges.right, merges.base, edges, self._keys, self._made, self._inner)
 
     def __call__(self, numbers: NDArray[Any]) -> NDArray[np.int32]:
         """`[N]` symbols below `base` -> `[M]` ids, M <= N. May run in threads."""
         numbers = np.ascontiguousarray(numbers, np.int32)
         out = np.empty(len(numbers), np.int32)
-        size = int(k.encode(numbers, self._keys, self._made, self._inner, out))
-        ids: NDArray[np.int32] = out[:size].copy()
+        becomes = np.empty(_SHORT, np.int32)
+        start = to = 0
+        while start < len(numbers):
+            start, stop, to = k.encode(numbers, start, to, self._keys, self._made, self._inner, out, becomes)
+            if stop > start:
+                n = stop - start
+                chain, queue = np.empty((2, n), np.int64), np.empty(2 * n, np.int64)
+                to += int(k.encode_long(out[to : to + n], self._keys, self._made, chain, queue))
+                start = stop
+        ids: NDArray[np.int32] = out[:to].copy()
         return ids
 
 
@@ -126,30 +135,34 @@ class _State:
         self.lengths = np.ones(most, np.int32)
         self.left, self.right = np.zeros((2, most), np.int32)
         self.count = np.zeros(most, np.int64)
-        self.dense = np.zeros((4, most), np.int64)
-        self.touched = np.zeros(2 * most, np.int32)
+        self.change = np.zeros((2, most, 2), np.int64)
+        self.touched = np.zeros((2, most), np.int32)
         tokens = base if known is None else self._replay(known)
 
         starts = np.zeros(tokens + 1, np.int64)
         self.places = np.empty(max(1, len(symbols)), place)
         k.bucket(symbols, self.lengths, tokens, starts, self.places)
         used = int(starts[tokens])
-        with ThreadPoolExecutor(threads) as pool:  # buckets are apart, and the kernel lets go of the interpreter
-            list(
-                pool.map(
-                    lambda t: k.sort_buckets(symbols, self.lengths, tokens, starts, self.places, t, threads),
-                    range(threads),
+        largest = int(np.diff(starts).max(initial=0))
+
+        def sort(t: int) -> int:
+            old, fill, touched = np.empty(largest, place), np.zeros(tokens + 1, np.int64), np.empty(tokens, np.int32)
+            return int(
+                k.sort_buckets(
+                    symbols, self.lengths, tokens, starts, self.places, t, threads, least, old, fill, touched
                 )
             )
-        lists = int(k.count_lists(symbols, self.lengths, self.places, used, least))
+
+        with ThreadPoolExecutor(threads) as pool:  # buckets are apart, and the kernel lets go of the interpreter
+            lists = sum(pool.map(sort, range(threads)))
         self._table(max(1 << 12, 1 << (4 * lists).bit_length()))
         self._queue(max(1 << 12, 2 * lists), max(1 << 12, 2 * lists))
         size, kept = k.begin(
             symbols, self.lengths, self.places, used, least, self.longest, self.keys, self.counts, self.q_count,
             self.q_key, self.q_entry, self.e_start, self.e_size,
         )  # fmt: skip
-        self.at = np.array([size, size, kept, size, tokens], np.int64)
-        self.ev_symbol, self.ev_place = np.empty(1 << 12, np.int32), np.empty(1 << 12, place)
+        self.at = np.array([size, size, kept, size, tokens, 0, 0, 0, 0], np.int64)
+        self.ev_symbol, self.ev_place = np.empty((2, 1 << 11), np.int32), np.empty((2, 1 << 11), place)
 
     def _replay(self, known: Merges) -> int:
         """Apply merges of an earlier, interrupted training; returns the number of tokens."""
@@ -178,26 +191,29 @@ class _State:
         """Make some merges; whether that was all."""
         why = k.run(
             self.symbols, self.places, self.keys, self.counts, self.q_count, self.q_key, self.q_entry, self.e_start,
-            self.e_size, self.lengths, self.left, self.right, self.count, self.ev_symbol, self.ev_place, self.dense,
+            self.e_size, self.lengths, self.left, self.right, self.count, self.ev_symbol, self.ev_place, self.change,
             self.touched, self.at, self.base, self.vocabulary, self.least, self.longest, _PAUSE,
         )  # fmt: skip
-        need = 2 * int(self.e_size[self.q_entry[0]]) if self.at[0] else 0
-        if why == k.GROW_EVENTS:
-            self.ev_symbol = np.empty(2 * need, np.int32)
-            self.ev_place = np.empty(2 * need, self.ev_place.dtype)
-        elif why == k.GROW_POOL:
-            self.places = _grown(self.places, int(self.at[2]), need)
-        elif why == k.GROW_QUEUE:
-            size, entries = int(self.at[0]), int(self.at[1])
+        if why == k.GROW:
+            self._grow(2 * int(self.e_size[self.q_entry[0]]))
+        return bool(why == k.DONE)
+
+    def _grow(self, need: int) -> None:
+        """Make room for the next merge, which needs so much, wherever there is too little."""
+        size, entries, used, filled = self.at[:4].tolist()
+        if need > self.ev_place.size:
+            self.ev_symbol, self.ev_place = (np.empty((2, need), a.dtype) for a in (self.ev_symbol, self.ev_place))
+        if used + need > len(self.places):
+            self.places = _grown(self.places, used, need)
+        if 4 * (filled + need) > 3 * len(self.keys):
+            old = self.keys, self.counts
+            self._table(2 * len(old[0]) if need < len(old[0]) // 4 else 1 << (4 * need + len(old[0])).bit_length())
+            k.rehash(*old, self.keys, self.counts)
+        if size + need >= len(self.q_count) or entries + need >= len(self.e_start):
             self.q_count, self.q_key, self.q_entry = (
                 _grown(a, size, need + 2) for a in (self.q_count, self.q_key, self.q_entry)
             )
             self.e_start, self.e_size = (_grown(a, entries, need + 2) for a in (self.e_start, self.e_size))
-        elif why == k.GROW_TABLE:
-            old = self.keys, self.counts
-            self._table(2 * len(old[0]) if need < len(old[0]) // 4 else 1 << (4 * need + len(old[0])).bit_length())
-            k.rehash(*old, self.keys, self.counts)
-        return bool(why == k.DONE)
 
     def merges(self) -> Merges:
         """What was learned so far."""

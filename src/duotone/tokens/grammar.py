@@ -1,7 +1,8 @@
 """Keeps a language model to well-formed frames while it writes audio tokens.
 
 A token holds some codes; the next one has to begin with the codebook that is then due, and sound may end only with a
-whole frame. Works as a `LogitsProcessor` of transformers, without importing it.
+whole frame, or a whole group of frames where the codec decodes no less. Works as a `LogitsProcessor` of transformers,
+without importing it.
 """
 
 from __future__ import annotations
@@ -19,17 +20,29 @@ class FrameGrammar:
     """Which ids may come next. Inside sound only audio tokens that fit, and `end` between frames; outside, anything else.
 
     Sound lies between the special tokens `start` and `end`. With `start` None it begins at once, with `end` None it goes on
-    for ever. `vocabulary` is the number of the model's logits.
+    for ever. `vocabulary` is the number of the model's logits. With `group`, sound is made of groups of so many frames
+    (`codec.config.latents` is what Duotone's own codecs decode at once): no token reaches from one into the next, and
+    `end` comes only between them. Train on sequences whose groups were encoded one by one, then nothing is lost by it.
     """
 
     def __init__(
-        self, tokenizer: AudioTokenizer, vocabulary: int, start: str | None = None, end: str | None = None
+        self,
+        tokenizer: AudioTokenizer,
+        vocabulary: int,
+        start: str | None = None,
+        end: str | None = None,
+        group: int | None = None,
     ) -> None:
         if tokenizer.pattern != "frames" and tokenizer.alphabet.codebooks > 1:
             raise UsageError(
                 f"A grammar of frames got a tokenizer of the pattern {tokenizer.pattern!r}, expected frames."
             )
-        self.codebooks = k = tokenizer.alphabet.codebooks
+        if group is not None and group < 1:
+            raise UsageError(
+                f"group got {group}, expected 1 or more frames. Leave it out where frames are decoded singly."
+            )
+        self.codebooks = tokenizer.alphabet.codebooks
+        self.group = group
         self.start = None if start is None else tokenizer.id_of(start)
         self.end = None if end is None else tokenizer.id_of(end)
         ids, (ends, spelt) = tokenizer.audio_ids, tokenizer.spelling
@@ -41,19 +54,13 @@ class FrameGrammar:
             )
         self.lengths = np.zeros(vocabulary, np.int64)
         self.lengths[ids] = tokenizer.lengths
-        first = spelt[ends - tokenizer.lengths] // tokenizer.alphabet.size
-        self._allowed = np.zeros((k + 1, vocabulary), bool)  # the last row: outside of sound
-        for book in range(k):
-            self._allowed[book, ids[first == book]] = True
-        self._allowed[k] = True
-        self._allowed[k, ids] = False
-        if self.end is not None:
-            self._allowed[0, self.end] = True
-            self._allowed[k, self.end] = False
-        self._penalties: dict[Any, list[Any]] = {}
+        self._first = np.full(vocabulary, -1, np.int64)  # the codebook that an id begins with; -1: no audio
+        self._first[ids] = spelt[ends - tokenizer.lengths] // tokenizer.alphabet.size
+        self._rows: dict[int | None, NDArray[np.bool_]] = {}
+        self._penalties: dict[Any, Any] = {}
 
-    def due(self, ids: Any) -> int | None:
-        """Ids so far `[M]` -> the codebook due next; None outside of sound."""
+    def written(self, ids: Any) -> int | None:
+        """Ids so far `[M]` -> how many codes the sound at their end has; None outside of sound."""
         ids = np.asarray(ids, np.int64)
         begin = 0
         if self.start is not None:
@@ -64,22 +71,42 @@ class FrameGrammar:
         if self.end is not None and np.any(ids[begin:] == self.end):
             return None
         inside = (ids[begin:] >= 0) & (ids[begin:] < len(self.lengths))
-        return int(self.lengths[ids[begin:][inside]].sum() % self.codebooks)
+        return int(self.lengths[ids[begin:][inside]].sum())
+
+    def due(self, ids: Any) -> int | None:
+        """Ids so far `[M]` -> the codebook due next; None outside of sound."""
+        written = self.written(ids)
+        return None if written is None else written % self.codebooks
+
+    def _place(self, ids: Any) -> int | None:
+        """Codes since the last place where sound could have ended, on which alone it depends what may follow."""
+        written = self.written(ids)
+        return None if written is None else written % (self.codebooks * (self.group or 1))
+
+    def _row(self, place: int | None) -> NDArray[np.bool_]:
+        if place not in self._rows:
+            row = self._first < 0
+            if place is not None:
+                row = self._first == place % self.codebooks
+                if self.group is not None:
+                    row &= self.lengths <= self.codebooks * self.group - place
+            if self.end is not None:
+                row[self.end] = place == 0
+            self._rows[place] = row
+        return self._rows[place]
 
     def allowed(self, ids: Any) -> NDArray[np.bool_]:
         """Ids so far `[M]` -> which ids may come next, `[vocabulary]`."""
-        due = self.due(ids)
-        row: NDArray[np.bool_] = self._allowed[self.codebooks if due is None else due]
+        row: NDArray[np.bool_] = self._row(self._place(ids)).copy()
         return row
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Ids `[B, M]` and logits `[B, vocabulary]`, tensors -> the logits, minus infinity for what may not come."""
-        place = (scores.device, scores.dtype)
-        if place not in self._penalties:
-            rows = np.where(self._allowed, 0.0, -np.inf)
-            self._penalties[place] = [scores.new_tensor(row.tolist()) for row in rows]
         out = scores.clone()
-        for i, row in enumerate(input_ids.tolist()):
-            due = self.due(row)
-            out[i] += self._penalties[place][self.codebooks if due is None else due]
+        for i, ids in enumerate(input_ids.tolist()):
+            place = self._place(ids)
+            key = scores.device, scores.dtype, place
+            if key not in self._penalties:
+                self._penalties[key] = scores.new_tensor(np.where(self._row(place), 0.0, -np.inf).tolist())
+            out[i] += self._penalties[key]
         return out

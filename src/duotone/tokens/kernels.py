@@ -13,18 +13,29 @@ same symbols had met the same merges in the same order. So there, too, a b stood
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 BOUNDARY = np.int32(0x7FFFFFFF)
 _DEAD = np.int32(-1)
 _EMPTY = np.int64(-1)
+_HIGH = np.int64(1 << 32)  # a pair (a, b) of ids is the key a * _HIGH + b
 
-# What stopped `run`: nothing more to do, or an array that must grow first.
-DONE, PAUSED, GROW_POOL, GROW_TABLE, GROW_QUEUE, GROW_EVENTS = range(6)
+# What stopped `run`: nothing more to do, as many merges as it was to make, or arrays that must grow first.
+DONE, PAUSED, GROW = range(3)
+
+# Compilation takes seconds, and goes by the number of statements and of functions times the types they are called with.
+# So nothing is allocated in here, counters begin as np.int64(0) (a plain 0 is a type of its own), and functions that
+# only kernels call have no entry for Python and no cache of their own: they are part of what calls them.
+_WITHOUT: dict[str, Any] = {"no_cfunc_wrapper": True}  # an entry for C, which nothing here uses
+_NO_PYTHON: dict[str, Any] = {"no_cpython_wrapper": True}
+_kernel = njit(cache=True, nogil=True, **_WITHOUT)
+_inner = njit(**_WITHOUT, **_NO_PYTHON)
 
 
-@njit(cache=True)
+@_inner
 def _slot(keys, key):  # type: ignore[no-untyped-def]
     """Where `key` stands in an open table, or the empty place where it would."""
     mask = np.uint64(len(keys) - 1)
@@ -35,22 +46,23 @@ def _slot(keys, key):  # type: ignore[no-untyped-def]
     return i
 
 
-@njit(cache=True)
+@_kernel
 def rehash(keys, counts, new_keys, new_counts):  # type: ignore[no-untyped-def]
     """Move a table into a larger one."""
     for i in range(len(keys)):
         if keys[i] != _EMPTY:
             j = _slot(new_keys, keys[i])
-            new_keys[j], new_counts[j] = keys[i], counts[i]
+            new_keys[j] = keys[i]
+            new_counts[j] = counts[i]
 
 
-@njit(cache=True)
+@_inner
 def _before(count, key, other_count, other_key):  # type: ignore[no-untyped-def]
     return count > other_count or (count == other_count and key < other_key)
 
 
-@njit(cache=True)
-def push(q_count, q_key, q_entry, size, count, key, entry):  # type: ignore[no-untyped-def]
+@_inner
+def _push(q_count, q_key, q_entry, size, count, key, entry):  # type: ignore[no-untyped-def]
     """Put an entry into the queue of `size` entries (a binary heap)."""
     i = size
     while i > 0:
@@ -62,7 +74,7 @@ def push(q_count, q_key, q_entry, size, count, key, entry):  # type: ignore[no-u
     q_count[i], q_key[i], q_entry[i] = count, key, entry
 
 
-@njit(cache=True)
+@_inner
 def _sink(q_count, q_key, q_entry, size, i):  # type: ignore[no-untyped-def]
     """Let the entry at `i` sink to its place."""
     count, key, entry = q_count[i], q_key[i], q_entry[i]
@@ -79,7 +91,7 @@ def _sink(q_count, q_key, q_entry, size, i):  # type: ignore[no-untyped-def]
     q_count[i], q_key[i], q_entry[i] = count, key, entry
 
 
-@njit(cache=True)
+@_kernel
 def bucket(symbols, lengths, tokens, starts, places):  # type: ignore[no-untyped-def]
     """Places of all pairs by their first symbol: `starts` `[tokens + 1]` gets each bucket's beginning in `places`."""
     n = len(symbols)
@@ -101,21 +113,25 @@ def bucket(symbols, lengths, tokens, starts, places):  # type: ignore[no-untyped
     starts[0] = 0
 
 
-@njit(cache=True, nogil=True)
-def sort_buckets(symbols, lengths, tokens, starts, places, first_bucket, step):  # type: ignore[no-untyped-def]
-    """Within every `step`-th bucket, bring places of equal second symbols together; equal pairs stay in order."""
-    fill = np.zeros(tokens + 1, np.int64)
-    most = 0
+@_kernel
+def sort_buckets(  # type: ignore[no-untyped-def]
+    symbols, lengths, tokens, starts, places, first_bucket, step, least, old, fill, touched
+):  # fmt: skip
+    """Within every `step`-th bucket, bring places of equal second symbols together; equal pairs stay in order.
+
+    `old` has room for the largest bucket, `fill` (zeros) and `touched` for every token. Returns how many pairs occur at
+    least `least` times.
+    """
+    lists = np.int64(0)
     for a in range(first_bucket, tokens, step):
-        most = max(most, starts[a + 1] - starts[a])
-    old = np.empty(most, places.dtype)
-    touched = np.empty(tokens, np.int32)
-    for a in range(first_bucket, tokens, step):
-        first, last, length = starts[a], starts[a + 1], lengths[a]
-        count = 0
-        for i in range(first, last):
-            old[i - first] = places[i]
-            b = symbols[places[i] + length]
+        first = starts[a]
+        size = starts[a + 1] - first
+        length = lengths[a]
+        count = np.int64(0)
+        for i in range(size):
+            p = places[first + i]
+            old[i] = p
+            b = symbols[p + length]
             if fill[b] == 0:
                 touched[count] = b
                 count += 1
@@ -123,55 +139,42 @@ def sort_buckets(symbols, lengths, tokens, starts, places, first_bucket, step): 
         at = first
         for i in range(count):
             b = touched[i]
-            size = fill[b]
+            n = fill[b]
+            lists += n >= least
             fill[b] = at
-            at += size
-        for i in range(last - first):
-            b = symbols[old[i] + length]
-            places[fill[b]] = old[i]
+            at += n
+        for i in range(size):
+            p = old[i]
+            b = symbols[p + length]
+            places[fill[b]] = p
             fill[b] += 1
         for i in range(count):
             fill[touched[i]] = 0
-
-
-@njit(cache=True)
-def list_end(symbols, lengths, places, i, used):  # type: ignore[no-untyped-def]
-    """Where the list of the pair at sorted `places[i]` ends."""
-    a = symbols[places[i]]
-    b = symbols[places[i] + lengths[a]]
-    j = i + 1
-    while j < used and symbols[places[j]] == a and symbols[places[j] + lengths[a]] == b:
-        j += 1
-    return j
-
-
-@njit(cache=True)
-def count_lists(symbols, lengths, places, used, least):  # type: ignore[no-untyped-def]
-    """How many pairs occur at least `least` times in sorted `places[:used]`."""
-    lists, i = 0, 0
-    while i < used:
-        j = list_end(symbols, lengths, places, i, used)
-        lists += j - i >= least
-        i = j
     return lists
 
 
-@njit(cache=True)
+@_kernel
 def begin(  # type: ignore[no-untyped-def]
     symbols, lengths, places, used, least, longest, keys, counts, q_count, q_key, q_entry, e_start, e_size
 ):  # fmt: skip
     """The queue and the table of counts from sorted places; lists of rarer pairs are closed up. Returns their sizes."""
-    size, kept, i = 0, 0, 0
+    size = np.int64(0)
+    kept = np.int64(0)
+    i = np.int64(0)
     while i < used:
-        j = list_end(symbols, lengths, places, i, used)
         a = symbols[places[i]]
-        b = symbols[places[i] + lengths[a]]
-        if j - i >= least and lengths[a] + lengths[b] < longest:
-            key = (np.int64(a) << 32) | np.int64(b)
+        length = lengths[a]
+        b = symbols[places[i] + length]
+        j = i + 1
+        while j < used and symbols[places[j]] == a and symbols[places[j] + length] == b:
+            j += 1
+        count = j - i
+        if count >= least and length + lengths[b] < longest:
+            key = a * _HIGH + b
             s = _slot(keys, key)
-            keys[s], counts[s] = key, j - i
-            q_count[size], q_key[size], q_entry[size] = j - i, key, size
-            e_start[size], e_size[size] = kept, j - i
+            keys[s], counts[s] = key, count
+            q_count[size], q_key[size], q_entry[size] = count, key, size
+            e_start[size], e_size[size] = kept, count
             for m in range(i, j):
                 places[kept] = places[m]
                 kept += 1
@@ -182,64 +185,73 @@ def begin(  # type: ignore[no-untyped-def]
     return size, kept
 
 
-@njit(cache=True)
+@_kernel
 def run(  # type: ignore[no-untyped-def]
     symbols, places, keys, counts, q_count, q_key, q_entry, e_start, e_size, lengths, m_left, m_right, m_count,
-    ev_symbol, ev_place, dense, touched, at, base, vocabulary, least, longest, pause,
+    ev_symbol, ev_place, change, touched, at, base, vocabulary, least, longest, pause,
 ):  # fmt: skip
     """Merge until the vocabulary is full, no pair is frequent enough, `pause` merges are made, or an array is full.
 
-    `at`: queue size, entries, places used, table used, tokens: read and written. Returns what stopped it.
+    `at`: queue size, entries, places used, table used, tokens: read and written; then what a merge has seen and noted on
+    either side. `change` `[2, tokens, 2]`: by side and neighbour, pairs that go and pairs that come. Returns what
+    stopped it.
     """
-    size, entries, used, filled, tokens = at[0], at[1], at[2], at[3], at[4]
-    dec_l, inc_l, dec_r, inc_r = dense[0], dense[1], dense[2], dense[3]
-    made, stopped = 0, DONE
+    size = at[0]
+    entries = at[1]
+    used = at[2]
+    filled = at[3]
+    tokens = at[4]
+    seen = at[5:7]
+    noted = at[7:9]
+    top = np.int64(0)
+    made = np.int64(0)
+    stopped = DONE
     while tokens < vocabulary and size > 0:
-        count, key, entry = q_count[0], q_key[0], q_entry[0]
-        slot = _slot(keys, key)
-        now = counts[slot]
-        if now != count:
-            if now >= least:
-                q_count[0] = now
-            else:  # it can only become rarer
-                size -= 1
-                q_count[0], q_key[0], q_entry[0] = q_count[size], q_key[size], q_entry[size]
-            _sink(q_count, q_key, q_entry, size, 0)
-            continue
-        if count < least:
-            break
-        if made == pause:
-            stopped = PAUSED
-            break
-        a, b = np.int32(key >> 32), np.int32(key & 0xFFFFFFFF)
+        count = q_count[0]
+        key = q_key[0]
+        entry = q_entry[0]
+        now = counts[_slot(keys, key)]
         n = e_size[entry]
-        if 2 * n > len(ev_place):
-            stopped = GROW_EVENTS
-            break
-        if used + 2 * n > len(places):
-            stopped = GROW_POOL
-            break
-        if 4 * (filled + 2 * n) > 3 * len(keys):
-            stopped = GROW_TABLE
-            break
-        if size + 2 * n >= len(q_count) or entries + 2 * n >= len(e_start):
-            stopped = GROW_QUEUE
-            break
-        size -= 1
-        q_count[0], q_key[0], q_entry[0] = q_count[size], q_key[size], q_entry[size]
-        _sink(q_count, q_key, q_entry, size, 0)
+        if now == count:
+            if count < least:
+                break
+            if made == pause:
+                stopped = PAUSED
+                break
+            room = 2 * n
+            if (
+                room > ev_place.size
+                or used + room > places.size
+                or 4 * (filled + room) > 3 * keys.size
+                or size + room >= q_count.size
+                or entries + room >= e_start.size
+            ):
+                stopped = GROW
+                break
+        if now == count or now < least:  # taken; or too rare, and it can only become rarer
+            size -= 1
+            q_count[0], q_key[0], q_entry[0] = q_count[size], q_key[size], q_entry[size]
+        else:
+            q_count[0] = now
+        _sink(q_count, q_key, q_entry, size, top)
+        if now != count:
+            continue
 
+        a = np.int32(key >> 32)
+        b = np.int32(key & 0xFFFFFFFF)
         new = np.int32(tokens)
-        length_a, length_b = lengths[a], lengths[b]
+        length_a = lengths[a]
+        length_b = lengths[b]
         length = length_a + length_b
         lengths[new] = length
-        tokens += 1
         m_left[new - base], m_right[new - base], m_count[new - base] = a, b, count
+        tokens += 1
         made += 1
 
-        start, events_l, events_r, seen_l, seen_r = e_start[entry], 0, 0, 0, 0
-        half = len(ev_place) // 2
-        width = len(touched) // 2
+        start = e_start[entry]
+        for side in range(2):
+            seen[side] = 0
+            noted[side] = 0
         for i in range(n):
             p = places[start + i]
             q = p + length_a
@@ -248,101 +260,93 @@ def run(  # type: ignore[no-untyped-def]
             r = p - 1
             if symbols[r] < 0:
                 r += symbols[r] + 1
-            x, e = symbols[r], q + length_b
-            y = symbols[e]
+            e = q + length_b
             symbols[q] = _DEAD
             symbols[p] = new
             symbols[e - 1] = -length
-            if x != BOUNDARY:
-                if dec_l[x] == 0:
-                    touched[seen_l] = x
-                    seen_l += 1
-                dec_l[x] += 1
-                if lengths[x] + length < longest:
-                    inc_l[x] += 1
-                    ev_symbol[events_l], ev_place[events_l] = x, r
-                    events_l += 1
-            if y != BOUNDARY:
-                if dec_r[y] == 0:
-                    touched[width + seen_r] = y
-                    seen_r += 1
-                dec_r[y] += 1
-                if length + lengths[y] < longest:
-                    inc_r[y] += 1
-                    ev_symbol[half + events_r], ev_place[half + events_r] = y, p
-                    events_r += 1
+            for side in range(2):  # left: the pair of the neighbour at r and this; right: of this and the one at e
+                z = symbols[e if side else r]
+                if z != BOUNDARY:
+                    if change[side, z, 0] == 0:
+                        touched[side, seen[side]] = z
+                        seen[side] += 1
+                    change[side, z, 0] += 1
+                    if lengths[z] + length < longest:
+                        change[side, z, 1] += 1
+                        ev_symbol[side, noted[side]] = z
+                        ev_place[side, noted[side]] = p if side else r
+                        noted[side] += 1
 
-        inc_r[a] -= dec_l[new]  # pairs of the new token and a that a merge to their right undid at once
+        change[1, a, 1] -= change[0, new, 0]  # pairs of the new token and a that a merge to their right undid at once
         for side in range(2):
-            dec, inc = (dec_l, inc_l) if side == 0 else (dec_r, inc_r)
-            for i in range(seen_l if side == 0 else seen_r):
-                z = touched[i] if side == 0 else touched[width + i]
-                if z != new or side == 1:
-                    gone = (np.int64(z) << 32) | np.int64(a) if side == 0 else (np.int64(b) << 32) | np.int64(z)
+            for i in range(seen[side]):
+                z = touched[side, i]
+                if side or z != new:
+                    gone = b * _HIGH + z if side else z * _HIGH + a
                     s = _slot(keys, gone)
                     if keys[s] == gone:
-                        counts[s] -= dec[z]
-                dec[z] = 0
-                come = inc[z]
-                inc[z] = -1  # no list
+                        counts[s] -= change[side, z, 0]
+                change[side, z, 0] = 0
+                come = change[side, z, 1]
+                change[side, z, 1] = -1  # no list
                 if come >= least:
-                    pair = (np.int64(z) << 32) | np.int64(new) if side == 0 else (np.int64(new) << 32) | np.int64(z)
+                    pair = new * _HIGH + z if side else z * _HIGH + new
                     s = _slot(keys, pair)
                     keys[s], counts[s] = pair, come
                     filled += 1
                     e_start[entries], e_size[entries] = used, 0
-                    inc[z] = entries
+                    change[side, z, 1] = entries
                     used += come
-                    push(q_count, q_key, q_entry, size, come, pair, entries)
+                    _push(q_count, q_key, q_entry, size, come, pair, entries)
                     size += 1
                     entries += 1
-            first, last = (0, events_l) if side == 0 else (half, half + events_r)
-            for i in range(first, last):
-                e = inc[ev_symbol[i]]
+            for i in range(noted[side]):
+                z = ev_symbol[side, i]
+                e = change[side, z, 1]
                 if e >= 0:
-                    p = ev_place[i]
+                    p = ev_place[side, i]
                     # what a merge to its right undid at once is left out, so that the list has its room
-                    if side == 0 or symbols[p + length] == ev_symbol[i]:
+                    if side == 0 or symbols[p + length] == z:
                         places[e_start[e] + e_size[e]] = p
                         e_size[e] += 1
-            for i in range(seen_l if side == 0 else seen_r):
-                z = touched[i] if side == 0 else touched[width + i]
-                inc[z] = 0
-    at[0], at[1], at[2], at[3], at[4] = size, entries, used, filled, tokens
+            for i in range(seen[side]):
+                change[side, touched[side, i], 1] = 0
+    at[0] = size
+    at[1] = entries
+    at[2] = used
+    at[3] = filled
+    at[4] = tokens
     return stopped
 
 
-@njit(cache=True)
-def pair_table(left, right, base, keys, made):  # type: ignore[no-untyped-def]
-    """Merges as an open table: pair -> what it becomes. Of a pair that is there twice, the first counts."""
-    for i in range(len(left)):
-        key = (np.int64(left[i]) << 32) | np.int64(right[i])
+@_kernel
+def tables(left, right, base, edges, keys, made, inner):  # type: ignore[no-untyped-def]
+    """Merges as open tables: pair -> what it becomes; and pairs of base symbols that stand side by side in some token.
+
+    What is not in the second is cut apart. Of a merge that is there twice, the first counts. `edges` `[2, ids]`: the first
+    and last symbol of each id, given for those below `base`.
+    """
+    for i in range(left.size):
+        a = left[i]
+        b = right[i]
+        new = base + i
+        key = a * _HIGH + b
         s = _slot(keys, key)
         if keys[s] == _EMPTY:
-            keys[s], made[s] = key, base + i
+            keys[s], made[s] = key, new
+        edges[0, new], edges[1, new] = edges[0, a], edges[1, b]
+        key = edges[1, a] * _HIGH + edges[0, b]
+        inner[_slot(inner, key)] = key
 
 
-@njit(cache=True)
-def inner_pairs(left, right, base, keys):  # type: ignore[no-untyped-def]
-    """Pairs of base symbols that stand side by side in some token, as an open table: what is in none is cut apart."""
-    first = np.empty(base + len(left), np.int32)
-    last = np.empty(base + len(left), np.int32)
-    for i in range(base):
-        first[i] = last[i] = i
-    for i in range(len(left)):
-        first[base + i], last[base + i] = first[left[i]], last[right[i]]
-        key = (np.int64(last[left[i]]) << 32) | np.int64(first[right[i]])
-        keys[_slot(keys, key)] = key
-
-
-@njit(cache=True)
+@_inner
 def _made(keys, made, a, b):  # type: ignore[no-untyped-def]
-    key = (np.int64(a) << 32) | np.int64(b)
+    key = a * _HIGH + b
     s = _slot(keys, key)
-    return made[s] if keys[s] == key else np.int32(0x7FFFFFFF)
+    return made[s] if keys[s] == key else BOUNDARY
 
 
-@njit(cache=True)
+@_inner
 def _encode_short(ids, n, becomes, keys, made):  # type: ignore[no-untyped-def]
     """Merge `ids[:n]` in place, each time the earliest merge wherever it applies; returns how many are left."""
     for i in range(n - 1):
@@ -350,10 +354,12 @@ def _encode_short(ids, n, becomes, keys, made):  # type: ignore[no-untyped-def]
     while n > 1:
         best = becomes[0]
         for i in range(1, n - 1):
-            best = min(best, becomes[i])
-        if best == 0x7FFFFFFF:
+            if becomes[i] < best:
+                best = becomes[i]
+        if best == BOUNDARY:
             break
-        to, i = 0, 0
+        to = np.int64(0)
+        i = np.int64(0)
         while i < n:
             if i + 1 < n and becomes[i] == best:
                 ids[to] = best
@@ -361,7 +367,7 @@ def _encode_short(ids, n, becomes, keys, made):  # type: ignore[no-untyped-def]
             else:
                 ids[to] = ids[i]
                 i += 1
-            becomes[to] = becomes[i - 1] if i < n else 0x7FFFFFFF
+            becomes[to] = becomes[i - 1] if i < n else BOUNDARY
             if to > 0 and (ids[to] == best or ids[to - 1] == best):
                 becomes[to - 1] = _made(keys, made, ids[to - 1], ids[to])
             to += 1
@@ -369,56 +375,58 @@ def _encode_short(ids, n, becomes, keys, made):  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(cache=True)
-def _encode_long(ids, n, keys, made):  # type: ignore[no-untyped-def]
-    """The same by a queue of (merge, place) over a chain, for long pieces."""
-    following, previous = np.arange(1, n + 1), np.arange(-1, n - 1)
-    queue = np.empty(2 * n + 2, np.int64)
-    size = 0
-    for i in range(n - 1):
-        new = _made(keys, made, ids[i], ids[i + 1])
-        if new != 0x7FFFFFFF:
-            queue[size] = (np.int64(new) << 32) | i
-            size += 1
-    for start in range(size // 2 - 1, -1, -1):
-        _sift(queue, size, start)
+@_kernel
+def encode_long(ids, keys, made, chain, queue):  # type: ignore[no-untyped-def]
+    """The same for all of a long piece, by a queue of (merge, place) over a chain of places before and after."""
+    n = np.int64(ids.size)
+    size = np.int64(0)
+    top = np.int64(0)
+    for i in range(n):
+        chain[0, i] = i - 1
+        chain[1, i] = i + 1
+        if i + 1 < n:
+            new = _made(keys, made, ids[i], ids[i + 1])
+            if new != BOUNDARY:
+                queue[size] = new * _HIGH + i
+                size += 1
+    for i in range(size // 2 - 1, -1, -1):
+        _sift(queue, i, size)
     while size:
-        top = queue[0]
+        new = np.int32(queue[0] >> 32)
+        i = queue[0] & 0xFFFFFFFF
         size -= 1
         queue[0] = queue[size]
-        _sift(queue, size, 0)
-        new, i = np.int32(top >> 32), top & 0xFFFFFFFF
-        j = following[i]
+        _sift(queue, top, size)
+        j = chain[1, i]
         if ids[i] < 0 or j >= n or _made(keys, made, ids[i], ids[j]) != new:
             continue
-        ids[i], ids[j] = new, -1
-        k = following[j]
-        following[i] = k
+        ids[i] = new
+        ids[j] = -1
+        k = chain[1, j]
+        chain[1, i] = k
         if k < n:
-            previous[k] = i
-        for p in (previous[i], i):
-            if p >= 0 and following[p] < n:
-                then = _made(keys, made, ids[p], ids[following[p]])
-                if then != 0x7FFFFFFF:
+            chain[0, k] = i
+        for side in range(2):
+            p = i if side else chain[0, i]
+            if p >= 0 and chain[1, p] < n:
+                then = _made(keys, made, ids[p], ids[chain[1, p]])
+                if then != BOUNDARY:
+                    value = then * _HIGH + p
                     at = size
                     size += 1
-                    value = (np.int64(then) << 32) | p
                     while at > 0 and queue[(at - 1) >> 1] > value:
                         queue[at] = queue[(at - 1) >> 1]
                         at = (at - 1) >> 1
                     queue[at] = value
-    to = 0
     for i in range(n):
         if ids[i] >= 0:
-            ids[to] = ids[i]
-            to += 1
-    return to
+            ids[size] = ids[i]
+            size += 1
+    return size
 
 
-@njit(cache=True)
-def _sift(queue, size, i):  # type: ignore[no-untyped-def]
-    if i >= size:
-        return
+@_inner
+def _sift(queue, i, size):  # type: ignore[no-untyped-def]
     value = queue[i]
     while True:
         child = 2 * i + 1
@@ -433,35 +441,33 @@ def _sift(queue, size, i):  # type: ignore[no-untyped-def]
     queue[i] = value
 
 
-@njit(cache=True, nogil=True)
-def encode(numbers, keys, made, inner, out):  # type: ignore[no-untyped-def]
-    """Base symbols -> ids of tokens, into `out` (as long as `numbers`); returns how many.
+@_kernel
+def encode(numbers, start, to, keys, made, inner, out, becomes):  # type: ignore[no-untyped-def]
+    """Base symbols from `start` on -> ids of tokens, into `out` from `to` on, up to the first piece too long for `becomes`.
 
-    The sequence falls apart wherever two neighbours stand side by side in no token; the pieces are merged apart.
+    The sequence falls apart wherever two neighbours stand side by side in no token; the pieces are merged apart. Returns
+    where the piece that was left begins and ends, and where its symbols were put.
     """
-    n, start, to = len(numbers), 0, 0
-    short = 64
-    becomes = np.empty(short + 1, np.int32)
-    while start < n:
+    while start < numbers.size:
         stop = start + 1
         out[to] = numbers[start]
-        while stop < n:
-            key = (np.int64(numbers[stop - 1]) << 32) | np.int64(numbers[stop])
+        while stop < numbers.size:
+            key = numbers[stop - 1] * _HIGH + numbers[stop]
             if inner[_slot(inner, key)] != key:
                 break
             out[to + stop - start] = numbers[stop]
             stop += 1
         size = stop - start
-        if size > short:
-            size = _encode_long(out[to : to + size], size, keys, made)
-        elif size > 1:
-            size = _encode_short(out[to : to + size], size, becomes, keys, made)
+        if size > becomes.size:
+            return start, stop, to
+        if size > 1:
+            size = _encode_short(out[to:], size, becomes, keys, made)
         to += size
         start = stop
-    return to
+    return start, start, to
 
 
-@njit(cache=True)
+@_kernel
 def lay_out(ids, lengths, symbols):  # type: ignore[no-untyped-def]
     """Tokens of one word into its stretch of an array of symbols."""
     p = 0

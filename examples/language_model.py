@@ -1,0 +1,225 @@
+"""A language model of sound: codes -> acoustic BPE -> a small Llama -> sampled tokens -> sound, while they are sampled.
+
+python examples/language_model.py [--sounds FOLDER] [--minutes 1] [--seconds 10]
+
+A code of Duotone's codec is four digits of eleven levels. To the tokenizer each digit is a codebook, so that a code is a
+frame: BPE joins digits that often stand together, and a model of 1000 tokens writes all 14641 codes. 128 codes are a
+chunk, the least that the codec decodes. Chunks are tokenized one by one, and the grammar lets the model write whole ones.
+Takes `pip install 'duotone[tokens]' transformers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import duotone
+from duotone.audio.files import EXTENSIONS
+from duotone.audio.synth import synthesize
+from duotone.tokens import Alphabet, AudioTokenizer, FrameGrammar, FrameStream, train_bpe
+
+
+class Result(NamedTuple):
+    """What came of it; losses in bits for each code of recordings that were held out of the training."""
+
+    file: Path
+    bits_before: float  # of the untrained model
+    bits: float  # of the trained one
+    bits_by_token: float  # of guessing by how frequent each token is
+    bits_by_code: float  # of guessing by how frequent each of the 14641 codes is
+    chunks: int  # written, decoded and heard
+    codes_left_over: int  # of a chunk that did not become whole
+
+
+def places(codec: duotone.CoDiCodec) -> np.ndarray:
+    """What each digit of a code counts: 1, 11, 121, 1331."""
+    return np.cumprod([1, *codec.config.levels[:-1]])
+
+
+def recordings(codec: duotone.CoDiCodec, folder: Path | None, minutes: float, seed: int) -> Iterator[np.ndarray]:
+    """Digits `[chunks, digits, codes]` of each file of a folder, or of pieces of 30 s that the synthesizer plays."""
+    if folder is None:
+        count = max(2, round(2 * minutes))
+        waves = (synthesize(1000 * seed + i, 30.0) for i in range(count))
+    else:
+        waves = (duotone.read(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS)
+    for wave in waves:
+        codes = codec.encode(wave).codes().indices.reshape(-1, 1, codec.config.latents).numpy()
+        yield codes // places(codec)[:, None] % codec.config.levels[0]
+
+
+def examples(tokenizer: AudioTokenizer, sounds: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Token ids of all pairs of neighbouring chunks, after the start token: what a model needs to go on from a chunk."""
+    start = [tokenizer.id_of("<sound>")]
+    pairs = itertools.chain(*(itertools.pairwise([tokenizer.encode(chunk) for chunk in sound]) for sound in sounds))
+    return [torch.from_numpy(np.concatenate([start, a, b])) for a, b in pairs]
+
+
+@torch.no_grad()
+def bits(model: LlamaForCausalLM, held_out: list[torch.Tensor], codes: int) -> float:
+    """The model's loss, in bits for each of the codes of an example."""
+    nats = [float(model(input_ids=x[None], labels=x[None]).loss) * (len(x) - 1) for x in held_out]
+    return sum(nats) / len(nats) / codes / math.log(2)
+
+
+def bits_by_frequency(training: torch.Tensor, held_out: torch.Tensor, size: int) -> float:
+    """The bits that `held_out` takes by a model that knows nothing but how frequent each symbol is in `training`."""
+    counts = torch.bincount(training, minlength=size) + 0.5
+    return float(-torch.log2(counts / counts.sum())[held_out].sum())
+
+
+def train(model: LlamaForCausalLM, training: list[torch.Tensor], codes: int, minutes: float, steps: int | None) -> None:
+    """One example a step, for so long or so many steps, while the learning rate falls to nothing."""
+    peak, began, losses = 5e-3, time.monotonic(), []
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    for step in itertools.count():
+        spent = (time.monotonic() - began) / 60
+        done = step / steps if steps else spent / minutes
+        if losses and (step % 100 == 0 or done >= 1):
+            mean = sum(losses[-100:]) / len(losses[-100:])
+            print(f"step {step:5}, {60 * spent:4.0f} s, {mean:.2f} bits a code", flush=True)
+        if done >= 1:
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = peak * min(1.0, (step + 1) / 20) * (1 - done)
+        ids = training[int(torch.randint(len(training), ()))][None]
+        loss = model(input_ids=ids, labels=ids).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item() * (ids.shape[1] - 1) / codes / math.log(2))
+
+
+class Listener:
+    """A streamer for `generate`: takes tokens as they are sampled, and decodes a chunk as soon as it is whole."""
+
+    def __init__(self, codec: duotone.CoDiCodec, tokenizer: AudioTokenizer, seed: int) -> None:
+        self.codec, self.place = codec, places(codec)
+        self.frames = FrameStream(tokenizer.alphabet, tokenizer=tokenizer)
+        self.decoder = codec.stream(seed=seed)
+        self.waiting = np.zeros(0, np.int64)
+        self.heard: list[torch.Tensor] = []
+        self.prompt = True
+
+    def put(self, ids: torch.Tensor) -> None:
+        """What `generate` calls: with the prompt, which is no news, then with each token."""
+        if self.prompt:
+            self.prompt = False
+            return
+        self.waiting = np.append(self.waiting, self.place @ self.frames.push_ids(ids.tolist()))
+        size = self.codec.config.latents
+        while len(self.waiting) >= size:
+            chunk, self.waiting = torch.from_numpy(self.waiting[:size])[None], self.waiting[size:]
+            self.heard.append(self.decoder.push(duotone.Codes(chunk, self.codec.particulars())).samples)
+
+    def end(self) -> None:
+        """What `generate` calls when it is done; the next call begins with a prompt."""
+        self.prompt = True
+
+
+def write(
+    model: LlamaForCausalLM, tokenizer: AudioTokenizer, codec: duotone.CoDiCodec, seconds: float, seed: int
+) -> Listener:
+    """Sample chunk after chunk, each from the one before it, and listen."""
+    grammar = FrameGrammar(tokenizer, len(tokenizer), start="<sound>", group=codec.config.latents)
+    listener = Listener(codec, tokenizer, seed)
+    most = codec.config.latents * tokenizer.alphabet.codebooks
+    ids, began = [], time.monotonic()
+    for chunk in range(math.ceil(seconds * codec.rate / codec.config.chunk_samples)):
+        prompt = torch.tensor([[tokenizer.id_of("<sound>"), *ids]])
+
+        def heard(ids: torch.Tensor, scores: Any, chunk: int = chunk, **_: Any) -> torch.Tensor:
+            return torch.tensor([len(listener.heard) > chunk])
+
+        out = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=most, do_sample=True, top_k=0,
+            logits_processor=[grammar], stopping_criteria=[heard], streamer=listener,
+        )  # fmt: skip
+        ids = out[0, prompt.shape[1] :].tolist()
+        made = sum(samples.shape[1] for samples in listener.heard) / codec.rate
+        print(
+            f"{made:5.1f} s of sound after {time.monotonic() - began:5.1f} s, the last from {len(ids)} tokens",
+            flush=True,
+        )
+    return listener
+
+
+def main(arguments: Sequence[str] | None = None) -> Result:
+    """All of it; returns the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sounds", type=Path, help="folder of sound to learn from (default: the synthesizer's)")
+    parser.add_argument("--material", type=float, default=10.0, help="minutes of sound that the synthesizer plays")
+    parser.add_argument("--vocabulary", type=int, default=1024, help="tokens")
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long to train")
+    parser.add_argument("--steps", type=int, help="train for so many steps instead")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how much sound to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, default=Path("language_model"), help="folder for sound, tokenizer and model"
+    )
+    options = parser.parse_args(arguments)
+    torch.manual_seed(options.seed)
+    transformers.logging.disable_progress_bar()
+    codec = duotone.load("tiny")
+    levels, size = codec.config.levels, codec.config.latents
+
+    sounds = list(recordings(codec, options.sounds, options.material, options.seed))
+    if len(sounds) < 2:
+        raise duotone.UsageError(
+            f"{options.sounds} holds {len(sounds)} sound files, expected 2 or more: one is held out."
+        )
+    kept, held_out = sounds[: -max(1, len(sounds) // 10)], sounds[-max(1, len(sounds) // 10) :]
+    tokenizer = train_bpe(
+        [chunk for sound in kept for chunk in sound], Alphabet(len(levels), levels[0]), vocab_size=options.vocabulary,
+        pad_token="<pad>", special_tokens=["<sound>"], framerate=size * codec.rate / codec.config.chunk_samples,
+        about={"codec": codec.fingerprint},
+    )  # fmt: skip
+    tokenizer.save(options.out / "tokenizer")
+    training, held = examples(tokenizer, kept), examples(tokenizer, held_out)
+    if not training or not held:
+        raise duotone.UsageError(
+            f"The sounds are too short: expected {2 * codec.config.chunk_samples / codec.rate:.2f} s, two chunks, or more."
+        )
+    tokens = sum(len(x) - 1 for x in training) / len(training) / (2 * size)
+    print(f"{len(kept)} recordings, {len(tokenizer)} tokens in all, {tokens:.2f} of them a code")
+
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=192, num_hidden_layers=2,
+            num_attention_heads=4, tie_word_embeddings=True, bos_token_id=None, eos_token_id=None, pad_token_id=0,
+        )
+    )  # fmt: skip
+    before = bits(model, held, 2 * size)
+    train(model, training, 2 * size, options.minutes, options.steps)
+    after = bits(model, held, 2 * size)
+    spoken, unheard = (torch.cat([x[1:] for x in given]) for given in (training, held))
+    by_token = bits_by_frequency(spoken, unheard, len(tokenizer)) / len(held) / (2 * size)
+    spoken, unheard = (
+        torch.from_numpy(np.concatenate(given).swapaxes(1, 2) @ places(codec)).flatten() for given in (kept, held_out)
+    )
+    by_code = bits_by_frequency(spoken, unheard, codec.config.codebook_size) / len(unheard)
+    print(f"held out, bits a code: {before:.2f} untrained, {after:.2f} trained")
+    print(f"                       {by_token:.2f} by how frequent each token is, {by_code:.2f} each code")
+    model.save_pretrained(options.out / "model")
+
+    listener = write(model, tokenizer, codec, options.seconds, options.seed)
+    samples = torch.cat([*listener.heard, listener.decoder.finish().samples], dim=1)
+    file = options.out / "language_model.wav"
+    duotone.write(file, duotone.Waveform(samples, codec.rate))
+    print(file)
+    return Result(file, before, after, by_token, by_code, len(listener.heard), len(listener.waiting))
+
+
+if __name__ == "__main__":
+    main()
