@@ -114,8 +114,8 @@ class Alphabet:
     def text(self, numbers: NDArray[np.uint32]) -> str:
         """Numbers of codes `[N]` -> their characters."""
         if len(self.ranges) == 1:
-            return str((numbers + np.uint32(self.ranges[0][0])).tobytes().decode(UTF32))
-        return str(self.points[numbers].tobytes().decode(UTF32))
+            return str((numbers + np.uint32(self.ranges[0][0])).data, UTF32)
+        return str(self.points[numbers].data, UTF32)
 
     def numbers(self, points: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Code points -> the codes' numbers; what is not of this alphabet becomes at least `len(self)`."""
