@@ -11,7 +11,7 @@ import typer
 
 from duotone.cli.decode import FormatName, StrategyName
 from duotone.cli.encode import FramingName, Kind
-from duotone.cli.main import app
+from duotone.cli.main import app, share_cores
 
 COMMANDS = {
     "encode": {"--output", "--codec", "--kind", "--framing", "--device", "--dtype", "--force", "--json", "--quiet"},
@@ -125,3 +125,21 @@ def test_help_needs_no_torch_and_the_module_runs() -> None:
 )  # fmt: skip
 def test_wrong_arguments_exit_with_2(words: list[str], duotone: Any) -> None:
     assert duotone(*words).exit_code == 2
+
+
+def test_threads_share_cores_unless_the_user_says_otherwise() -> None:
+    for before, after in (
+        ({}, {"GOMP_SPINCOUNT": "3000"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+    ):
+        environment = dict(before)
+        share_cores(environment)
+        assert environment == after
+
+
+def test_pytorch_is_not_loaded_before_a_command_runs() -> None:
+    """Else `share_cores` would come too late, and --help would take seconds."""
+    code = "import duotone.cli.main, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
