@@ -127,31 +127,37 @@ def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 
-def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+def code_of(text: str) -> None:
+    """Run the first Python block of a page."""
     code = re.search(r"```python\n(.*?)```", text, re.S)
     assert code is not None
-    exec(compile(code[1], "tokens.md", "exec"), {})
-    (tmp_path / "tokenizer" / "tokenizer.json").unlink()
-    (tmp_path / "sounds").mkdir()
-    for i in range(2):
-        write(tmp_path / "sounds" / f"{i}.wav", synthesize(i, 1.0))
+    exec(compile(code[1], "a page", "exec"), {})
+
+
+def commands_of(text: str, count: int) -> None:
+    """Run all commands of a page, which are so many."""
     lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
-    assert len(lines) == 4
+    assert len(lines) == count
     for line in lines:
         done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
+def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code_of(text)
+    (tmp_path / "tokenizer" / "tokenizer.json").unlink()
+    (tmp_path / "sounds").mkdir()
+    for i in range(2):
+        write(tmp_path / "sounds" / f"{i}.wav", synthesize(i, 1.0))
+    commands_of(text, 4)
+
+
 def test_the_page_of_text_tokenizers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "text-tokenizers.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    code = re.search(r"```python\n(.*?)```", text, re.S)
-    assert code is not None
-    exec(compile(code[1], "text-tokenizers.md", "exec"), {})
+    code_of(text)
     shutil.rmtree(tmp_path / "both")
-    (line,) = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
-    done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    commands_of(text, 1)
     assert (tmp_path / "both" / "tokenizer.json").is_file()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from duotone.errors import FormatError, UsageError
+from duotone.tokens.convert import to_points
 from duotone.tokens.extend_parts import (
     Part,
     add_tokens,
@@ -221,7 +222,7 @@ def _prove(document: Part, extended: Part, audio: AudioTokenizer, tokens: list[s
         if i >= _PROBES:
             continue
         sound = "".join(tokens[j] for j in rng.integers(0, len(tokens), 30))
-        numbers = audio.alphabet.numbers(np.frombuffer(sound.encode("utf-32-le"), "<u4").astype(np.uint32))
+        numbers = audio.alphabet.numbers(to_points(sound))
         want = [vocabulary[spelt[j]] for j in audio._encoder(numbers).tolist()]
         got = new.encode(sound, add_special_tokens=False).ids
         around = new.encode(f"{text}{mark}{sound}{text}", add_special_tokens=False).ids

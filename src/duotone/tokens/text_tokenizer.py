@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from duotone.errors import UsageError
+from duotone.tokens.convert import to_points
 from duotone.tokens.extend import AUDIO, CONFIG, EXPECTED
 from duotone.tokens.extend_parts import Part
 from duotone.tokens.extend_words import mark_of, without_merging
@@ -46,8 +46,8 @@ class TextTokenizer(PreTrainedTokenizerFast):
         return self._sound.sub(self._marked_sound, text) if isinstance(text, str) else text
 
     def _marked_sound(self, found: re.Match[str]) -> str:
-        points = np.frombuffer(found[0].encode("utf-32-le"), "<u4").astype(np.uint32)
-        return "".join(self._words[i] for i in self._audio._encoder(self._audio.alphabet.numbers(points)).tolist())
+        numbers = self._audio.alphabet.numbers(to_points(found[0]))
+        return "".join(self._words[i] for i in self._audio._encoder(numbers).tolist())
 
     def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **options: Any) -> Any:
         """Transformers 5: all texts come through here."""

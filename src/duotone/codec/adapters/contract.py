@@ -53,6 +53,10 @@ class Encoded:
         scale = None if self.scale is None else self.scale[..., first : first + count]
         return Encoded(self.codes[..., first : first + count], scale)
 
+    def on_cpu(self) -> Encoded:
+        """The same on the CPU, int64 and float32."""
+        return Encoded(self.codes.long().cpu(), None if self.scale is None else self.scale.float().cpu())
+
     @classmethod
     def join(cls, parts: list[Encoded]) -> Encoded:
         """Parts one after the other in time."""

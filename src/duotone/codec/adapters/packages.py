@@ -107,7 +107,7 @@ class PackageCodec(ForeignCodec):
         """See the contract."""
         with self.repository.entered():
             found = self._encode(samples.to(self.device))
-        return Encoded(found.codes.long().cpu(), None if found.scale is None else found.scale.float().cpu())
+        return found.on_cpu()
 
     @torch.inference_mode()
     def decode_batch(self, codes: Tensor, scale: Tensor | None) -> Tensor:

@@ -87,7 +87,7 @@ class TransformersCodec(ForeignCodec):
     def encode_batch(self, samples: Tensor) -> Encoded:
         """See the contract."""
         found = self._encode(samples.to(self.device, self.model.dtype))
-        return Encoded(found.codes.long().cpu(), None if found.scale is None else found.scale.float().cpu())
+        return found.on_cpu()
 
     @torch.inference_mode()
     def decode_batch(self, codes: Tensor, scale: Tensor | None) -> Tensor:
