@@ -197,27 +197,35 @@ def text(values: list[float]) -> str:
     return f"**{out}**" if abs(middle) > half else out
 
 
-def verdict(values: list[float], better_below: bool = True) -> str:
+def verdict(values: list[float]) -> str:
     """Whether a difference that should lie below 0 does."""
     middle, half = interval(values)
     if abs(middle) <= half:
         return "undecided"
-    return "holds" if (middle < 0) == better_below else "the reverse holds"
+    return "holds" if middle < 0 else "the reverse holds"
+
+
+CLAIM_HEAD = [
+    "| claim | as a difference | " + " | ".join(JUDGES) + " | says |",
+    "|---|---|" + "---:|" * len(JUDGES) + "---|",
+]
+
+
+def claim_row(claim: str, what: str, found: dict[str, list[float]], equal: bool = False) -> str:
+    """A line under `CLAIM_HEAD`: each judge's differences, and what they say (of a claim that there is none: `equal`)."""
+    said = [verdict(v) for v in found.values()]
+    if equal:
+        said = ["no difference seen" if s == "undecided" else "differs" for s in said]
+    words = said[0] if len(set(said)) == 1 else ", ".join(f"{j}: {s}" for j, s in zip(found, said, strict=True))
+    return f"| {claim} | {what} | " + " | ".join(text(v) for v in found.values()) + f" | {words} |"
 
 
 def claims(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     """The paper's claims as lines of a table; differences, so that a claim that holds is below 0."""
-    lines = [
-        "| claim | as a difference | " + " | ".join(JUDGES) + " | says |",
-        "|---|---|" + "---:|" * len(JUDGES) + "---|",
-    ]
+    lines = [*CLAIM_HEAD]
 
-    def add(claim: str, what: str, found: dict[str, list[float]], equal: bool = False) -> None:
-        said = [verdict(v) for v in found.values()]
-        if equal:
-            said = ["no difference seen" if s == "undecided" else "differs" for s in said]
-        words = said[0] if len(set(said)) == 1 else ", ".join(f"{j}: {s}" for j, s in zip(found, said, strict=True))
-        lines.append(f"| {claim} | {what} | " + " | ".join(text(v) for v in found.values()) + f" | {words} |")
+    def add(*row: Any, **options: Any) -> None:
+        lines.append(claim_row(*row, **options))
 
     def gap(
         row: str, one: tuple[str | None, str | None], other: tuple[str | None, str | None]
@@ -253,19 +261,13 @@ def bundled() -> list[str]:
     document = json.loads(path.read_text(encoding="utf-8"))
     found = {(row["system"], row["file"]): row["figures"] for row in document["rows"]}
     files = sorted({file for _, file in found})
-    lines = [
-        "| claim | as a difference | " + " | ".join(JUDGES) + " | says |",
-        "|---|---|" + "---:|" * len(JUDGES) + "---|",
-    ]
+    lines = [*CLAIM_HEAD]
     for claim, one, other in (
         ("parallel is at least as good as autoregressive", "discrete, parallel", "discrete, autoregressive"),
         ("continuous is better than discrete by a little (p = 0.6)", "continuous, parallel", "discrete, parallel"),
     ):
-        gaps = [[found[one, file][j] - found[other, file][j] for file in files] for j in JUDGES]
-        said = {verdict(gap) for gap in gaps}
-        lines.append(
-            f"| {claim} | {one} - {other} | {' | '.join(text(gap) for gap in gaps)} | {' or '.join(sorted(said))} |"
-        )
+        gaps = {j: [found[one, file][j] - found[other, file][j] for file in files] for j in JUDGES}
+        lines.append(claim_row(claim, f"{one} - {other}", gaps))
     return [
         "## The bundled codec", "", f"One training; intervals over the {len(files)} files of `{document['command']}`.", "", *lines, "",
     ]  # fmt: skip

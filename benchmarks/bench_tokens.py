@@ -38,7 +38,6 @@ import numpy as np
 
 import machine
 
-RESULTS = Path(__file__).resolve().parent / "results"
 FRAMERATE = 75.0
 
 
@@ -181,12 +180,9 @@ def encoding(hours: float, vocabulary: int) -> list[dict[str, Any]]:
 
     codes = synthetic(hours)
     _, made = ours(chunks(codes, 30), 1024, vocabulary)
-    folder = RESULTS / ".tokenizer"
-    made.save(folder)
-    their = PreTrainedTokenizerFast.from_pretrained(folder)
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(folder)
+        their = PreTrainedTokenizerFast.from_pretrained(folder)
     recordings = chunks(synthetic(hours, seed=1), 300)
     texts = [to_text(r, made.alphabet) for r in recordings]
     count = sum(r.size for r in recordings) / 1e6
@@ -365,9 +361,8 @@ def main() -> int:
     if (options.codes is None) != (options.held_out is None):
         parser.error("--codes and --held-out go together.")
     cases = [Case.parse(name) for name in (ALL if options.cases == ["all"] else options.cases)]
-    RESULTS.mkdir(exist_ok=True)
     document = earlier(machine.describe())
-    command = " ".join(["python benchmarks/bench_tokens.py", *sys.argv[1:]])
+    command = machine.command()
     document["commands"] = [c for c in document["commands"] if c != command] + [command]
     if "compilation" in options.parts:
         document["compile_seconds"] = compile_seconds()
@@ -378,12 +373,12 @@ def main() -> int:
             rows = {r["case"]: r for r in document["training"]} | {r["case"]: r for r in training([case])}
             order = [*ALL, *(name for name in rows if name not in ALL)]
             document["training"] = [rows[name] for name in order if name in rows]
-            write(document)
+            machine.record("tokens", document, page)
     if "encoding" in options.parts:
         document["encoding"] = encoding(1.0, 8192)
     if "real" in options.parts and options.codes is not None:
         document["real"] = real(options.codes, options.held_out)
-    write(document)
+    machine.record("tokens", document, page)
     return 0
 
 
@@ -393,15 +388,9 @@ def earlier(here: dict[str, Any]) -> dict[str, Any]:
         "commands": [], "machine": here, "compile_seconds": None, "converters": [], "training": [], "encoding": [],
         "real": None,
     }  # fmt: skip
-    path = RESULTS / "tokens.json"
+    path = machine.RESULTS / "tokens.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
     return found if found.keys() == empty.keys() and found["machine"] == here else empty
-
-
-def write(document: dict[str, Any]) -> None:
-    """Both files."""
-    (RESULTS / "tokens.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "tokens.md").write_text(page(document))
 
 
 def page(document: dict[str, Any]) -> str:

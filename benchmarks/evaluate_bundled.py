@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,27 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     report.print_table()
     about = {
-        "command": command_line(arguments),
+        "command": machine.command(arguments, __file__),
         "machine": machine.describe(),
         "data": data_of(folder),
         "dtype": str(codec.dtype).removeprefix("torch."),
         "device": codec.device.type,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    base = options.out / f"evaluate_{name}"
-    replace_text(base.with_suffix(".json"), json.dumps(about | report.to_dict(), indent=1, allow_nan=False) + "\n")
-    replace_text(base.with_suffix(".md"), page(report, about))
-    print(f"Written: {base.with_suffix('.json').name} and {base.with_suffix('.md').name} in {options.out}")
+    base = f"evaluate_{name}"
+    machine.record(base, about | report.to_dict(), lambda _: page(report, about), options.out)
+    print(f"Written: {base}.json and {base}.md in {options.out}")
     return 0
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """The command as it was typed, absolute paths shortened to their last part so that none of this machine shows."""
-    words = []
-    for word in arguments:
-        option, sign, value = word.rpartition("=")
-        words.append(f"{option}{sign}{Path(value).name}" if os.path.isabs(value) else word)
-    return shlex.join(["python", "benchmarks/evaluate_bundled.py", *words])
 
 
 def data_of(folder: Path) -> dict[str, Any]:
@@ -153,14 +139,6 @@ def opus_facts(report: Report) -> str:
         cells = [rival, f"{report.bit_rate(rival) / 1000:.2f}", f"{payload / 1000:.2f}", f"{stereo:.0%}", f"{span} kHz"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 if __name__ == "__main__":

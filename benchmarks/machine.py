@@ -10,7 +10,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,27 @@ FLAGS = (
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def command() -> str:
-    """The command as it was typed, absolute paths shortened to their last part."""
-    words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
-    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+def command(arguments: Sequence[str] | None = None, script: str | None = None) -> str:
+    """The command as it was typed, absolute paths shortened to their last part so that none of this machine shows."""
+    words = []
+    for word in sys.argv[1:] if arguments is None else arguments:
+        option, sign, value = word.rpartition("=")
+        words.append(f"{option}{sign}{Path(value).name}" if os.path.isabs(value) else word)
+    return shlex.join(["python", f"benchmarks/{Path(script or sys.argv[0]).name}", *words])
 
 
-def record(name: str, document: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
-    """Write results/NAME.json, and NAME.md as `page` makes it of the same document."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(page(document), encoding="utf-8")
+def record(name: str, document: dict[str, Any], page: Callable[[dict[str, Any]], str], folder: Path = RESULTS) -> None:
+    """Write NAME.json, and NAME.md as `page` makes it of the same document, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace_text(folder / f"{name}.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    _replace_text(folder / f"{name}.md", page(document))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
 
 
 def describe() -> dict[str, Any]:
