@@ -133,42 +133,64 @@ class _State:
         place = np.int32 if len(symbols) < 2**31 else np.int64
         most = self.vocabulary + 1
         self.lengths = np.ones(most, np.int32)
-        self.left, self.right = np.zeros((2, most), np.int32)
-        self.count = np.zeros(most, np.int64)
-        self.change = np.zeros((2, most, 2), np.int64)
-        self.touched = np.zeros((2, most), np.int32)
+        self.key, self.count = np.zeros((2, most), np.int64)
+        self.come, self.touched = np.zeros(most, np.int64), np.zeros(most, np.int32)
+        self.e_key, self.e_count, self.e_start = np.zeros((3, 0), np.int64)
+        self.e_size, self.tree = np.zeros((2, 0), np.int32)
+        self.ev_symbol, self.ev_place = np.empty((2, 1 << 11), np.int32), np.empty(1 << 11, place)
+        self.at = np.zeros(3, np.int64)
         tokens = base if known is None else self._replay(known)
 
         starts = np.zeros(tokens + 1, np.int64)
-        self.places = np.empty(max(1, len(symbols)), place)
-        k.bucket(symbols, self.lengths, tokens, starts, self.places)
-        used = int(starts[tokens])
-        largest = int(np.diff(starts).max(initial=0))
+        k.bucket(symbols, self.lengths, starts[1:], np.empty(0, place))
+        largest = int(starts.max())
+        np.cumsum(starts, out=starts)
+        self.places = np.empty(max(1, int(starts[-1])), place)
+        k.bucket(symbols, self.lengths, starts[:-1].copy(), self.places)
+        kept = np.zeros(tokens, np.int64)
 
-        def sort(t: int) -> int:
+        def sort(t: int) -> None:
             old, fill, touched = np.empty(largest, place), np.zeros(tokens + 1, np.int64), np.empty(tokens, np.int32)
-            return int(
-                k.sort_buckets(
-                    symbols, self.lengths, tokens, starts, self.places, t, threads, least, old, fill, touched
-                )
-            )
+            k.sort_buckets(
+                symbols, self.lengths, tokens, starts, self.places, kept, t, threads, least, self.longest, old, fill,
+                touched,
+            )  # fmt: skip
 
-        with ThreadPoolExecutor(threads) as pool:  # buckets are apart, and the kernel lets go of the interpreter
-            lists = sum(pool.map(sort, range(threads)))
-        self._table(max(1 << 12, 1 << (4 * lists).bit_length()))
-        self._queue(max(1 << 12, 2 * lists), max(1 << 12, 2 * lists))
-        size, kept = k.begin(
-            symbols, self.lengths, self.places, used, least, self.longest, self.keys, self.counts, self.q_count,
-            self.q_key, self.q_entry, self.e_start, self.e_size,
-        )  # fmt: skip
-        self.at = np.array([size, size, kept, size, tokens, 0, 0, 0, 0], np.int64)
-        self.ev_symbol, self.ev_place = np.empty((2, 1 << 11), np.int32), np.empty((2, 1 << 11), place)
+        sort(tokens)  # none: where Numba has to compile, it does so here, and what comes next while buckets are sorted
+        with ThreadPoolExecutor(threads + 1) as pool:  # buckets are apart, and the kernel lets go of the interpreter
+            compiled = pool.submit(self._run, 0)
+            list(pool.map(sort, range(threads)))
+            used = self._close_up(starts, kept)
+            lists = self._first_lists(used)
+            compiled.result()
+        self.at[:] = lists, used, tokens
+
+    def _close_up(self, starts: NDArray[np.int64], kept: NDArray[np.int64]) -> int:
+        """Bring what is left of each bucket together; how much that is."""
+        used = 0
+        for first, n in zip(starts.tolist(), kept.tolist(), strict=False):
+            self.places[used : used + n] = self.places[first : first + n]
+            used += n
+        return used
+
+    def _first_lists(self, used: int) -> int:
+        """Entries for the sorted places; how many there are."""
+        ends = np.flatnonzero(self.places[:used] < 0)
+        self.places[ends] = ~self.places[ends]
+        n, size, p = len(ends), np.diff(ends, prepend=-1), self.places[ends]
+        first = self.symbols[p]
+        self._entries(n)
+        self.e_key[:n] = k.pair(first, self.symbols[p + self.lengths[first]])
+        self.e_count[:n] = self.e_size[:n] = size
+        self.e_start[:n] = ends + 1 - size
+        self._plant()
+        return n
 
     def _replay(self, known: Merges) -> int:
         """Apply merges of an earlier, interrupted training; returns the number of tokens."""
         n, base = min(len(known), self.vocabulary - self.base), self.base
         known = Merges(base, known.left[:n], known.right[:n], known.count[:n])
-        self.left[:n], self.right[:n], self.count[:n] = known.left, known.right, known.count
+        self.key[:n], self.count[:n] = k.pair(known.left, known.right), known.count
         for i in range(n):
             self.lengths[base + i] = self.lengths[known.left[i]] + self.lengths[known.right[i]]
         encoder, edges = Encoder(known), np.flatnonzero(self.symbols == k.BOUNDARY)
@@ -178,51 +200,58 @@ class _State:
 
     @property
     def tokens(self) -> int:
-        return int(self.at[4])
+        return int(self.at[2])
 
-    def _table(self, size: int) -> None:
-        self.keys, self.counts = np.full(size, -1, np.int64), np.zeros(size, np.int64)
+    def _entries(self, need: int) -> None:
+        size = max(1 << 12, 1 << need.bit_length())
+        self.e_key, self.e_count, self.e_start, self.e_size = (
+            _grown(a, size) for a in (self.e_key, self.e_count, self.e_start, self.e_size)
+        )
 
-    def _queue(self, queue: int, entries: int) -> None:
-        self.q_count, self.q_key, self.q_entry = (np.empty(queue, t) for t in (np.int64, np.int64, np.int32))
-        self.e_start, self.e_size = np.empty(entries, np.int64), np.empty(entries, np.int32)
+    def _plant(self) -> None:
+        """The tree of winners over all entries, level by level."""
+        level = np.arange(len(self.e_key), dtype=np.int32)
+        self.tree = np.concatenate([level, level])
+        while len(level) > 1:
+            one, other = level[::2], level[1::2]
+            more, same = (f(self.e_count[other], self.e_count[one]) for f in (np.greater, np.equal))
+            level = np.where(more | (same & (self.e_key[other] < self.e_key[one])), other, one)
+            self.tree[len(level) : 2 * len(level)] = level
 
     def advance(self) -> bool:
         """Make some merges; whether that was all."""
-        why = k.run(
-            self.symbols, self.places, self.keys, self.counts, self.q_count, self.q_key, self.q_entry, self.e_start,
-            self.e_size, self.lengths, self.left, self.right, self.count, self.ev_symbol, self.ev_place, self.change,
-            self.touched, self.at, self.base, self.vocabulary, self.least, self.longest, _PAUSE,
-        )  # fmt: skip
+        why = self._run(self.vocabulary)
         if why == k.GROW:
-            self._grow(2 * int(self.e_size[self.q_entry[0]]))
-        return bool(why == k.DONE)
+            self._grow(2 * int(self.e_size[self.tree[1]]))
+        return why == k.DONE
+
+    def _run(self, vocabulary: int) -> int:
+        why: int = k.run(
+            self.symbols, self.lengths, self.places, self.tree, self.e_key, self.e_count, self.e_start, self.e_size,
+            self.key, self.count, self.ev_symbol, self.ev_place, self.come, self.touched, self.at, self.base, vocabulary,
+            self.least, self.longest, _PAUSE,
+        )  # fmt: skip
+        return why
 
     def _grow(self, need: int) -> None:
         """Make room for the next merge, which needs so much, wherever there is too little."""
-        size, entries, used, filled = self.at[:4].tolist()
-        if need > self.ev_place.size:
-            self.ev_symbol, self.ev_place = (np.empty((2, need), a.dtype) for a in (self.ev_symbol, self.ev_place))
+        entries, used, _ = self.at.tolist()
+        if need > 2 * len(self.ev_place):
+            self.ev_symbol, self.ev_place = np.empty((2, need), np.int32), np.empty(need, self.ev_place.dtype)
         if used + need > len(self.places):
-            self.places = _grown(self.places, used, need)
-        if 4 * (filled + need) > 3 * len(self.keys):
-            old = self.keys, self.counts
-            self._table(2 * len(old[0]) if need < len(old[0]) // 4 else 1 << (4 * need + len(old[0])).bit_length())
-            k.rehash(*old, self.keys, self.counts)
-        if size + need >= len(self.q_count) or entries + need >= len(self.e_start):
-            self.q_count, self.q_key, self.q_entry = (
-                _grown(a, size, need + 2) for a in (self.q_count, self.q_key, self.q_entry)
-            )
-            self.e_start, self.e_size = (_grown(a, entries, need + 2) for a in (self.e_start, self.e_size))
+            self.places = _grown(self.places, max(used + need, used + used // 2))
+        if entries + need > len(self.e_key):
+            self._entries(entries + need)
+            self._plant()
 
     def merges(self) -> Merges:
         """What was learned so far."""
         n = self.tokens - self.base
-        return Merges(self.base, self.left[:n].copy(), self.right[:n].copy(), self.count[:n].copy())
+        return Merges(self.base, *k.unpair(self.key[:n]), self.count[:n].copy())
 
 
-def _grown(array: NDArray[Any], used: int, need: int) -> NDArray[Any]:
-    """A larger copy with room for `need` more than `used`."""
-    out = np.empty(max(used + need, used + used // 2) + 16, array.dtype)
-    out[:used] = array[:used]
+def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """A copy with room for `size`."""
+    out = np.zeros(size, array.dtype)
+    out[: len(array)] = array
     return out

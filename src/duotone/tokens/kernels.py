@@ -1,4 +1,4 @@
-"""Byte-pair training over one long array of symbols, with a list of positions for every pair; compiled by Numba.
+"""Byte-pair training over one long array of symbols, with a list of places for every pair; compiled by Numba.
 
 Legend: N places. `symbols` holds a token's id at its first place and, where it is longer, minus its length at its last:
 so both neighbours of a token are found at once. Words are separated by `BOUNDARY`, one stands at either end.
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 BOUNDARY = np.int32(0x7FFFFFFF)
 _DEAD = np.int32(-1)
@@ -25,6 +26,18 @@ _HIGH = np.int64(1 << 32)  # a pair (a, b) of ids is the key a * _HIGH + b
 
 # What stopped `run`: nothing more to do, as many merges as it was to make, or arrays that must grow first.
 DONE, PAUSED, GROW = range(3)
+
+
+def pair(left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The keys of pairs."""
+    keys: NDArray[np.int64] = left * _HIGH + right
+    return keys
+
+
+def unpair(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Left and right of pairs."""
+    return (keys >> 32).astype(np.int32), (keys & (_HIGH - 1)).astype(np.int32)
+
 
 # Compilation takes seconds, and goes by the number of statements and of functions times the types they are called with.
 # So nothing is allocated in here, counters begin as np.int64(0) (a plain 0 is a type of its own), and functions that
@@ -46,276 +59,179 @@ def _slot(keys, key):  # type: ignore[no-untyped-def]
     return i
 
 
-@_kernel
-def rehash(keys, counts, new_keys, new_counts):  # type: ignore[no-untyped-def]
-    """Move a table into a larger one."""
-    for i in range(len(keys)):
-        if keys[i] != _EMPTY:
-            j = _slot(new_keys, keys[i])
-            new_keys[j] = keys[i]
-            new_counts[j] = counts[i]
-
-
 @_inner
-def _before(count, key, other_count, other_key):  # type: ignore[no-untyped-def]
-    return count > other_count or (count == other_count and key < other_key)
-
-
-@_inner
-def _push(q_count, q_key, q_entry, size, count, key, entry):  # type: ignore[no-untyped-def]
-    """Put an entry into the queue of `size` entries (a binary heap)."""
-    i = size
-    while i > 0:
-        parent = (i - 1) >> 1
-        if not _before(count, key, q_count[parent], q_key[parent]):
+def _settle(tree, counts, keys, entry):  # type: ignore[no-untyped-def]
+    """After a change of `entry`: in each pair up to the root of a tree of winners, which entry comes first."""
+    i = (tree.size >> 1) + entry
+    while i > 1:
+        first, best = tree[i ^ 1], tree[i]
+        if counts[first] > counts[best] or (counts[first] == counts[best] and keys[first] < keys[best]):
+            best = first
+        i >>= 1
+        if best != entry and tree[i] == best:
             break
-        q_count[i], q_key[i], q_entry[i] = q_count[parent], q_key[parent], q_entry[parent]
-        i = parent
-    q_count[i], q_key[i], q_entry[i] = count, key, entry
-
-
-@_inner
-def _sink(q_count, q_key, q_entry, size, i):  # type: ignore[no-untyped-def]
-    """Let the entry at `i` sink to its place."""
-    count, key, entry = q_count[i], q_key[i], q_entry[i]
-    while True:
-        child = 2 * i + 1
-        if child >= size:
-            break
-        if child + 1 < size and _before(q_count[child + 1], q_key[child + 1], q_count[child], q_key[child]):
-            child += 1
-        if not _before(q_count[child], q_key[child], count, key):
-            break
-        q_count[i], q_key[i], q_entry[i] = q_count[child], q_key[child], q_entry[child]
-        i = child
-    q_count[i], q_key[i], q_entry[i] = count, key, entry
+        tree[i] = best
 
 
 @_kernel
-def bucket(symbols, lengths, tokens, starts, places):  # type: ignore[no-untyped-def]
-    """Places of all pairs by their first symbol: `starts` `[tokens + 1]` gets each bucket's beginning in `places`."""
-    n = len(symbols)
-    for i in range(tokens + 1):
-        starts[i] = 0
-    for p in range(n - 1):
+def bucket(symbols, lengths, at, places):  # type: ignore[no-untyped-def]
+    """Sort places of pairs by their first symbol: each goes to `at[symbol]`, which moves on. Without places, only count."""
+    for p in range(len(symbols) - 1):
         a = symbols[p]
         if 0 <= a < BOUNDARY and symbols[p + lengths[a]] != BOUNDARY:
-            starts[a + 1] += 1
-    for i in range(tokens):
-        starts[i + 1] += starts[i]
-    for p in range(n - 1):
-        a = symbols[p]
-        if 0 <= a < BOUNDARY and symbols[p + lengths[a]] != BOUNDARY:
-            places[starts[a]] = p
-            starts[a] += 1
-    for i in range(tokens, 0, -1):
-        starts[i] = starts[i - 1]
-    starts[0] = 0
+            if places.size:
+                places[at[a]] = p
+            at[a] += 1
 
 
 @_kernel
 def sort_buckets(  # type: ignore[no-untyped-def]
-    symbols, lengths, tokens, starts, places, first_bucket, step, least, old, fill, touched
+    symbols, lengths, tokens, starts, places, kept, first_bucket, step, least, longest, old, fill, touched
 ):  # fmt: skip
     """Within every `step`-th bucket, bring places of equal second symbols together; equal pairs stay in order.
 
-    `old` has room for the largest bucket, `fill` (zeros) and `touched` for every token. Returns how many pairs occur at
-    least `least` times.
+    Pairs that occur less than `least` times or would become too long are left out; `kept` gets how many places of each
+    bucket remain, at its beginning. Where a pair's list ends, its place p is written as ~p. `old` has room for the
+    largest bucket, `fill` (zeros) and `touched` for every token.
     """
-    lists = np.int64(0)
     for a in range(first_bucket, tokens, step):
         first = starts[a]
         size = starts[a + 1] - first
         length = lengths[a]
-        count = np.int64(0)
+        seen = np.int64(0)
         for i in range(size):
             p = places[first + i]
             old[i] = p
             b = symbols[p + length]
             if fill[b] == 0:
-                touched[count] = b
-                count += 1
+                touched[seen] = b
+                seen += 1
             fill[b] += 1
         at = first
-        for i in range(count):
+        for i in range(seen):
             b = touched[i]
             n = fill[b]
-            lists += n >= least
-            fill[b] = at
-            at += n
+            fill[b] = _EMPTY
+            if n >= least and length + lengths[b] < longest:
+                fill[b] = at
+                at += n
+        kept[a] = at - first
         for i in range(size):
             p = old[i]
             b = symbols[p + length]
-            places[fill[b]] = p
-            fill[b] += 1
-        for i in range(count):
+            if fill[b] != _EMPTY:
+                places[fill[b]] = p
+                fill[b] += 1
+        for i in range(seen):
+            at = fill[touched[i]]
             fill[touched[i]] = 0
-    return lists
-
-
-@_kernel
-def begin(  # type: ignore[no-untyped-def]
-    symbols, lengths, places, used, least, longest, keys, counts, q_count, q_key, q_entry, e_start, e_size
-):  # fmt: skip
-    """The queue and the table of counts from sorted places; lists of rarer pairs are closed up. Returns their sizes."""
-    size = np.int64(0)
-    kept = np.int64(0)
-    i = np.int64(0)
-    while i < used:
-        a = symbols[places[i]]
-        length = lengths[a]
-        b = symbols[places[i] + length]
-        j = i + 1
-        while j < used and symbols[places[j]] == a and symbols[places[j] + length] == b:
-            j += 1
-        count = j - i
-        if count >= least and length + lengths[b] < longest:
-            key = a * _HIGH + b
-            s = _slot(keys, key)
-            keys[s], counts[s] = key, count
-            q_count[size], q_key[size], q_entry[size] = count, key, size
-            e_start[size], e_size[size] = kept, count
-            for m in range(i, j):
-                places[kept] = places[m]
-                kept += 1
-            size += 1
-        i = j
-    for i in range(size // 2 - 1, -1, -1):
-        _sink(q_count, q_key, q_entry, size, i)
-    return size, kept
+            if at != _EMPTY:
+                places[at - 1] = ~places[at - 1]
 
 
 @_kernel
 def run(  # type: ignore[no-untyped-def]
-    symbols, places, keys, counts, q_count, q_key, q_entry, e_start, e_size, lengths, m_left, m_right, m_count,
-    ev_symbol, ev_place, change, touched, at, base, vocabulary, least, longest, pause,
+    symbols, lengths, places, tree, e_key, e_count, e_start, e_size, m_key, m_count, ev_symbol, ev_place, come, touched,
+    at, base, vocabulary, least, longest, pause,
 ):  # fmt: skip
     """Merge until the vocabulary is full, no pair is frequent enough, `pause` merges are made, or an array is full.
 
-    `at`: queue size, entries, places used, table used, tokens: read and written; then what a merge has seen and noted on
-    either side. `change` `[2, tokens, 2]`: by side and neighbour, pairs that go and pairs that come. Returns what
-    stopped it.
+    Entries `e_*` are pairs and their lists of places, of which some may hold something else by now: the count is the most
+    it can be. `tree` finds the highest; when it comes to that, its list is cleared, and it stays first or it does not.
+    `ev_*`: what stood left and right of each merged pair, and where. `come` (zeros, for every token): how often it stands
+    beside a new token. `at`: entries, places used, tokens: read and written. Returns what stopped it.
     """
-    size = at[0]
-    entries = at[1]
-    used = at[2]
-    filled = at[3]
-    tokens = at[4]
-    seen = at[5:7]
-    noted = at[7:9]
-    top = np.int64(0)
+    entries = at[0]
+    used = at[1]
+    tokens = at[2]
     made = np.int64(0)
     stopped = DONE
-    while tokens < vocabulary and size > 0:
-        count = q_count[0]
-        key = q_key[0]
-        entry = q_entry[0]
-        now = counts[_slot(keys, key)]
-        n = e_size[entry]
-        if now == count:
-            if count < least:
-                break
+    while tokens < vocabulary:
+        entry = np.int64(tree[1])
+        key = e_key[entry]
+        count = e_count[entry]
+        if count < least:
+            break
+        a = np.int32(key >> 32)
+        b = np.int32(key & 0xFFFFFFFF)
+        length_a = lengths[a]
+        start = e_start[entry]
+        n = np.int64(0)
+        for i in range(start, start + e_size[entry]):
+            p = places[i]
+            if symbols[p] == a and symbols[p + length_a] == b:
+                places[start + n] = p
+                n += 1
+        e_size[entry] = n
+        taken = n == count
+        if taken:
             if made == pause:
                 stopped = PAUSED
                 break
             room = 2 * n
-            if (
-                room > ev_place.size
-                or used + room > places.size
-                or 4 * (filled + room) > 3 * keys.size
-                or size + room >= q_count.size
-                or entries + room >= e_start.size
-            ):
+            if n > ev_place.size or used + room > places.size or entries + room > e_key.size:
                 stopped = GROW
                 break
-        if now == count or now < least:  # taken; or too rare, and it can only become rarer
-            size -= 1
-            q_count[0], q_key[0], q_entry[0] = q_count[size], q_key[size], q_entry[size]
-        else:
-            q_count[0] = now
-        _sink(q_count, q_key, q_entry, size, top)
-        if now != count:
+            n = 0
+        e_count[entry] = n
+        _settle(tree, e_count, e_key, entry)
+        if not taken:
             continue
 
-        a = np.int32(key >> 32)
-        b = np.int32(key & 0xFFFFFFFF)
         new = np.int32(tokens)
-        length_a = lengths[a]
-        length_b = lengths[b]
-        length = length_a + length_b
+        length = length_a + lengths[b]
         lengths[new] = length
-        m_left[new - base], m_right[new - base], m_count[new - base] = a, b, count
+        m_key[tokens - base], m_count[tokens - base] = key, count
         tokens += 1
         made += 1
 
-        start = e_start[entry]
-        for side in range(2):
-            seen[side] = 0
-            noted[side] = 0
-        for i in range(n):
-            p = places[start + i]
+        events = np.int64(0)
+        for i in range(start, start + count):
+            p = places[i]
             q = p + length_a
-            if symbols[p] != a or symbols[q] != b:
+            if symbols[p] != a or symbols[q] != b:  # one in a run of equal symbols, whose half is taken
                 continue
-            r = p - 1
-            if symbols[r] < 0:
-                r += symbols[r] + 1
-            e = q + length_b
+            left = symbols[p - 1]
+            if left < 0:
+                left = symbols[p + left]
+            ev_symbol[0, events], ev_symbol[1, events], ev_place[events] = left, symbols[p + length], p
+            events += 1
             symbols[q] = _DEAD
             symbols[p] = new
-            symbols[e - 1] = -length
-            for side in range(2):  # left: the pair of the neighbour at r and this; right: of this and the one at e
-                z = symbols[e if side else r]
-                if z != BOUNDARY:
-                    if change[side, z, 0] == 0:
-                        touched[side, seen[side]] = z
-                        seen[side] += 1
-                    change[side, z, 0] += 1
-                    if lengths[z] + length < longest:
-                        change[side, z, 1] += 1
-                        ev_symbol[side, noted[side]] = z
-                        ev_place[side, noted[side]] = p if side else r
-                        noted[side] += 1
+            symbols[p + length - 1] = -length
 
-        change[1, a, 1] -= change[0, new, 0]  # pairs of the new token and a that a merge to their right undid at once
-        for side in range(2):
-            for i in range(seen[side]):
-                z = touched[side, i]
-                if side or z != new:
-                    gone = b * _HIGH + z if side else z * _HIGH + a
-                    s = _slot(keys, gone)
-                    if keys[s] == gone:
-                        counts[s] -= change[side, z, 0]
-                change[side, z, 0] = 0
-                come = change[side, z, 1]
-                change[side, z, 1] = -1  # no list
-                if come >= least:
-                    pair = new * _HIGH + z if side else z * _HIGH + new
-                    s = _slot(keys, pair)
-                    keys[s], counts[s] = pair, come
-                    filled += 1
-                    e_start[entries], e_size[entries] = used, 0
-                    change[side, z, 1] = entries
-                    used += come
-                    _push(q_count, q_key, q_entry, size, come, pair, entries)
-                    size += 1
-                    entries += 1
-            for i in range(noted[side]):
+        for side in range(2):  # left: pairs of a neighbour and the new token; right: of that and a neighbour
+            seen = np.int64(0)
+            for i in range(events):
                 z = ev_symbol[side, i]
-                e = change[side, z, 1]
-                if e >= 0:
-                    p = ev_place[side, i]
-                    # what a merge to its right undid at once is left out, so that the list has its room
-                    if side == 0 or symbols[p + length] == z:
-                        places[e_start[e] + e_size[e]] = p
-                        e_size[e] += 1
-            for i in range(seen[side]):
-                change[side, touched[side, i], 1] = 0
-    at[0] = size
-    at[1] = entries
-    at[2] = used
-    at[3] = filled
-    at[4] = tokens
+                if z != BOUNDARY and lengths[z] + length < longest:
+                    if come[z] == 0:
+                        touched[seen] = z
+                        seen += 1
+                    come[z] += 1
+            for i in range(seen):
+                z = touched[i]
+                n = come[z]
+                come[z] = 0
+                if n >= least:
+                    e_key[entries] = new * _HIGH + z if side else z * _HIGH + new
+                    e_count[entries], e_start[entries], e_size[entries] = n, used, 0
+                    _settle(tree, e_count, e_key, entries)
+                    come[z] = ~entries  # its list
+                    entries += 1
+                    used += n
+            for i in range(events):
+                z = ev_symbol[side, i]
+                if z != BOUNDARY and come[z] < 0:
+                    entry = ~come[z]
+                    p = ev_place[i]
+                    places[e_start[entry] + e_size[entry]] = p if side else p - lengths[z]
+                    e_size[entry] += 1
+            for i in range(seen):
+                come[touched[i]] = 0
+    at[0] = entries
+    at[1] = used
+    at[2] = tokens
     return stopped
 
 
