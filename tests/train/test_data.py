@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -210,3 +212,27 @@ def test_a_file_that_vanishes_is_counted_and_one_that_was_the_last_ends_the_run(
     with pytest.raises(AudioError, match="no longer be read"):
         for step in range(8):
             crops.example(step, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc, as Linux has it")
+def test_reading_ahead_starts_no_second_team_of_openmp_threads(tmp_path: Path) -> None:
+    write(tmp_path / "one.wav", synthesize(3, 2.0, 44_100))
+    program = (
+        "import os, sys, torch; from pathlib import Path; from duotone.train.data import Crops; "
+        "from duotone.train.index import build_index; from duotone.train.recipe import DataSection; "
+        "torch.set_num_threads(3); torch.ones(1 << 20).sin(); count = lambda: len(os.listdir('/proc/self/task')); "
+        "section = DataSection(validation_share=0, mixing_share=1, level_db=-14, workers=2); "
+        "crops = Crops(build_index(sys.argv[1], section).training, 48_000, 60_000, section, 0); "
+        "batches = crops.batches(0, 40, range(2)); next(batches); before = count(); "
+        "[next(batches) for _ in range(30)]; torch.ones(1 << 20).sin(); print(before, count())"
+    )
+    # before: three of the team, two that read; a team of each reader's would be two more apiece
+    run = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    before, after = map(int, run.stdout.split())
+    main_only = subprocess.run(
+        [sys.executable, "-c", program.split("section =")[0] + "print(count())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert before == after == int(main_only.stdout) + 2

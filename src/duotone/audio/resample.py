@@ -8,9 +8,20 @@ from __future__ import annotations
 import numpy as np
 import soxr
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from duotone.errors import UsageError
+
+_QUALITY = "HQ"
+
+
+def resample(block: NDArray[np.float32], source: int, target: int) -> NDArray[np.float32]:
+    """A whole block `[T, C]` at another rate, about ``T * target / source`` samples."""
+    if source == target:
+        return block
+    out: NDArray[np.float32] = soxr.resample(block, source, target, quality=_QUALITY)
+    return out
 
 
 class Resampler:
@@ -18,7 +29,7 @@ class Resampler:
 
     def __init__(self, source: int, target: int, channels: int) -> None:
         self.source, self.target, self.channels = source, target, channels
-        self._stream = soxr.ResampleStream(source, target, channels, dtype="float32", quality="HQ")
+        self._stream = soxr.ResampleStream(source, target, channels, dtype="float32", quality=_QUALITY)
         self._in, self._out, self._finished = 0, 0, False
 
     def push(self, samples: Tensor) -> Tensor:
