@@ -54,6 +54,14 @@ def test_the_commands_run(folder: Path) -> None:
     assert (folder / "song-again.wav").is_file()
 
 
+def test_the_training_commands_are_those_that_the_page_on_training_runs() -> None:
+    block = re.search(r"```console\n(.*?)```", README, re.S)
+    assert block is not None
+    commands = [line.strip() for line in block[1].strip().splitlines()]
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert len(commands) == 2 and "\n".join(commands) in page
+
+
 def test_the_table_of_presets_is_current() -> None:
     table = README.split("<!-- presets -->")[1].split("<!-- /presets -->")[0]
     rows = {r.split("|")[1].strip(): [c.strip() for c in r.split("|")[2:5]] for r in table.strip().splitlines()[2:]}
