@@ -4,7 +4,8 @@
         [--compile] [--device cpu]
 
 Operations of forward and backward pass are counted (`operations.py`); the peak is what one large product of
-matrices reaches on the same device in the same number format. A step is the objective, its gradients and the optimizer.
+matrices reaches on the same device in the same number format, or in float32 where that is faster: a processor without
+matrix units has no arithmetic in bfloat16 and emulates it. A step is the objective, its gradients and the optimizer.
 Each preset runs in a process of its own, for its memory. Writes benchmarks/results/train_step.{json,md}, where rows of
 other settings stay.
 """
@@ -87,7 +88,7 @@ def measure(
         memory = torch.cuda.max_memory_allocated() / 2**20
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    fastest = peak(device, kind)
+    fastest = max(peak(device, k) for k in {kind, torch.float32})
     operations = counter.total
     return {
         "preset": preset_name, "batch": batch, "precision": precision, "compiled": compiled, "device": device.type,

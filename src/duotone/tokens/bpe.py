@@ -136,7 +136,7 @@ class _State:
         self.key, self.count = np.zeros((2, most), np.int64)
         self.come, self.touched = np.zeros(most, np.int64), np.zeros(most, np.int32)
         self.e_key, self.e_count, self.e_start = np.zeros((3, 0), np.int64)
-        self.e_size, self.tree = np.zeros((2, 0), np.int32)
+        self.e_size, self.tree = np.zeros(0, place), np.zeros(0, np.int32)
         self.ev_symbol, self.ev_place = np.empty((2, 1 << 11), np.int32), np.empty(1 << 11, place)
         self.at = np.zeros(3, np.int64)
         tokens = base if known is None else self._replay(known)
