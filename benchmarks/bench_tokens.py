@@ -10,8 +10,8 @@ machine is the same.
 Synthetic codes, 75 frames a second: the coarsest codebook is a Zipf draw held for 1 to 5 frames; each finer one follows
 the one above by a fixed map half of the time and is a Zipf draw else. Training is timed from codes in memory to the
 merges, each side in a process of its own, which gives its peak memory (the codes included), and the merges are compared;
-of ours, medians of three. "First": as it is once after an installation, with Numba's import and compilation. --codes and --held-out: folders of .duo files of our codec. Writes
-benchmarks/results/tokens.{json,md}.
+of ours, medians of three. "First": as it is once after an installation, with Numba's import and compilation. --codes and
+--held-out: folders of .duo files of our codec. Writes benchmarks/results/tokens.{json,md}.
 """
 
 from __future__ import annotations

@@ -31,10 +31,29 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_example_runs(folder: Path) -> None:
-    code = re.search(r"```python\n(.*?)```", README, re.S)
+def code_of(text: str) -> None:
+    """Run the first Python block of a page."""
+    code = re.search(r"```python\n(.*?)```", text, re.S)
     assert code is not None
-    exec(compile(code[1], "README.md", "exec"), {})
+    exec(compile(code[1], "a page", "exec"), {})
+
+
+def lines_of(text: str) -> list[str]:
+    """The commands of a page."""
+    return [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+
+
+def commands_of(text: str, count: int) -> None:
+    """Run all commands of a page, which are so many."""
+    lines = lines_of(text)
+    assert len(lines) == count
+    for line in lines:
+        done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_example_runs(folder: Path) -> None:
+    code_of(README)
     came = read(folder / "song.wav")
     for name in ("again.wav", "tokens.wav"):
         went = read(folder / name)
@@ -121,7 +140,7 @@ MINIATURE = {
 
 def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    lines = lines_of(text)
     assert [shlex.split(line)[1] for line in lines] == ["make-sounds", "train", "report", "evaluate", "train", "train"]
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
@@ -133,22 +152,6 @@ def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pyte
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "runs" / "mine" / "codec" / "model.safetensors").is_file()
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
-
-
-def code_of(text: str) -> None:
-    """Run the first Python block of a page."""
-    code = re.search(r"```python\n(.*?)```", text, re.S)
-    assert code is not None
-    exec(compile(code[1], "a page", "exec"), {})
-
-
-def commands_of(text: str, count: int) -> None:
-    """Run all commands of a page, which are so many."""
-    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
-    assert len(lines) == count
-    for line in lines:
-        done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
 def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

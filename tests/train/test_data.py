@@ -220,19 +220,13 @@ def test_reading_ahead_starts_no_second_team_of_openmp_threads(tmp_path: Path) -
     program = (
         "import os, sys, torch; from pathlib import Path; from duotone.train.data import Crops; "
         "from duotone.train.index import build_index; from duotone.train.recipe import DataSection; "
-        "torch.set_num_threads(3); torch.ones(1 << 20).sin(); count = lambda: len(os.listdir('/proc/self/task')); "
+        "torch.set_num_threads(3); torch.ones(1 << 20).sin(); count = lambda: len(os.listdir('/proc/self/task')); alone = count(); "
         "section = DataSection(validation_share=0, mixing_share=1, level_db=-14, workers=2); "
         "crops = Crops(build_index(sys.argv[1], section).training, 48_000, 60_000, section, 0); "
         "batches = crops.batches(0, 40, range(2)); next(batches); before = count(); "
-        "[next(batches) for _ in range(30)]; torch.ones(1 << 20).sin(); print(before, count())"
+        "[next(batches) for _ in range(30)]; torch.ones(1 << 20).sin(); print(alone, before, count())"
     )
-    # before: three of the team, two that read; a team of each reader's would be two more apiece
+    # alone: three of the team; before: two more that read; a team of each reader's would be two more apiece
     run = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    before, after = map(int, run.stdout.split())
-    main_only = subprocess.run(
-        [sys.executable, "-c", program.split("section =")[0] + "print(count())"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert before == after == int(main_only.stdout) + 2
+    alone, before, after = map(int, run.stdout.split())
+    assert before == after == alone + 2

@@ -198,10 +198,6 @@ class _State:
             k.lay_out(encoder(self.symbols[first:last]), self.lengths, self.symbols[first:last])
         return base + n
 
-    @property
-    def tokens(self) -> int:
-        return int(self.at[2])
-
     def _entries(self, need: int) -> None:
         size = max(1 << 12, 1 << need.bit_length())
         self.e_key, self.e_count, self.e_start, self.e_size = (
@@ -246,7 +242,7 @@ class _State:
 
     def merges(self) -> Merges:
         """What was learned so far."""
-        n = self.tokens - self.base
+        n = int(self.at[2]) - self.base
         return Merges(self.base, *k.unpair(self.key[:n]), self.count[:n].copy())
 
 

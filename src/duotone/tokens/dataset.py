@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from duotone.errors import FormatError, UsageError
-from duotone.tokens.convert import Int
+from duotone.tokens.convert import Int, to_points
 
 if TYPE_CHECKING:
     from duotone.tokens.tokenizer import AudioTokenizer
@@ -248,7 +248,7 @@ def line_stats(
             if number == limit:
                 break
             text = special.sub("", line.rstrip("\n"))
-            numbers = alphabet.numbers(np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint32))
+            numbers = alphabet.numbers(to_points(text))
             if len(numbers) and int(numbers.max()) >= len(alphabet):
                 at = int(np.argmax(numbers >= len(alphabet)))
                 raise FormatError(
