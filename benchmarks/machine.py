@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from duotone.nn import native
+
 #: Instruction sets that decide how fast a network runs here, as /proc/cpuinfo spells them.
 FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
@@ -65,6 +67,7 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if cuda else None,
+        "kernels": native.library() is not None,
     }
 
 
@@ -74,9 +77,10 @@ def markdown(machine: dict[str, Any] | None = None) -> str:
     memory = f", {m['memory_gib']} GiB" if m["memory_gib"] else ""
     gpu = f", GPU {m['gpu']} (CUDA {m['cuda']})" if m["gpu"] else ", no GPU"
     flags = f" ({', '.join(m['flags'])})" if m["flags"] else ""
+    kernels = ", our kernels compiled" if m.get("kernels") else ""
     return (
         f"Machine: {m['cpu']}, {m['architecture']}, {m['cores']} cores{flags}{memory}{gpu}; {m['system']}, "
-        f"Python {m['python']}, PyTorch {m['torch']} with {m['torch_threads']} threads.\n"
+        f"Python {m['python']}, PyTorch {m['torch']} with {m['torch_threads']} threads{kernels}.\n"
     )
 
 

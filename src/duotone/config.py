@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +15,12 @@ from duotone.errors import ConfigError
 
 Self = TypeVar("Self", bound="Config")
 Framing = Literal["exact", "published"]
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $DUOTONE_CACHE, $XDG_CACHE_HOME/duotone or ~/.cache/duotone."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("DUOTONE_CACHE") or Path(base) / "duotone").expanduser()
 
 
 class Config(BaseModel):

@@ -53,8 +53,8 @@ class Engine:
 
     def renoise(self, clean: Tensor, chunk: int, index: int, level: float) -> Tensor:
         """A clean estimate brought back up to a noise level: ``x + sqrt(sigma^2 - sigma_min^2) noise``."""
-        scale = consistency.renoise_scale(torch.tensor(level), self.config.noise).to(self.device)
-        return clean + scale * self.draw(chunk, index)
+        scale = float(consistency.renoise_scale(torch.tensor(level), self.config.noise))
+        return torch.add(clean, self.draw(chunk, index), alpha=scale)
 
     def after(self, clean: Tensor, chunk: int, step: int) -> Tensor:
         """What a chunk is once step k is done: re-noised for step k+1, or the clean estimate itself at the end."""
@@ -178,6 +178,14 @@ class Wavefront(Engine):
         return kept
 
 
+def _take(pictures: Tensor, indices: list[int]) -> Tensor:
+    """``pictures[indices]``, without a copy where they lie at equal distances, as all but the first few do."""
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    if indices == list(range(indices[0], indices[-1] + 1, step)):
+        return pictures[indices[0] : indices[-1] + 1 : step]
+    return pictures[indices]
+
+
 def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise, batch: int = 8) -> Tensor:
     """The parallel schedule over a whole file: bounded latents `[N, L, d]` -> clean spectra `[N, C, F, T]`.
 
@@ -198,12 +206,14 @@ def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise
             right = [j + 1 for j in left if j + 1 < n and j + 1 not in left]
             # lefts that have no partner stand at the start (chunk 0 of an odd step) or the end (the last chunk)
             paired = torch.tensor([j + 1 in right for j in left])
-            estimate, kept = network.denoiser.denoise(x[left], values[left], condition, [p[left] for p in pyramid])
+            estimate, kept = network.denoiser.denoise(
+                x[left], values[left], condition, [_take(p, left) for p in pyramid]
+            )
             updates = dict(zip(left, estimate, strict=True))
             if right:
                 past = [(k[paired], v[paired]) for k, v in kept]
                 estimate, _ = network.denoiser.denoise(
-                    x[right], values[right], condition, [p[right] for p in pyramid], past
+                    x[right], values[right], condition, [_take(p, right) for p in pyramid], past
                 )
                 updates |= dict(zip(right, estimate, strict=True))
             for j, clean in updates.items():

@@ -6,6 +6,7 @@ Draw 0 starts a chunk from sigma_max, draw k re-noises it after step k, draw -1 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -21,12 +22,18 @@ TIME_PROMPT = -1
 
 
 def seeded_noise(seed: int, config: CoDiCodecConfig) -> Noise:
-    """Unit Gaussian noise from a counter-based generator (Philox) keyed by (seed, chunk, draw)."""
+    """Unit Gaussian noise keyed by (seed, chunk, draw): each value by the inverse of the distribution function.
+
+    ``z = sqrt(2) erfinv(u)`` with u uniform on the odd multiples of 2**-24 in (-1, 1), which float32 holds exactly;
+    so the numbers are the same everywhere, up to the rounding of erfinv.
+    """
     shape = (2 * config.audio_channels, config.bins, config.frames)
 
     def draw(chunk: int, index: int) -> Tensor:
         key = hashlib.blake2b(f"{seed}/{chunk}/{index}".encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
-        return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+        raw = np.random.SFC64(int.from_bytes(key, "little")).random_raw(-(-math.prod(shape) // 2))
+        bits = torch.from_numpy(raw.astype("<u8", copy=False).view("<i4")[: math.prod(shape)])
+        uniform = (bits >> 8).float().mul_(2).add_(1).mul_(2.0**-24)
+        return uniform.erfinv_().mul_(math.sqrt(2)).view(shape)
 
     return draw

@@ -14,6 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from duotone.nn import winograd
+
+_EPS = 1e-5
+
 Pair = tuple[int, int]
 
 
@@ -33,19 +37,24 @@ class ScaledGroupNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """`[B, C, F, T]`, cond `[B, D]` or `[1, D]` -> the same shape."""
+        weight = self.weights(cond)
+        if weight.shape[0] == 1:  # one noise level for the whole batch: the scale folds into the norm's weight
+            return F.group_norm(x, self.groups, weight[0], None, _EPS)
+        out: Tensor = F.group_norm(x, self.groups, None, None, _EPS) * weight[:, :, None, None]
+        return out
+
+    def weights(self, cond: Tensor | None) -> Tensor:
+        """The weight of each channel, `[1, C]` or, with a condition of each picture, `[B, C]`."""
         if not self.conditioned:
-            return F.group_norm(x, self.groups, self.weight, None, 1e-5)
+            return self.weight[None]
         if cond is None:
             raise AssertionError("a conditioned norm was called without its condition")
-        scale = 1 + self.project(cond)
-        if scale.shape[0] == 1:  # one noise level for the whole batch: the scale folds into the norm's weight
-            return F.group_norm(x, self.groups, scale[0], None, 1e-5)
-        out: Tensor = F.group_norm(x, self.groups, None, None, 1e-5) * scale[:, :, None, None]
+        out: Tensor = 1 + self.project(cond)
         return out
 
 
 class ConvBlock(nn.Module):
-    """``x + conv3x3(silu(conv3x3(norm(x))))``, width kept, no biases."""
+    """``y + conv3x3(silu(conv3x3(norm(y))))``, width kept, no biases; y is x, or ``(x + other) / sqrt(2)``."""
 
     def __init__(self, channels: int, condition: int | None = None) -> None:
         super().__init__()
@@ -53,9 +62,14 @@ class ConvBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         nn.init.zeros_(self.conv2.weight)
+        self._kernels = (winograd.Kernel(), winograd.Kernel())
 
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        """`[B, C, F, T]` -> `[B, C, F, T]`."""
+    def forward(self, x: Tensor, cond: Tensor | None = None, other: Tensor | None = None) -> Tensor:
+        """`[B, C, F, T]`, other likewise -> `[B, C, F, T]`."""
+        if winograd.applies(x, self.conv1.weight):
+            return self._by_kernels(x, cond, other)
+        if other is not None:
+            x = _blend(x, other)
         h = self.conv1(self.norm(x, cond))
         out: Tensor
         if torch.is_grad_enabled():
@@ -63,6 +77,12 @@ class ConvBlock(nn.Module):
         else:
             out = self.conv2(F.silu(h, inplace=True)).add_(x)
         return out
+
+    def _by_kernels(self, x: Tensor, cond: Tensor | None, other: Tensor | None) -> Tensor:
+        x, scale, shift = winograd.norm(x, self.norm.groups, self.norm.weights(cond), _EPS, other)
+        first, second = self._kernels
+        h = winograd.convolve(x, first, self.conv1.weight, scale, shift, silu=True)
+        return winograd.convolve(h, second, self.conv2.weight, residual=x, overwrite=other is not None)
 
 
 class Down(nn.Module):
@@ -135,9 +155,8 @@ class Frontend(nn.Module):
         again = self.checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
             if isinstance(layer, ConvBlock):
-                if pyramid is not None:
-                    x = _blend(x, pyramid[len(made)])
-                x = checkpoint(layer, x, cond, use_reentrant=False) if again else layer(x, cond)
+                other = None if pyramid is None else pyramid[len(made)]
+                x = checkpoint(layer, x, cond, other, use_reentrant=False) if again else layer(x, cond, other)
                 made.append(x)
             else:
                 x = checkpoint(layer, x, use_reentrant=False) if again else layer(x)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from duotone.config import cache_folder
 from duotone.errors import AudioError
 from duotone.train.recipe import DataSection
 from duotone.train.sources import Place, find
@@ -103,12 +104,10 @@ def build_index(
 
 
 def default_cache(data: str | Path | Sequence[str | Path]) -> Path:
-    """Where what is known of these sources is kept: below $DUOTONE_CACHE, $XDG_CACHE_HOME/duotone or ~/.cache/duotone."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    root = Path(os.environ.get("DUOTONE_CACHE") or Path(base) / "duotone").expanduser()
+    """Where what is known of these sources is kept, below `cache_folder`."""
     sources = [data] if isinstance(data, str | Path) else list(data)
     digest = hashlib.blake2b("\n".join(str(Path(s).absolute()) for s in sources).encode(), digest_size=8).hexdigest()
-    return root / f"index-{digest}.json"
+    return cache_folder() / f"index-{digest}.json"
 
 
 def _name(data: str | Path | Sequence[str | Path]) -> str:

@@ -1,0 +1,162 @@
+"""3x3 convolution blocks through our C kernels: Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308).
+
+For inference in float32 on processors; four times fewer multiplications than the plain convolution, and norm,
+activation and residual sum are done while a tile is in the cache. Results differ from PyTorch's by rounding
+(relative error about 3e-6). The kernels and the derivation: `winograd.c`.
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_double, c_int, c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from duotone.nn import native
+
+_POINTS = 36
+_COLUMNS = 2  # vectors side by side in a packed panel of kernels
+#: G of the paper, for the points 0, 1, -1, 2, -2 and infinity.
+_G = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+
+
+class _Convolution(ctypes.Structure):
+    _fields_ = [(name, c_void_p) for name in ("x", "kernels", "scale", "shift", "residual", "out")] + [
+        (name, c_int64) for name in ("batch", "height", "width", "inputs", "outputs", "activation")
+    ]
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "other", "weight", "blended", "scale", "shift")),
+        *((name, c_int64) for name in ("batch", "places", "channels", "groups", "weight_stride", "other_stride")),
+        ("epsilon", c_double),
+    ]
+
+
+class Kernel:
+    """A convolution's weights as the C kernels want them, made again whenever the weights have changed."""
+
+    def __init__(self) -> None:
+        self._of: Tensor | None = None  # kept, so that no other tensor can come to its address
+        self._version = -1
+        self._packed: Tensor | None = None
+
+    def __deepcopy__(self, memo: object) -> Kernel:
+        return Kernel()
+
+    def __reduce__(self) -> tuple[type[Kernel], tuple[()]]:
+        return Kernel, ()
+
+    def packed(self, weight: Tensor, lanes: int) -> Tensor:
+        """Weights `[O, C, 3, 3]` -> G g G' as panels of columns, `[36, O * C]`."""
+        same = self._of is not None and self._of.data_ptr() == weight.data_ptr() and self._version == weight._version
+        if self._packed is None or not same:
+            self._packed = pack(weight.detach(), lanes)
+            self._of, self._version = weight.detach(), weight._version
+        return self._packed
+
+
+def pack(weight: Tensor, lanes: int) -> Tensor:
+    """G g G' of weights `[O, C, 3, 3]`, in panels of two vectors of output channels (the last may have one)."""
+    outputs, inputs = weight.shape[:2]
+    g = torch.tensor(_G, dtype=torch.float64)
+    points = torch.einsum("ai,ocij,bj->aboc", g, weight.double(), g).float().reshape(_POINTS, outputs, inputs)
+    panels = [p.transpose(1, 2).reshape(_POINTS, -1) for p in torch.split(points, _COLUMNS * lanes, dim=1)]
+    return torch.cat(panels, dim=1)
+
+
+def applies(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels can take this picture `[B, C, H, W]`: inference in float32 on a processor."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
+        return False
+    if torch.compiler.is_compiling() or weight.is_inference():  # the latter do not say when they change
+        return False
+    lib = native.library()
+    return lib is not None and x.shape[1] % lib.duotone_lanes() == 0 and x.numel() > 0
+
+
+def norm(
+    x: Tensor, groups: int, weight: Tensor, epsilon: float, other: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Group norm as scale and shift of each channel, ``[B, C]`` twice, of ``(x + other) / sqrt(2)`` or x itself.
+
+    weight `[C]` or `[B, C]`. Returns (the picture that is normed, scale, shift).
+    """
+    lib = _library()
+    x = x.contiguous(memory_format=torch.channels_last)
+    blended = x
+    if other is not None:
+        if other.shape != x.shape or other.dtype != x.dtype:
+            raise AssertionError(f"pictures to blend differ: {list(x.shape)} and {list(other.shape)}")
+        if not other[:1].is_contiguous(memory_format=torch.channels_last):  # pictures may lie apart from each other
+            other = other.contiguous(memory_format=torch.channels_last)
+        blended = torch.empty_like(x)
+    b, c, h, w = x.shape
+    weight = weight.expand(b, c).contiguous() if weight.dim() == 2 and weight.shape[0] != 1 else weight.reshape(c)
+    scale, shift = x.new_empty(b, c), x.new_empty(b, c)
+    job = _Norm(
+        _pointer(x), _pointer(other), _pointer(weight), _pointer(blended), _pointer(scale), _pointer(shift),
+        b, h * w, c, groups, c if weight.dim() == 2 else 0, 0 if other is None else other.stride(0), epsilon,
+    )  # fmt: skip
+    _check(lib.duotone_norm(ctypes.byref(job), c_int(torch.get_num_threads())))
+    return blended, scale, shift
+
+
+def convolve(
+    x: Tensor,
+    kernel: Kernel,
+    weight: Tensor,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+    silu: bool = False,
+    overwrite: bool = False,
+) -> Tensor:
+    """``residual + silu(conv3x3(x * scale + shift))`` with a border of zeros; `[B, C, H, W]` -> `[B, O, H, W]`.
+
+    With `overwrite` the result takes the residual's place.
+    """
+    lib = _library()
+    x = x.contiguous(memory_format=torch.channels_last)
+    b, c, h, w = x.shape
+    outputs = weight.shape[0]
+    packed = kernel.packed(weight, lib.duotone_lanes())
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    if residual is not None and overwrite:
+        out = residual
+    else:
+        out = torch.empty((b, outputs, h, w), dtype=x.dtype, memory_format=torch.channels_last)
+    job = _Convolution(
+        _pointer(x), _pointer(packed), _pointer(scale), _pointer(shift), _pointer(residual), _pointer(out),
+        b, h, w, c, outputs, int(silu),
+    )  # fmt: skip
+    _check(lib.duotone_convolve(ctypes.byref(job), c_int(torch.get_num_threads())))
+    return out
+
+
+def _library() -> ctypes.CDLL:
+    lib = native.library()
+    if lib is None:
+        raise AssertionError("the C kernels were called where there are none; ask `applies` first")
+    return lib
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("Not enough memory for a convolution. Decode fewer chunks at a time (a smaller batch).")

@@ -1,0 +1,213 @@
+"""The C kernels compute what PyTorch computes: every shape, every width of vector, and the same without them."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duotone.nn import native, winograd
+from duotone.nn.conv import ConvBlock
+
+CC = native.compiler()
+pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ctypes.CDLL]:
+    """The kernels for vectors of 4, 8 and 16: compilers split those that the processor does not have."""
+    assert CC is not None
+    folder = tmp_path_factory.mktemp("kernels")
+    flags = (*native.FLAGS, "-Wno-psabi")
+    return {lanes: ctypes.CDLL(str(native.build(CC, (*flags, f"-DLANES={lanes}"), folder))) for lanes in (4, 8, 16)}
+
+
+def use(monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL | None) -> None:
+    monkeypatch.setattr(native, "library", lambda: library)
+
+
+def block(channels: int, condition: int | None, seed: int = 0) -> ConvBlock:
+    """A block of random weights, none of them zero."""
+    torch.manual_seed(seed)
+    made = ConvBlock(channels, condition).to(memory_format=torch.channels_last)
+    for p in made.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return made
+
+
+def distance(got: torch.Tensor, want: torch.Tensor) -> float:
+    got, want = got.detach().double(), want.detach().double()
+    return float((got - want).norm() / want.norm())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lanes=st.sampled_from([4, 8, 16]),
+    vectors=st.integers(1, 5),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 21), st.integers(1, 13)),
+    condition=st.sampled_from(["none", "one", "each"]),
+    blend=st.booleans(),
+    threads=st.integers(1, 3),
+)
+def test_a_block_is_that_of_pytorch(
+    compiled: dict[int, ctypes.CDLL],
+    lanes: int,
+    vectors: int,
+    shape: tuple[int, int, int],
+    condition: str,
+    blend: bool,
+    threads: int,
+) -> None:
+    channels = 16 * vectors if lanes == 16 else 2 * lanes * vectors
+    made = block(channels, None if condition == "none" else 8)
+    x, other = torch.randn(2, shape[0], channels, *shape[1:])
+    x = 3 * x + 1
+    cond = None if condition == "none" else torch.randn(1 if condition == "one" else shape[0], 8)
+    exact = copy.deepcopy(made).double()
+    want = exact(x.double(), None if cond is None else cond.double(), other.double() if blend else None)
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        use(patch, compiled[lanes])
+        torch.set_num_threads(threads)
+        got = made(x, cond, other if blend else None)
+        torch.set_num_threads(before)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert distance(got, want) < 1e-5
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(16, 32), (48, 8), (8, 8), (40, 24)])
+def test_a_convolution_may_change_the_width(
+    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch, outputs: int, inputs: int
+) -> None:
+    use(monkeypatch, compiled[8])
+    x, weight = torch.randn(2, inputs, 9, 6), torch.randn(outputs, inputs, 3, 3)
+    with torch.no_grad():
+        got = winograd.convolve(x, winograd.Kernel(), weight, silu=True)
+    assert distance(got, F.silu(F.conv2d(x.double(), weight.double(), padding=1))) < 1e-5
+
+
+def test_the_norm_stands_far_from_zero(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, compiled[8])
+    x = torch.randn(2, 32, 40, 16) + 300 * torch.randn(1, 32, 1, 1)
+    weight = torch.rand(32)
+    picture, scale, shift = winograd.norm(x, 32, weight, 1e-5)
+    got = picture * scale[:, :, None, None] + shift[:, :, None, None]
+    want = F.group_norm(x.double(), 32, weight.double(), None, 1e-5)
+    assert torch.equal(picture, x) and distance(got, want) < 1e-4  # the shift itself is rounded at 300
+
+
+def test_neighbours_and_threads_change_no_bit(
+    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, compiled[8])
+    made, x = block(48, None), torch.randn(5, 48, 37, 11)
+    before = torch.get_num_threads()
+    with torch.no_grad():
+        whole = made(x)
+        torch.set_num_threads(1)
+        singles = torch.cat([made(p[None]) for p in x])
+        torch.set_num_threads(before)
+    assert torch.equal(whole, singles)
+
+
+def test_pictures_to_blend_may_lie_apart(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, compiled[8])
+    made, x = block(16, None), torch.randn(2, 16, 8, 8)
+    many = torch.randn(5, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(made(x, None, many[1:5:3]), made(x, None, many[1:5:3].contiguous()))
+
+
+def test_new_weights_are_noticed(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, compiled[8])
+    made, x = block(16, None), torch.randn(1, 16, 8, 8)
+
+    def agree() -> bool:
+        with torch.no_grad():
+            got = made(x)
+        return distance(got, made(x)) < 1e-5  # with gradients PyTorch computes it
+
+    assert agree()
+    with torch.no_grad():
+        made.conv1.weight.mul_(2)
+    assert agree()
+    made.load_state_dict(block(16, None, seed=1).state_dict())
+    assert agree()
+    made.conv2.weight = torch.nn.Parameter(torch.randn(16, 16, 3, 3))
+    assert agree()
+    twin = copy.deepcopy(made)
+    with torch.no_grad():
+        twin.conv1.weight.zero_()
+        assert torch.allclose(twin(x), x)
+    assert agree()
+    made.double().float()
+    assert agree()
+
+
+def test_only_what_they_are_for(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, compiled[8])
+    weight = torch.randn(16, 16, 3, 3)
+    assert not winograd.applies(torch.randn(1, 16, 4, 4), weight)  # gradients are wanted
+    with torch.no_grad():
+        assert winograd.applies(torch.randn(1, 16, 4, 4), weight)
+        assert not winograd.applies(torch.randn(1, 16, 4, 4).bfloat16(), weight)
+        assert not winograd.applies(torch.randn(1, 16, 4, 4), weight.bfloat16())
+        assert not winograd.applies(torch.randn(1, 12, 4, 4), weight[:, :12])
+        assert not winograd.applies(torch.empty(0, 16, 4, 4), weight)
+        use(monkeypatch, None)
+        assert not winograd.applies(torch.randn(1, 16, 4, 4), weight)
+
+
+def test_they_are_compiled_once_and_again_for_other_flags(tmp_path: Path) -> None:
+    assert CC is not None
+    first = native.build(CC, native.FLAGS, tmp_path)
+    made = first.stat().st_mtime_ns
+    assert native.build(CC, native.FLAGS, tmp_path) == first and first.stat().st_mtime_ns == made
+    assert native.build(CC, (*native.FLAGS, "-DLANES=4"), tmp_path) != first
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".so", ".so"]  # no temporary file is left
+
+
+def test_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUOTONE_NATIVE", "0")
+    assert native.library() is None
+
+
+def test_without_a_compiler_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert native.library() is None
+
+
+@pytest.mark.parametrize("script", ["echo no such flag >&2; exit 1", "exit 1", "true"])
+def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
+    broken = tmp_path / "broken-cc"
+    broken.write_text(f"#!/bin/sh\n{script}\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    monkeypatch.setenv("DUOTONE_CACHE", str(tmp_path / "cache"))
+    with pytest.warns(RuntimeWarning, match="broken-cc"):
+        assert native.library() is None
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DUOTONE_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.warns(RuntimeWarning, match="DUOTONE_NATIVE=0"):
+        assert native.library() is None
