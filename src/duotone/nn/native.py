@@ -17,10 +17,11 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from duotone.config import cache_folder
 
-SOURCE = Path(__file__).with_name("winograd.c")
+SOURCES = sorted(Path(__file__).with_name("kernels").iterdir())
 #: Pointers and sizes are checked by the callers; OpenMP's threads are those that PyTorch already has.
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
@@ -46,7 +47,9 @@ def build(cc: str, flags: tuple[str, ...] = FLAGS, folder: Path | None = None) -
 
     Raises `OSError` or `subprocess.SubprocessError` when the compiler fails or the folder cannot be written.
     """
-    about = "\n".join([SOURCE.read_text(encoding="utf-8"), cc, str(os.stat(cc).st_mtime_ns), *flags, _processor()])
+    about = "\n".join(
+        [*(p.read_text(encoding="utf-8") for p in SOURCES), cc, str(os.stat(cc).st_mtime_ns), *flags, _processor()]
+    )
     name = f"kernels-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.so"
     target = (folder or cache_folder()) / name
     if target.is_file():
@@ -55,9 +58,8 @@ def build(cc: str, flags: tuple[str, ...] = FLAGS, folder: Path | None = None) -
     handle, temporary = tempfile.mkstemp(suffix=".so", prefix="kernels-", dir=target.parent)
     os.close(handle)
     try:
-        subprocess.run(
-            [cc, *flags, str(SOURCE), "-o", temporary], check=True, capture_output=True, text=True, timeout=120
-        )
+        sources = [str(p) for p in SOURCES if p.suffix == ".c"]
+        subprocess.run([cc, *flags, *sources, "-o", temporary], check=True, capture_output=True, text=True, timeout=120)
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -83,3 +85,20 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+
+
+def kernels_for(*tensors: Tensor) -> ctypes.CDLL | None:
+    """The kernels, if they are there and can take these tensors: inference in float32 on a processor."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+        return None
+    return library()
+
+
+def loaded() -> ctypes.CDLL:
+    """The kernels, of which the caller knows by `kernels_for` that they are there."""
+    lib = library()
+    if lib is None:
+        raise AssertionError("the C kernels were called where there are none; ask `kernels_for` first")
+    return lib

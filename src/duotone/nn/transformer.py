@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from duotone.nn import fused
+
 EPS = 1e-4
 
 #: Keys and values of one layer, `[B, H, n, E]` each.
@@ -60,22 +62,31 @@ class Attention(nn.Module):
 
         With `wanted`, only those tokens of the output `[B, len(wanted), D]`: the others serve as keys and values.
         """
-        b, n, d = x.shape
-        e = d // self.heads
+        b, _, d = x.shape
         if wanted is None:
-            q, k, v = self.qkv(x).view(b, n, 3, self.heads, e).permute(2, 0, 3, 1, 4)
+            q, k, v = self._parts(self.qkv(x), self.q_gain, self.k_gain, None)
         else:
-            q = F.linear(x[:, wanted], self.qkv.weight[:d]).view(b, -1, self.heads, e).transpose(1, 2)
-            k, v = F.linear(x, self.qkv.weight[d:]).view(b, n, 2, self.heads, e).permute(2, 0, 3, 1, 4)
-        k = F.rms_norm(k, (e,), self.k_gain, EPS)
+            (q,) = self._parts(F.linear(x[:, wanted], self.qkv.weight[:d]), self.q_gain)
+            k, v = self._parts(F.linear(x, self.qkv.weight[d:]), self.k_gain, None)
         own = (k, v)
         if q.shape[2] == 0:
             return x[:, :0], own
-        q = F.rms_norm(q, (e,), self.q_gain, EPS)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         y = F.scaled_dot_product_attention(q, k, v)
         return self.out(y.transpose(1, 2).reshape(b, -1, d)), own
+
+    def _parts(self, x: Tensor, *gains: Tensor | None) -> tuple[Tensor, ...]:
+        """Rows `[B, n, parts * D]`, which are overwritten -> each part as `[B, H, n, E]`, normalised if it has a gain."""
+        b, n, width = x.shape
+        e = width // (len(gains) * self.heads)
+        parts = x.view(b, n, len(gains), self.heads, e).permute(2, 0, 3, 1, 4).unbind()
+        if not fused.applies(x, e):
+            return tuple(p if g is None else F.rms_norm(p, (e,), g, EPS) for p, g in zip(parts, gains, strict=True))
+        for i, gain in enumerate(gains):
+            if gain is not None:
+                fused.rms_norm_(x, gain, i * self.heads * e, self.heads, EPS)
+        return parts
 
 
 class SwiGLU(nn.Module):
@@ -89,8 +100,13 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, n, D]` -> `[B, n, D]`."""
-        gate, value = self.up(x).chunk(2, dim=-1)
-        out: Tensor = self.down(value * F.silu(gate))
+        both = self.up(x)
+        if fused.applies(both, both.shape[-1] // 2):
+            inner = fused.swiglu(both)
+        else:
+            gate, value = both.chunk(2, dim=-1)
+            inner = value * F.silu(gate)
+        out: Tensor = self.down(inner)
         return out
 
 

@@ -2,7 +2,7 @@
 
 For inference in float32 on processors; four times fewer multiplications than the plain convolution, and norm,
 activation and residual sum are done while a tile is in the cache. Results differ from PyTorch's by rounding
-(relative error about 3e-6). The kernels and the derivation: `winograd.c`.
+(relative error about 3e-6). The kernels and the derivation: `kernels/convolution.c`.
 
 Legend: B batch, C channels, H height, W width.
 """
@@ -78,12 +78,10 @@ def pack(weight: Tensor, lanes: int) -> Tensor:
 
 def applies(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernels can take this picture `[B, C, H, W]`: inference in float32 on a processor."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
+    lib = native.kernels_for(x, weight)
+    if lib is None or weight.is_inference():  # such weights do not say when they change
         return False
-    if torch.compiler.is_compiling() or weight.is_inference():  # the latter do not say when they change
-        return False
-    lib = native.library()
-    return lib is not None and x.shape[1] % lib.duotone_lanes() == 0 and x.numel() > 0
+    return x.shape[1] % lib.duotone_lanes() == 0 and x.numel() > 0
 
 
 def norm(
@@ -93,7 +91,7 @@ def norm(
 
     weight `[C]` or `[B, C]`. Returns (the picture that is normed, scale, shift).
     """
-    lib = _library()
+    lib = native.loaded()
     x = x.contiguous(memory_format=torch.channels_last)
     blended = x
     if other is not None:
@@ -127,7 +125,7 @@ def convolve(
 
     With `overwrite` the result takes the residual's place.
     """
-    lib = _library()
+    lib = native.loaded()
     x = x.contiguous(memory_format=torch.channels_last)
     b, c, h, w = x.shape
     outputs = weight.shape[0]
@@ -144,13 +142,6 @@ def convolve(
     )  # fmt: skip
     _check(lib.duotone_convolve(ctypes.byref(job), c_int(torch.get_num_threads())))
     return out
-
-
-def _library() -> ctypes.CDLL:
-    lib = native.library()
-    if lib is None:
-        raise AssertionError("the C kernels were called where there are none; ask `applies` first")
-    return lib
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duotone.nn import native, winograd
+from duotone.nn import fused, native, winograd
 from duotone.nn.conv import ConvBlock
+from duotone.nn.transformer import Layer
 
 CC = native.compiler()
 pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler")
@@ -171,6 +172,41 @@ def test_only_what_they_are_for(compiled: dict[int, ctypes.CDLL], monkeypatch: p
         assert not winograd.applies(torch.empty(0, 16, 4, 4), weight)
         use(monkeypatch, None)
         assert not winograd.applies(torch.randn(1, 16, 4, 4), weight)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    lanes=st.sampled_from([4, 8, 16]),
+    shape=st.tuples(st.integers(1, 3), st.integers(2, 9), st.integers(1, 3)),
+    wanted=st.sampled_from([None, slice(0), slice(1, 2)]),
+    past=st.booleans(),
+)
+def test_a_transformer_layer_is_that_of_pytorch(
+    compiled: dict[int, ctypes.CDLL], lanes: int, shape: tuple[int, int, int], wanted: slice | None, past: bool
+) -> None:
+    batch, tokens, heads = shape
+    layer, x = Layer(16 * heads, heads, 2, None), 3 * torch.randn(batch, tokens, 16 * heads)
+    for p in layer.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    before = (torch.randn(batch, heads, 4, 16), torch.randn(batch, heads, 4, 16)) if past else None
+    exact = copy.deepcopy(layer).double()
+    exact_before = (before[0].double(), before[1].double()) if before else None
+    want, want_own = exact(x.double(), None, exact_before, wanted)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        use(patch, compiled[lanes])
+        got, own = layer(x, None, before, wanted)
+    assert got.shape == want.shape and (want.numel() == 0 or distance(got, want) < 1e-5)
+    assert distance(own[0], want_own[0]) < 1e-5 and distance(own[1], want_own[1]) < 1e-5
+
+
+def test_large_and_missing_numbers_pass_the_activation(
+    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, compiled[8])
+    gate = torch.tensor([-1e30, -200.0, -87.5, -3.0, 0.0, 3.0, 200.0, 1e30])
+    got = fused.swiglu(torch.cat([gate, torch.ones(8)])[None])
+    torch.testing.assert_close(got[0], F.silu(gate), rtol=1e-6, atol=1e-8)
+    assert torch.isnan(fused.swiglu(torch.cat([gate * float("nan"), torch.ones(8)])[None])).all()
 
 
 def test_they_are_compiled_once_and_again_for_other_flags(tmp_path: Path) -> None:
