@@ -141,7 +141,7 @@ def test_new_weights_are_noticed(compiled: dict[int, ctypes.CDLL], monkeypatch: 
     def agree() -> bool:
         with torch.no_grad():
             got = made(x)
-        return distance(got, made(x)) < 1e-5  # with gradients PyTorch computes it
+            return distance(got, copy.deepcopy(made).double()(x.double())) < 1e-5
 
     assert agree()
     with torch.no_grad():
@@ -160,10 +160,58 @@ def test_new_weights_are_noticed(compiled: dict[int, ctypes.CDLL], monkeypatch: 
     assert agree()
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    lanes=st.sampled_from([4, 8, 16]),
+    widths=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 21), st.integers(1, 13)),
+    wanted=st.sampled_from(["both", "x", "weight"]),
+    threads=st.integers(1, 3),
+)
+def test_gradients_are_those_of_pytorch(
+    compiled: dict[int, ctypes.CDLL],
+    lanes: int,
+    widths: tuple[int, int],
+    shape: tuple[int, int, int],
+    wanted: str,
+    threads: int,
+) -> None:
+    inputs, outputs = (16 * w for w in widths)
+    x = torch.randn(shape[0], inputs, *shape[1:], requires_grad=wanted != "weight")
+    weight = torch.randn(outputs, inputs, 3, 3, requires_grad=wanted != "x")
+    above = torch.randn(shape[0], outputs, *shape[1:])
+    of = [t for t in (x, weight) if t.requires_grad]
+    want = torch.autograd.grad(F.conv2d(x.double(), weight.double(), padding=1), of, above.double())
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, compiled[lanes])
+        torch.set_num_threads(threads)
+        got = torch.autograd.grad(winograd.conv3x3(x, winograd.Kernel(), weight), of, above)
+        torch.set_num_threads(before)
+    for one, other in zip(got, want, strict=True):
+        assert distance(one, other) < 1e-5
+
+
+def test_gradients_of_wide_kernels_and_of_a_block(
+    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, other, cond = torch.randn(2, 416, 6, 5), torch.randn(2, 416, 6, 5), torch.randn(2, 8)
+    found = []
+    for library in (compiled[8], None):
+        use(monkeypatch, library)
+        made = block(416, 8)
+        made(x, cond, other).square().mean().backward()
+        found.append([p.grad for p in made.parameters()])
+    for one, reference in zip(*found, strict=True):
+        assert one is not None and reference is not None and distance(one, reference) < 1e-5
+
+
 def test_only_what_they_are_for(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, compiled[8])
     weight = torch.randn(16, 16, 3, 3)
-    assert not winograd.applies(torch.randn(1, 16, 4, 4), weight)  # gradients are wanted
+    assert not fused.applies(torch.randn(1, 4, 16), 16)  # gradients are wanted
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not winograd.applies(torch.randn(1, 16, 4, 4), weight)
     with torch.no_grad():
         assert winograd.applies(torch.randn(1, 16, 4, 4), weight)
         assert not winograd.applies(torch.randn(1, 16, 4, 4).bfloat16(), weight)
@@ -216,6 +264,14 @@ def test_they_are_compiled_once_and_again_for_other_flags(tmp_path: Path) -> Non
     assert native.build(CC, native.FLAGS, tmp_path) == first and first.stat().st_mtime_ns == made
     assert native.build(CC, (*native.FLAGS, "-DLANES=4"), tmp_path) != first
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".so", ".so"]  # no temporary file is left
+
+
+def test_declined_for_a_while(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, compiled[8])
+    x, weight = torch.randn(1, 16, 4, 4), torch.randn(16, 16, 3, 3)
+    with native.declined():
+        assert not winograd.applies(x, weight)
+    assert winograd.applies(x, weight)
 
 
 def test_declined(monkeypatch: pytest.MonkeyPatch) -> None:

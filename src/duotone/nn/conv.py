@@ -66,16 +66,21 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None, other: Tensor | None = None) -> Tensor:
         """`[B, C, F, T]`, other likewise -> `[B, C, F, T]`."""
-        if winograd.applies(x, self.conv1.weight):
+        kernels = winograd.applies(x, self.conv1.weight)
+        if kernels and not torch.is_grad_enabled():
             return self._by_kernels(x, cond, other)
         if other is not None:
             x = _blend(x, other)
-        h = self.conv1(self.norm(x, cond))
-        out: Tensor
+        h = self._conv(0, self.norm(x, cond), kernels)
         if torch.is_grad_enabled():
-            out = x + self.conv2(F.silu(h))
-        else:
-            out = self.conv2(F.silu(h, inplace=True)).add_(x)
+            return x + self._conv(1, F.silu(h), kernels)
+        return self._conv(1, F.silu(h, inplace=True), kernels).add_(x)
+
+    def _conv(self, index: int, x: Tensor, kernels: bool) -> Tensor:
+        conv = (self.conv1, self.conv2)[index]
+        if kernels:
+            return winograd.conv3x3(x, self._kernels[index], conv.weight)
+        out: Tensor = conv(x)
         return out
 
     def _by_kernels(self, x: Tensor, cond: Tensor | None, other: Tensor | None) -> Tensor:

@@ -14,8 +14,8 @@ from duotone.nn import native
 
 
 def applies(x: Tensor, size: int) -> bool:
-    """Whether the kernels can take these tokens, with vectors of that size in each."""
-    lib = native.kernels_for(x)
+    """Whether the kernels can take these tokens, with vectors of that size in each; without gradients only."""
+    lib = None if torch.is_grad_enabled() else native.kernels_for(x)
     return lib is not None and size % lib.duotone_lanes() == 0 and x.numel() > 0
 
 

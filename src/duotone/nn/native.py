@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from duotone.config import cache_folder
 SOURCES = sorted(Path(__file__).with_name("kernels").iterdir())
 #: Pointers and sizes are checked by the callers; OpenMP's threads are those that PyTorch already has.
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+_declined = False
 
 
 def compiler() -> str | None:
@@ -87,11 +90,22 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+@contextmanager
+def declined() -> Iterator[None]:
+    """Inside, PyTorch computes everything, in all threads: for comparisons, and for who counts operations."""
+    global _declined
+    before, _declined = _declined, True
+    try:
+        yield
+    finally:
+        _declined = before
+
+
 def kernels_for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The kernels, if they are there and can take these tensors: inference in float32 on a processor."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return None
+    """The kernels, if they are there and can take these tensors: float32 on a processor, not compiled, no autocast."""
     if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+        return None
+    if _declined or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
     return library()
 

@@ -1,7 +1,7 @@
 """3x3 convolution blocks through our C kernels: Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308).
 
-For inference in float32 on processors; four times fewer multiplications than the plain convolution, and norm,
-activation and residual sum are done while a tile is in the cache. Results differ from PyTorch's by rounding
+In float32 on processors: four times fewer multiplications than the plain convolution and its gradients. In inference
+norm, activation and residual sum are done while a tile is in the cache. Results differ from PyTorch's by rounding
 (relative error about 3e-6). The kernels and the derivation: `kernels/convolution.c`.
 
 Legend: B batch, C channels, H height, W width.
@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_double, c_int, c_int64, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 from duotone.nn import native
 
 _POINTS = 36
 _COLUMNS = 2  # vectors side by side in a packed panel of kernels
+_WIDE = 256 * 256  # channels in times out: beyond, sums over 36 points do not stay in the cache
 #: G of the paper, for the points 0, 1, -1, 2, -2 and infinity.
 _G = (
     (1 / 4, 0, 0),
@@ -70,18 +74,23 @@ class Kernel:
 def pack(weight: Tensor, lanes: int) -> Tensor:
     """G g G' of weights `[O, C, 3, 3]`, in panels of two vectors of output channels (the last may have one)."""
     outputs, inputs = weight.shape[:2]
-    g = torch.tensor(_G, dtype=torch.float64)
-    points = torch.einsum("ai,ocij,bj->aboc", g, weight.double(), g).float().reshape(_POINTS, outputs, inputs)
-    panels = [p.transpose(1, 2).reshape(_POINTS, -1) for p in torch.split(points, _COLUMNS * lanes, dim=1)]
+    points = (_both() @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(_POINTS, inputs, outputs)
+    panels = [p.reshape(_POINTS, -1) for p in torch.split(points, _COLUMNS * lanes, dim=2)]
     return torch.cat(panels, dim=1)
 
 
+def _both() -> Tensor:
+    """G in both directions at once: 9 values of a kernel -> 36 points."""
+    g = torch.tensor(_G, dtype=torch.float64)
+    return torch.kron(g, g).float()
+
+
 def applies(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels can take this picture `[B, C, H, W]`: inference in float32 on a processor."""
+    """Whether the kernels can take this picture `[B, C, H, W]`: float32 on a processor, with or without gradients."""
     lib = native.kernels_for(x, weight)
     if lib is None or weight.is_inference():  # such weights do not say when they change
         return False
-    return x.shape[1] % lib.duotone_lanes() == 0 and x.numel() > 0
+    return x.shape[1] % lib.duotone_lanes() == 0 and weight.shape[0] % lib.duotone_lanes() == 0 and x.numel() > 0
 
 
 def norm(
@@ -141,6 +150,47 @@ def convolve(
         b, h, w, c, outputs, int(silu),
     )  # fmt: skip
     _check(lib.duotone_convolve(ctypes.byref(job), c_int(torch.get_num_threads())))
+    return out
+
+
+class _Differentiable(torch.autograd.Function):
+    """The convolution with its gradients, each with a quarter of the multiplications."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, kernel: Kernel) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x, weight)
+        return convolve(x, kernel, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        above = above.contiguous(memory_format=torch.channels_last)
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = convolve(above, Kernel(), weight.flip(2, 3).transpose(0, 1))
+        if ctx.needs_input_grad[1] and weight.shape[0] * weight.shape[1] <= _WIDE:
+            of_weight = _gradient(x, above)
+        elif ctx.needs_input_grad[1]:
+            of_weight = conv2d_weight(x, weight.shape, above, padding=1)  # type: ignore[no-untyped-call]
+        return of_x, of_weight, None
+
+
+def _gradient(x: Tensor, above: Tensor) -> Tensor:
+    """The weights' gradient `[O, C, 3, 3]` from input `[B, C, H, W]` and the output's gradient `[B, O, H, W]`."""
+    b, inputs, h, w = x.shape
+    outputs = above.shape[1]
+    points = x.new_empty(_POINTS, inputs * outputs)
+    job = _Convolution(_pointer(x), None, None, None, _pointer(above), _pointer(points), b, h, w, inputs, outputs, 0)
+    _check(native.loaded().duotone_convolve_gradient(ctypes.byref(job), c_int(torch.get_num_threads())))
+    gradient = (_both().T @ points).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def conv3x3(x: Tensor, kernel: Kernel, weight: Tensor) -> Tensor:
+    """The plain convolution with a border of zeros, differentiable once: `[B, C, H, W]` -> `[B, O, H, W]`."""
+    out: Tensor = _Differentiable.apply(x, weight, kernel)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -1,4 +1,4 @@
-/* 3 x 3 convolutions with a quarter of the multiplications, for inference in float32 on processors.
+/* 3 x 3 convolutions, and their gradients, with a quarter of the multiplications, in float32 on processors.
 
    Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 6 x 6 inputs d and a kernel g give 4 x 4 outputs
        y = A' [ (B' d B) * (G g G') ] A,
@@ -189,6 +189,127 @@ int duotone_convolve(const Convolution *n, int threads) {
         }
         free(memory);
     }
+    return failed;
+}
+
+/* ---- the gradient of the kernels ---- */
+
+/* A: the mirror of transform_out, four gradients -> six points. */
+INLINE void spread(const vec *g, int s, vec *o, int t) {
+    vec even = g[0] + g[2 * s], odd = g[s] + g[3 * s], even2 = g[0] + 4 * g[2 * s], odd2 = 2 * g[s] + 8 * g[3 * s];
+    o[0] = g[0];
+    o[t] = even + odd;
+    o[2 * t] = even - odd;
+    o[3 * t] = even2 + odd2;
+    o[4 * t] = even2 - odd2;
+    o[5 * t] = g[3 * s];
+}
+
+static void read_gradient(const Convolution *n, int64_t b, int64_t y, int64_t z, float *points, int64_t plane) {
+    const float *picture = n->residual + b * n->height * n->width * n->outputs;
+    for (int64_t c = 0; c < n->outputs; c += LANES) {
+        vec half[24], g[4], o[6];
+        for (int j = 0; j < 4; j++) {
+            for (int i = 0; i < 4; i++) {
+                int inside = y + i < n->height && z + j < n->width;
+                g[i] = inside ? load(picture + ((y + i) * n->width + z + j) * n->outputs + c) : (vec){0};
+            }
+            spread(g, 1, half + j, 4);
+        }
+        for (int i = 0; i < 6; i++) {
+            spread(half + 4 * i, 1, o, 1);
+            for (int j = 0; j < 6; j++) store(points + (6 * i + j) * plane + c, o[j]);
+        }
+    }
+}
+
+/* sum [rows, columns] += a' b over k tiles: a [k, rows], b [k, columns]. */
+INLINE void outer(int rows, int columns, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *sum) {
+    vec total[ROWS][COLUMNS];
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < columns; j++) total[r][j] = load(sum + r * ldb + j * LANES);
+    for (int64_t i = 0; i < k; i++) {
+        vec right[COLUMNS];
+        for (int j = 0; j < columns; j++) right[j] = load(b + i * ldb + j * LANES);
+        for (int r = 0; r < rows; r++) {
+            vec left = splat(a[i * lda + r]);
+            for (int j = 0; j < columns; j++) total[r][j] += left * right[j];
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < columns; j++) store(sum + r * ldb + j * LANES, total[r][j]);
+}
+
+#define OUTER(n) \
+    case n: \
+        if (columns == 2) outer(n, 2, k, a, lda, b, ldb, sum); \
+        else outer(n, 1, k, a, lda, b, ldb, sum); \
+        break;
+
+static void outer_of(int rows, int columns, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *sum) {
+    switch (rows) {
+        OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6)
+#if ROWS > 6
+        OUTER(7) OUTER(8) OUTER(9) OUTER(10) OUTER(11) OUTER(12)
+#endif
+    }
+}
+
+static void gradient_of_block(const Convolution *n, int64_t first, int64_t count, int64_t capacity, float *memory, float *sums) {
+    int64_t down = (n->height + 3) / 4, across = (n->width + 3) / 4;
+    int64_t plane_in = capacity * n->inputs + 16, plane_out = capacity * n->outputs + 16;
+    float *in = memory, *out = memory + POINTS * plane_in;
+    for (int64_t t = 0; t < count; t++) {
+        int64_t id = first + t, b = id / (down * across), y = id / across % down * 4, z = id % across * 4;
+        int edge = y == 0 || z == 0 || y + 5 > n->height || z + 5 > n->width;
+        if (edge) read_tile(n, b, y - 1, z - 1, 0, 1, in + t * n->inputs, plane_in);
+        else read_tile(n, b, y - 1, z - 1, 0, 0, in + t * n->inputs, plane_in);
+        read_gradient(n, b, y, z, out + t * n->outputs, plane_out);
+    }
+    int64_t parts = (n->inputs + ROWS - 1) / ROWS;
+    for (int p = 0; p < POINTS; p++)
+        for (int64_t o = 0; o < n->outputs; o += PANEL) {
+            int columns = n->outputs - o < PANEL ? (int)((n->outputs - o) / LANES) : COLUMNS;
+            for (int64_t q = 0; q < parts; q++) {
+                int64_t row = n->inputs * q / parts, next = n->inputs * (q + 1) / parts;
+                outer_of((int)(next - row), columns, count, in + p * plane_in + row, n->inputs,
+                         out + p * plane_out + o, n->outputs, sums + (p * n->inputs + row) * n->outputs + o);
+            }
+        }
+}
+
+/* The gradient of G g G' to n->out [36, C, O], from inputs n->x and the output's gradient n->residual. Returns as above. */
+int duotone_convolve_gradient(const Convolution *n, int threads) {
+    int64_t tiles = n->batch * ((n->height + 3) / 4) * ((n->width + 3) / 4);
+    int64_t block = n->inputs + n->outputs > 512 ? 3 * BLOCK : BLOCK; /* sums larger than the cache: pass them less often */
+    int64_t blocks = (tiles + block - 1) / block, size = POINTS * n->inputs * n->outputs;
+    blocks = (blocks + threads - 1) / threads * threads;
+    int64_t capacity = (tiles + blocks - 1) / blocks;
+    float *all = calloc((size_t)(size * threads), sizeof(float));
+    if (!all) return 1;
+    int failed = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        size_t plane = (size_t)capacity * (n->inputs + n->outputs) + 32;
+        float *memory = malloc(POINTS * plane * sizeof(float));
+        if (!memory) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < blocks; i++) {
+            int64_t first = tiles * i / blocks, next = tiles * (i + 1) / blocks;
+            if (memory) gradient_of_block(n, first, next - first, capacity, memory, all + omp_get_thread_num() * size);
+        }
+        free(memory);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < size / LANES; i++) {
+            vec sum = load(all + i * LANES);
+            for (int t = 1; t < threads; t++) sum += load(all + t * size + i * LANES);
+            store(n->out + i * LANES, sum);
+        }
+    }
+    free(all);
     return failed;
 }
 
