@@ -104,6 +104,19 @@ def test_the_card_tells_data_steps_compute_figures_and_limits(run: Path) -> None
     assert str(run) not in text
 
 
+def test_the_card_names_the_trainings_before(run: Path) -> None:
+    codec = load_codec(run / "codec")
+    first = {"weights": "imported from published.pt"}
+    second = {**PROVENANCE, "minutes": 90.0, "began_from": {"fingerprint": "1111", "provenance": first}}
+    codec.provenance = {**PROVENANCE, "began_from": {"fingerprint": "2222", "provenance": second}}
+    save_codec(codec, run / "codec", torch.bfloat16)
+    text = cards.card(run, evaluation(run))
+    assert "trained from scratch" not in text and "trained further from other ones" in text
+    assert "Began from codec `2222`: 400 steps, 3200 examples" in text and "in 1.50 hours on abacus" in text
+    assert "Began from codec `1111` (imported from published.pt)" in text
+    assert "0.02% of the examples" in text
+
+
 def test_a_report_about_another_codec_is_refused(run: Path) -> None:
     report = evaluation(run)
     report.codec["fingerprint"] = "feedfeedfeedfeed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +15,7 @@ from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.noise import seeded_noise
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
+from duotone.nn import native
 from small import SMALL
 
 relaxed = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -182,6 +185,17 @@ def test_a_batch_is_its_singles(codec: CoDiCodec) -> None:
     spectra = torch.randn(5, 4, SMALL.bins, SMALL.frames, generator=torch.Generator().manual_seed(2))
     singles = torch.cat([codec.encode_spectrum(s[None]) for s in spectra])
     assert torch.allclose(codec.encode_spectrum(spectra), singles, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["parallel", "autoregressive"])
+def test_our_kernels_are_pytorch(codec: CoDiCodec, strategy: Literal["parallel", "autoregressive"]) -> None:
+    wave = noise_wave(3 * CHUNK)
+    latents, decoded = codec.encode(wave), codec.decode(codec.encode(wave), strategy).samples
+    with native.declined():
+        plain = codec.encode(wave)
+        again = codec.decode(latents, strategy).samples
+    assert torch.allclose(latents.values, plain.values, atol=1e-5)
+    assert torch.allclose(decoded, again, atol=1e-5) and decoded.std() > 0
 
 
 def test_the_place_in_a_longer_file_does_not_change_noise_or_first_chunks(codec: CoDiCodec) -> None:

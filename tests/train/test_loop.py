@@ -361,6 +361,9 @@ def test_fine_tuning_from_a_codec(sounds: Path, tmp_path: Path) -> None:
     wave = synthesize(5, 0.1)
     a, b = (load(f, dtype="float32").encode(wave).values for f in (first, second))
     assert torch.allclose(a, b, atol=0.02)  # but for a step of next to no length, and rounding to bfloat16
+    one, other = load(first), load(second)
+    assert one.provenance["began_from"] is None
+    assert other.provenance["began_from"] == {"fingerprint": one.fingerprint, "provenance": one.provenance}
 
 
 def test_trackers_get_the_figures(sounds: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.weights import atomically, load_codec
+from duotone.config import CoDiCodecConfig
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate.compare import SILENCE
 from duotone.evaluate.report import Report
@@ -90,9 +91,11 @@ def _what(codec: CoDiCodec, weights: int) -> str:
     config = codec.config
     parameters = sum(p.numel() for p in codec.network.parameters())
     chunk = config.chunk_samples / config.rate
+    foreign = [s for s in _stages_before(codec.provenance) if "examples" not in s["provenance"]]
+    origin = "weights trained further from other ones" if foreign else "weights trained from scratch"
     return _bullets(
         f"CoDiCodec ({parameters / 1e6:.2f}M parameters, {weights / 2**20:.1f} MiB of weights), fingerprint "
-        f"`{codec.fingerprint}`; architecture of arXiv 2509.09836, weights trained from scratch.",
+        f"`{codec.fingerprint}`; architecture of arXiv 2509.09836, {origin}.",
         f"{config.rate} Hz stereo; chunks of {chunk:.3f} s; {config.latents} latents of {len(config.levels)} values "
         "a chunk.",
         f"Tokens: {config.latents / chunk:.1f} a second out of {config.codebook_size}, "
@@ -125,10 +128,8 @@ def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
     recipe = provenance.get("recipe", {})
     settings, optim = recipe.get("train", {}), recipe.get("optim", {})
     hours = sum(line["seconds"] for line in log) * settings.get("log_every", 1) / 3600
-    steps, examples = provenance.get("steps", last["step"] + 1), provenance.get("examples", 0)
-    heard = examples * 2 * codec.config.chunk_samples / codec.config.rate / 3600
     points = [
-        f"{steps} steps, {examples} examples of two chunks ({heard:.1f} hours of sound, repetitions counted).",
+        f"{_length(provenance, codec.config, last['step'] + 1)}.",
         f"Compute: {hours:.2f} hours of steps on {provenance.get('machine', 'a machine that was not noted')}.",
         f"{optim.get('name')}, rate {optim.get('rate')}, {optim.get('schedule')} schedule, "
         f"EMA {optim.get('ema_decay')}, batch {settings.get('batch_size')}, "
@@ -136,6 +137,7 @@ def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
         f"{last['bad_steps']} steps skipped as not finite.",
         f"Recipe: `{json.dumps(recipe.get('objective', {}), sort_keys=True)}`",
     ]
+    points += [_earlier(stage, codec.config) for stage in _stages_before(provenance)]
     healthy = next((line for line in reversed(log) if any(key in line for key in HEALTH)), None)
     if healthy is None:
         return _bullets(*points)
@@ -144,6 +146,39 @@ def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
         [f"| at step {healthy['step'] + 1}, on a training batch and the validation sound | |", "| --- | ---: |", *rows]
     )
     return _bullets(*points) + "\n" + table + "\n"
+
+
+def _length(provenance: dict[str, Any], config: CoDiCodecConfig, steps: int = 0) -> str:
+    examples = provenance.get("examples", 0)
+    heard = examples * 2 * config.chunk_samples / config.rate / 3600
+    return (
+        f"{provenance.get('steps', steps)} steps, {examples} examples of two chunks ({heard:.1f} hours of sound, "
+        "repetitions counted)"
+    )
+
+
+def _stages_before(provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Fingerprint and provenance of the codecs that training began from, the last first."""
+    before = provenance.get("began_from")
+    return [before, *_stages_before(before["provenance"])] if before else []
+
+
+def _earlier(stage: dict[str, Any], config: CoDiCodecConfig) -> str:
+    fingerprint, provenance = stage["fingerprint"], stage["provenance"]
+    if "examples" not in provenance:
+        return f"Began from codec `{fingerprint}` ({provenance.get('weights', 'of unknown training')})."
+    recipe = provenance.get("recipe", {})
+    return (
+        f"Began from codec `{fingerprint}`: {_length(provenance, config)} in {provenance.get('minutes', 0) / 60:.2f} "
+        f"hours on {provenance.get('machine')}, rate {recipe.get('optim', {}).get('rate')}, recipe "
+        f"`{json.dumps(recipe.get('objective', {}), sort_keys=True)}`."
+    )
+
+
+def _examples(provenance: dict[str, Any]) -> int:
+    """Examples seen, by this training and those before."""
+    stages = [provenance, *(stage["provenance"] for stage in _stages_before(provenance))]
+    return sum(stage.get("examples", 0) for stage in stages)
 
 
 def _figures(report: Report, about: dict[str, Any]) -> str:
@@ -169,7 +204,7 @@ def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any]
     ours = [system for system in report.systems if system not in (*rivals, SILENCE)]
     points = [verdict(report, system, rival) for rival in rivals for system in ours if "parallel" in system]
     if "examples" in provenance:
-        share = provenance["examples"] / PUBLISHED_EXAMPLES
+        share = _examples(provenance) / PUBLISHED_EXAMPLES
         points.append(
             f"It saw {100 * share:.2g}% of the examples the published full-size model was trained on: expect artefacts."
         )

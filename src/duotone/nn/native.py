@@ -78,7 +78,11 @@ def library() -> ctypes.CDLL | None:
     if cc is None:
         return None
     try:
-        return ctypes.CDLL(str(build(cc)))
+        try:
+            return ctypes.CDLL(str(build(cc)))
+        except PermissionError:  # a home that cannot be written; a loaded library needs its file no more
+            with tempfile.TemporaryDirectory() as folder:
+                return ctypes.CDLL(str(build(cc, folder=Path(folder))))
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         warnings.warn(

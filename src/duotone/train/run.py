@@ -49,8 +49,10 @@ def train(
     found = build_index(data, recipe.data, progress)
     torch.manual_seed(recipe.train.seed)
     objective = CodecObjective(config, recipe.objective)
+    began: CoDiCodec | None = None
     if recipe.codec.start_from is not None:
-        objective.begin_from(_start(recipe.codec.start_from, load))
+        began = _start(recipe.codec.start_from, load)
+        objective.begin_from(began)
     crops = Crops(found.training, config.rate, objective.crop, recipe.data, recipe.train.seed)
     settings = recipe.train
     if not checkpoint.steps(run):
@@ -67,7 +69,7 @@ def train(
     (run / "skipped.txt").write_text("\n".join(found.skipped), encoding="utf-8")
     fitted = fit(objective, crops, recipe, run, watchers, validation, stop)
     if fitted.main:
-        codec = average(objective, fitted.weights).export(_provenance(recipe, found, fitted, run))
+        codec = average(objective, fitted.weights).export(_provenance(recipe, found, fitted, run, began))
         save_codec(codec, run / "codec", torch.bfloat16)
     return run / "codec"
 
@@ -80,8 +82,10 @@ def _start(name: str, load: Callable[[str], CoDiCodec] | None) -> CoDiCodec:
     return import_codicodec(Path(name)) if Path(name).is_file() else load_codec(Path(name))
 
 
-def _provenance(recipe: TrainRecipe, found: Index, fitted: Fitted, run: Path) -> dict[str, object]:
-    """Where the weights come from: recipe, steps, sound, machine, time."""
+def _provenance(
+    recipe: TrainRecipe, found: Index, fitted: Fitted, run: Path, began: CoDiCodec | None
+) -> dict[str, object]:
+    """Where the weights come from: recipe, steps, sound, machine, time, and the codec that training began from."""
     return {
         "recipe": recipe.to_dict(),
         "steps": fitted.state.step,
@@ -92,4 +96,5 @@ def _provenance(recipe: TrainRecipe, found: Index, fitted: Fitted, run: Path) ->
         "best_validation": checkpoint.best(run),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "minutes": round(fitted.state.seconds / 60, 1),
+        "began_from": began and {"fingerprint": began.fingerprint, "provenance": began.provenance},
     }
