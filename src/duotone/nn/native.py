@@ -80,7 +80,10 @@ def library() -> ctypes.CDLL | None:
     try:
         try:
             return ctypes.CDLL(str(build(cc)))
-        except PermissionError:  # a home that cannot be written; a loaded library needs its file no more
+        except OSError as error:
+            if error.errno is None:  # the library does not load
+                raise
+            # the cache folder cannot be used; once loaded, a library needs its file no more
             with tempfile.TemporaryDirectory() as folder:
                 return ctypes.CDLL(str(build(cc, folder=Path(folder))))
     except (OSError, subprocess.SubprocessError) as error:
