@@ -287,14 +287,23 @@ def test_without_a_compiler_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         assert native.library() is None
 
 
-@pytest.mark.parametrize("script", ["echo no such flag >&2; exit 1", "exit 1", "true"])
-def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo cc: a first line; echo error: no omp.h >&2; exit 1", "no omp.h"),
+        ("exit 1", "status 1"),
+        ("true", "short"),
+    ],
+)
+def test_a_compiler_that_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, said: str
+) -> None:
     broken = tmp_path / "broken-cc"
     broken.write_text(f"#!/bin/sh\n{script}\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     monkeypatch.setenv("DUOTONE_CACHE", str(tmp_path / "cache"))
-    with pytest.warns(RuntimeWarning, match="broken-cc"):
+    with pytest.warns(RuntimeWarning, match=f"broken-cc.*{said}.*DUOTONE_NATIVE=0"):
         assert native.library() is None
 
 

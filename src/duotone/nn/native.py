@@ -87,9 +87,10 @@ def library() -> ctypes.CDLL | None:
             with tempfile.TemporaryDirectory() as folder:
                 return ctypes.CDLL(str(build(cc, folder=Path(folder))))
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or [str(error)]
+        first = next((line for line in said if "error" in line), said[0])
         warnings.warn(
-            f"Duotone's kernels could not be compiled with {cc} ({said[-1] if said else error}): PyTorch's convolutions "
+            f"Duotone's kernels could not be compiled with {cc} ({first}): PyTorch's convolutions "
             "are used, which are slower. Set CC to another compiler, or DUOTONE_NATIVE=0 to do without.",
             RuntimeWarning,
             stacklevel=2,
