@@ -208,18 +208,37 @@ def test_gradients_of_wide_kernels_and_of_a_block(
 
 def test_only_what_they_are_for(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, compiled[8])
-    weight = torch.randn(16, 16, 3, 3)
+    x, conv, narrow = torch.randn(1, 16, 4, 4), torch.nn.Conv2d(16, 16, 3), torch.nn.Conv2d(16, 12, 3)
+    assert winograd.applies(x, conv, conv)
     assert not fused.applies(torch.randn(1, 4, 16), 16)  # gradients are wanted
     with torch.autocast("cpu", torch.bfloat16):
-        assert not winograd.applies(torch.randn(1, 16, 4, 4), weight)
+        assert not winograd.applies(x, conv)
+    assert not winograd.applies(x.bfloat16(), conv)
+    assert not winograd.applies(x, copy.deepcopy(conv).bfloat16())
+    assert not winograd.applies(x, narrow) and not winograd.applies(x[:, :12], conv)
+    assert not winograd.applies(x[:0], conv)
+    with torch.inference_mode():
+        assert winograd.applies(x, conv) and not winograd.applies(x, copy.deepcopy(conv))
+    use(monkeypatch, None)
+    assert not winograd.applies(x, conv)
+
+
+def test_a_layer_that_does_more_than_its_weight_says_is_called(
+    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, compiled[8])
+    x = torch.randn(1, 16, 8, 8)
+    seen: list[torch.Tensor] = []
+    hooked, wrapped = block(16, None), block(16, None)
+    hooked.conv2.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    torch.nn.utils.parametrizations.weight_norm(wrapped.conv1)
     with torch.no_grad():
-        assert winograd.applies(torch.randn(1, 16, 4, 4), weight)
-        assert not winograd.applies(torch.randn(1, 16, 4, 4).bfloat16(), weight)
-        assert not winograd.applies(torch.randn(1, 16, 4, 4), weight.bfloat16())
-        assert not winograd.applies(torch.randn(1, 12, 4, 4), weight[:, :12])
-        assert not winograd.applies(torch.empty(0, 16, 4, 4), weight)
-        use(monkeypatch, None)
-        assert not winograd.applies(torch.randn(1, 16, 4, 4), weight)
+        wrapped.conv1.parametrizations.weight.original0.mul_(2)  # type: ignore[union-attr, operator]
+        hooked(x)
+        got = wrapped(x)
+        with native.declined():
+            want = wrapped(x)
+    assert len(seen) == 1 and torch.equal(got, want)
 
 
 @settings(deadline=None, max_examples=20)
@@ -268,10 +287,10 @@ def test_they_are_compiled_once_and_again_for_other_flags(tmp_path: Path) -> Non
 
 def test_declined_for_a_while(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, compiled[8])
-    x, weight = torch.randn(1, 16, 4, 4), torch.randn(16, 16, 3, 3)
+    x, conv = torch.randn(1, 16, 4, 4), torch.nn.Conv2d(16, 16, 3)
     with native.declined():
-        assert not winograd.applies(x, weight)
-    assert winograd.applies(x, weight)
+        assert not winograd.applies(x, conv)
+    assert winograd.applies(x, conv)
 
 
 def test_declined(monkeypatch: pytest.MonkeyPatch) -> None:

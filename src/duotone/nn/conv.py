@@ -66,7 +66,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None, other: Tensor | None = None) -> Tensor:
         """`[B, C, F, T]`, other likewise -> `[B, C, F, T]`."""
-        kernels = winograd.applies(x, self.conv1.weight)
+        kernels = winograd.applies(x, self.conv1, self.conv2)
         if kernels and not torch.is_grad_enabled():
             return self._by_kernels(x, cond, other)
         if other is not None:

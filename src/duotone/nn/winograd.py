@@ -14,7 +14,7 @@ from ctypes import c_double, c_int, c_int64, c_void_p
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
@@ -85,12 +85,20 @@ def _both() -> Tensor:
     return torch.kron(g, g).float()
 
 
-def applies(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels can take this picture `[B, C, H, W]`: float32 on a processor, with or without gradients."""
-    lib = native.kernels_for(x, weight)
-    if lib is None or weight.is_inference():  # such weights do not say when they change
+def applies(x: Tensor, *convs: nn.Module) -> bool:
+    """Whether the kernels can take this picture `[B, C, H, W]` through these: float32 on a processor.
+
+    Only through plain convolutions: one that is wrapped, parametrized or hooked has more to do than its weight says.
+    """
+    for conv in convs:
+        if type(conv) is not nn.Conv2d or conv._forward_hooks or conv._forward_pre_hooks:
+            return False
+    weights: list[Tensor] = [conv.weight for conv in convs]  # type: ignore[misc]
+    lib = native.kernels_for(x, *weights)
+    if lib is None or any(weight.is_inference() for weight in weights):  # these do not say when they change
         return False
-    return x.shape[1] % lib.duotone_lanes() == 0 and weight.shape[0] % lib.duotone_lanes() == 0 and x.numel() > 0
+    widths = [x.shape[1], *(weight.shape[0] for weight in weights)]
+    return x.numel() > 0 and not any(width % lib.duotone_lanes() for width in widths)
 
 
 def norm(
