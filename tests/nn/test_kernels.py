@@ -136,7 +136,7 @@ def test_pictures_to_blend_may_lie_apart(compiled: dict[int, ctypes.CDLL], monke
 
 def test_new_weights_are_noticed(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, compiled[8])
-    made, x = block(16, None), torch.randn(1, 16, 8, 8)
+    made, x = block(16, None).eval(), torch.randn(1, 16, 8, 8)
 
     def agree() -> bool:
         with torch.no_grad():
@@ -158,6 +158,11 @@ def test_new_weights_are_noticed(compiled: dict[int, ctypes.CDLL], monkeypatch: 
     assert agree()
     made.double().float()
     assert agree()
+    made.train()
+    for conv in (made.conv1, made.conv2):  # behind the counter of versions, as FSDP gathers weights
+        with torch.autograd._unsafe_preserve_version_counter(conv.weight), torch.no_grad():
+            conv.weight.mul_(2)
+        assert agree()
 
 
 @settings(deadline=None, max_examples=30)
@@ -178,7 +183,8 @@ def test_gradients_are_those_of_pytorch(
 ) -> None:
     inputs, outputs = (16 * w for w in widths)
     x = torch.randn(shape[0], inputs, *shape[1:], requires_grad=wanted != "weight")
-    weight = torch.randn(outputs, inputs, 3, 3, requires_grad=wanted != "x")
+    conv = torch.nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    weight = conv.weight.requires_grad_(wanted != "x")
     above = torch.randn(shape[0], outputs, *shape[1:])
     of = [t for t in (x, weight) if t.requires_grad]
     want = torch.autograd.grad(F.conv2d(x.double(), weight.double(), padding=1), of, above.double())
@@ -186,7 +192,7 @@ def test_gradients_are_those_of_pytorch(
     with pytest.MonkeyPatch.context() as patch:
         use(patch, compiled[lanes])
         torch.set_num_threads(threads)
-        got = torch.autograd.grad(winograd.conv3x3(x, winograd.Kernel(), weight), of, above)
+        got = torch.autograd.grad(winograd.conv3x3(x, conv), of, above)
         torch.set_num_threads(before)
     for one, other in zip(got, want, strict=True):
         assert distance(one, other) < 1e-5

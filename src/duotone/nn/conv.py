@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class ConvBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         nn.init.zeros_(self.conv2.weight)
-        self._kernels = (winograd.Kernel(), winograd.Kernel())
+        self._packed = (winograd.Kernel(), winograd.Kernel())
 
     def forward(self, x: Tensor, cond: Tensor | None = None, other: Tensor | None = None) -> Tensor:
         """`[B, C, F, T]`, other likewise -> `[B, C, F, T]`."""
@@ -71,21 +72,15 @@ class ConvBlock(nn.Module):
             return self._by_kernels(x, cond, other)
         if other is not None:
             x = _blend(x, other)
-        h = self._conv(0, self.norm(x, cond), kernels)
-        if torch.is_grad_enabled():
-            return x + self._conv(1, F.silu(h), kernels)
-        return self._conv(1, F.silu(h, inplace=True), kernels).add_(x)
-
-    def _conv(self, index: int, x: Tensor, kernels: bool) -> Tensor:
-        conv = (self.conv1, self.conv2)[index]
-        if kernels:
-            return winograd.conv3x3(x, self._kernels[index], conv.weight)
-        out: Tensor = conv(x)
+        conv1, conv2 = (partial(winograd.conv3x3, conv=c) if kernels else c for c in (self.conv1, self.conv2))
+        h = conv1(self.norm(x, cond))
+        out: Tensor = x + conv2(F.silu(h)) if torch.is_grad_enabled() else conv2(F.silu(h, inplace=True)).add_(x)
         return out
 
     def _by_kernels(self, x: Tensor, cond: Tensor | None, other: Tensor | None) -> Tensor:
         x, scale, shift = winograd.norm(x, self.norm.groups, self.norm.weights(cond), _EPS, other)
-        first, second = self._kernels
+        # in training, weights may change without a sign of it (FSDP gathers into the same memory): nothing is kept
+        first, second = (winograd.Kernel(), winograd.Kernel()) if self.training else self._packed
         h = winograd.convolve(x, first, self.conv1.weight, scale, shift, silu=True)
         return winograd.convolve(h, second, self.conv2.weight, residual=x, overwrite=other is not None)
 

@@ -165,14 +165,14 @@ class _Differentiable(torch.autograd.Function):
     """The convolution with its gradients, each with a quarter of the multiplications."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, kernel: Kernel) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, weight)
-        return convolve(x, kernel, weight)
+        return convolve(x, Kernel(), weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         above = above.contiguous(memory_format=torch.channels_last)
         of_x = of_weight = None
@@ -182,7 +182,7 @@ class _Differentiable(torch.autograd.Function):
             of_weight = _gradient(x, above)
         elif ctx.needs_input_grad[1]:
             of_weight = conv2d_weight(x, weight.shape, above, padding=1)  # type: ignore[no-untyped-call]
-        return of_x, of_weight, None
+        return of_x, of_weight
 
 
 def _gradient(x: Tensor, above: Tensor) -> Tensor:
@@ -196,9 +196,9 @@ def _gradient(x: Tensor, above: Tensor) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
-def conv3x3(x: Tensor, kernel: Kernel, weight: Tensor) -> Tensor:
+def conv3x3(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """The plain convolution with a border of zeros, differentiable once: `[B, C, H, W]` -> `[B, O, H, W]`."""
-    out: Tensor = _Differentiable.apply(x, weight, kernel)  # type: ignore[no-untyped-call]
+    out: Tensor = _Differentiable.apply(x, conv.weight)  # type: ignore[no-untyped-call]
     return out
 
 
