@@ -1,14 +1,15 @@
 """Speed against the `codicodec` package: same random `base` weights, same sound, alternating in one process, medians.
 
-    python benchmarks/bench_against_codicodec.py [--chunks 4] [--repeats 3] [--threads N] [--opponent float32 --opponent float16]
+    python benchmarks/bench_against_codicodec.py [--chunks 4] [--repeats 3] [--threads N] [--opponent float32 --opponent float16] [--add]
 
-The package runs as shipped (float16 autocast) or with its autocast off (float32). Ours runs in the number format that
+The package runs as shipped (float16 autocast) or with its autocast off (float32); rows of the other stay as they are. Ours runs in the number format that
 `dtype="auto"` picks on this machine. Prints a table and writes benchmarks/results/against_codicodec.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -23,6 +24,8 @@ import machine
 from duotone.codec.codicodec import CoDiCodec, best_dtype
 from duotone.codec.values import Latents
 from duotone.codec.weights import import_codicodec
+
+KEY = ("task", "opponent", "ours")
 
 
 def make_pair() -> tuple[Any, CoDiCodec]:
@@ -82,8 +85,8 @@ def tasks(theirs: Any, ours: CoDiCodec, chunks: int) -> dict[str, tuple[Callable
     }
 
 
-def measure(pair: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> tuple[float, float]:
-    """Median seconds of both, run in turns; the first round is not counted unless it is the only one."""
+def measure(pair: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of both, run in turns; the first round is not counted unless it is the only one."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + (repeats > 1)):
         for call, record in zip(pair, times, strict=True):
@@ -92,7 +95,27 @@ def measure(pair: tuple[Callable[[], Any], Callable[[], Any]], repeats: int) -> 
             record.append(time.perf_counter() - started)
     if repeats > 1:
         times[0].pop(0), times[1].pop(0)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return times
+
+
+def summary(row: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The row with medians of its rounds, their ratio, and speeds in times real time."""
+    theirs, ours = statistics.median(row["their_rounds"]), statistics.median(row["our_rounds"])
+    return row | {
+        "their_seconds": theirs, "our_seconds": ours, "ratio": theirs / ours,
+        "our_speed": seconds / ours, "their_speed": seconds / theirs, "rounds": len(row["our_rounds"]),
+    }  # fmt: skip
+
+
+def merge(earlier: list[dict[str, Any]], rows: list[dict[str, Any]], add: bool, seconds: float) -> list[dict[str, Any]]:
+    """Rows of other opponents stay; with `add`, the rounds of the same row are put before the new ones."""
+    known = {tuple(row[key] for key in KEY): row for row in earlier}
+    for row in rows:
+        key = tuple(row[name] for name in KEY)
+        if add and key in known:
+            row = row | {name: known[key][name] + row[name] for name in ("their_rounds", "our_rounds")}
+        known[key] = summary(row, seconds)
+    return sorted(known.values(), key=lambda row: row["opponent"] != "float32")
 
 
 def main() -> int:
@@ -101,6 +124,7 @@ def main() -> int:
     parser.add_argument("--chunks", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--add", action="store_true", help="add these rounds to those recorded on this machine")
     parser.add_argument("--opponent", action="append", choices=("float16", "float32"))
     options = parser.parse_args()
     import codicodec.utils
@@ -112,15 +136,22 @@ def main() -> int:
     for opponent in options.opponent or ["float32", "float16"]:
         codicodec.utils.mixed_precision = opponent == "float16"
         for name, pair in tasks(theirs, ours, options.chunks).items():
-            their_time, our_time = measure(pair, options.repeats)
+            their_rounds, our_rounds = measure(pair, options.repeats)
             row = {
                 "task": name, "opponent": opponent, "ours": str(ours.dtype).removeprefix("torch."),
-                "their_seconds": their_time, "our_seconds": our_time, "ratio": their_time / our_time,
-                "our_speed": seconds / our_time, "their_speed": seconds / their_time,
+                "command": machine.command(), "their_rounds": their_rounds, "our_rounds": our_rounds,
             }  # fmt: skip
             rows.append(row)
-            print(f"{opponent:8} {name:24} {their_time:8.2f} s {our_time:8.2f} s  {row['ratio']:6.1f}x", flush=True)
-    document = {"command": machine.command(), "seconds_of_sound": seconds, "machine": machine.describe(), "rows": rows}
+            found = summary(row, seconds)
+            print(
+                f"{opponent:8} {name:24} {found['their_seconds']:8.2f} s {found['our_seconds']:8.2f} s  "
+                f"{found['ratio']:6.1f}x", flush=True
+            )  # fmt: skip
+    document = {"seconds_of_sound": seconds, "machine": machine.describe()}
+    path = machine.RESULTS / "against_codicodec.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    same = all(before.get(key) == value for key, value in document.items())
+    document["rows"] = merge(before["rows"] if same else [], rows, options.add, seconds)
     machine.record("against_codicodec", document, page)
     return 0
 
@@ -129,14 +160,17 @@ def page(document: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
         "# Speed against the codicodec package", "",
-        f"`{document['command']}`: {document['seconds_of_sound']:.2f} s of sound, random `base` weights, medians.", "",
+        f"{document['seconds_of_sound']:.2f} s of sound, random `base` weights, in turns, medians of the rounds. As "
+        "shipped the package computes in float16 autocast; float32 is the package with that switched off.", "",
         machine.markdown(document["machine"]), "",
-        "| task | package in | package s | ours in | ours s | ratio | ours, x real time |", "|---|---|---|---|---|---|---|",
+        *(f"- `{command}`" for command in sorted({row["command"] for row in document["rows"]})), "",
+        "| task | package in | package s | ours in | ours s | ratio | ours, x real time | rounds |",
+        "|---|---|---:|---|---:|---:|---:|---:|",
     ]  # fmt: skip
     for row in document["rows"]:
         lines.append(
             f"| {row['task']} | {row['opponent']} | {row['their_seconds']:.2f} | {row['ours']} | {row['our_seconds']:.2f} "
-            f"| {row['ratio']:.1f} | {row['our_speed']:.2f} |"
+            f"| {row['ratio']:.1f} | {row['our_speed']:.2f} | {row['rounds']} |"
         )
     return "\n".join(lines) + "\n"
 
