@@ -112,7 +112,7 @@ def merge(earlier: list[dict[str, Any]], rows: list[dict[str, Any]], add: bool, 
     known = {tuple(row[key] for key in KEY): row for row in earlier}
     for row in rows:
         key = tuple(row[name] for name in KEY)
-        if add and key in known:
+        if add and "their_rounds" in known.get(key, {}):
             row = row | {name: known[key][name] + row[name] for name in ("their_rounds", "our_rounds")}
         known[key] = summary(row, seconds)
     return sorted(known.values(), key=lambda row: row["opponent"] != "float32")
