@@ -3,10 +3,10 @@
     python benchmarks/bench_train_step.py [--presets tiny small base] [--batch 4] [--steps 3] [--precision float32]
         [--compile] [--device cpu]
 
-Operations of forward and backward pass are counted (`operations.py`), convolutions as what they are without our kernels, which
-need a quarter of the products; the peak is what one large product of
-matrices reaches on the same device in the same number format, or in float32 where that is faster: a processor without
-matrix units has no arithmetic in bfloat16 and emulates it. A step is the objective, its gradients and the optimizer.
+Operations of forward and backward pass are counted (`operations.py`), convolutions as what they are without
+our kernels, which need a quarter of the products; the peak is what one large product of matrices reaches on the same
+device in the same number format, or in float32 where that is faster: a processor without matrix units has no arithmetic
+in bfloat16 and emulates it. A step is the objective, its gradients and the optimizer.
 Each preset runs in a process of its own, for its memory. Writes benchmarks/results/train_step.{json,md}, where rows of
 other settings stay.
 """
@@ -75,7 +75,6 @@ def measure(
 
     with Operations() as counter, native.declined():  # our kernels save operations, which this does not see
         step(0)
-    step(1)
     if compiled:
         model.compile_parts()
         step(1)

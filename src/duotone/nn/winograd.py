@@ -10,6 +10,7 @@ Legend: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 import ctypes
+import functools
 from ctypes import c_double, c_int, c_int64, c_void_p
 from typing import Any
 
@@ -79,6 +80,7 @@ def pack(weight: Tensor, lanes: int) -> Tensor:
     return torch.cat(panels, dim=1)
 
 
+@functools.cache
 def _both() -> Tensor:
     """G in both directions at once: 9 values of a kernel -> 36 points."""
     g = torch.tensor(_G, dtype=torch.float64)

@@ -49,38 +49,56 @@ INLINE void transform_out(const vec *m, int s, vec *o, int t) {
     o[3 * t] = q + 8 * u + m[5 * s];
 }
 
-/* ---- the products of one point: rows [n, K] times packed columns [K, width] ---- */
+/* ---- the products of one point ---- */
 
-INLINE void product(int rows, int columns, int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc) {
+/* One panel of a product: c [rows, columns of LANES] = a b, or += a b, over k terms; a's rows lie `row` apart and its terms
+   `step`, b's terms `next`, c's rows `ldc`. */
+typedef struct {
+    const float *a, *b;
+    float *c;
+    int64_t k, row, step, next, ldc;
+    int add;
+} Panel;
+
+INLINE void product(int rows, int columns, const Panel *n, const float *a, float *c) {
     vec sum[ROWS][COLUMNS];
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < columns; j++) sum[r][j] = (vec){0};
-    for (int64_t i = 0; i < k; i++) {
+        for (int j = 0; j < columns; j++) sum[r][j] = n->add ? load(c + r * n->ldc + j * LANES) : (vec){0};
+    for (int64_t i = 0; i < n->k; i++) {
         vec right[COLUMNS];
-        for (int j = 0; j < columns; j++) right[j] = load(b + (i * columns + j) * LANES);
+        for (int j = 0; j < columns; j++) right[j] = load(n->b + i * n->next + j * LANES);
         for (int r = 0; r < rows; r++) {
-            vec left = splat(a[r * lda + i]);
+            vec left = splat(a[r * n->row + i * n->step]);
             for (int j = 0; j < columns; j++) sum[r][j] += left * right[j];
         }
     }
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < columns; j++) store(c + r * ldc + j * LANES, sum[r][j]);
+        for (int j = 0; j < columns; j++) store(c + r * n->ldc + j * LANES, sum[r][j]);
 }
 
-#define CASE(n) \
-    case n: \
-        if (columns == 2) product(n, 2, k, a, lda, b, c, ldc); \
-        else product(n, 1, k, a, lda, b, c, ldc); \
+#define CASE(r) \
+    case r: \
+        if (columns == 2) product(r, 2, n, a, c); \
+        else product(r, 1, n, a, c); \
         break;
 
-static void product_of(int rows, int columns, int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc) {
-    switch (rows) {
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+static void multiply(int64_t rows, int columns, const Panel *n) {
+    int64_t parts = (rows + ROWS - 1) / ROWS;
+    for (int64_t q = 0; q < parts; q++) {
+        int64_t first = rows * q / parts, next = rows * (q + 1) / parts;
+        const float *a = n->a + first * n->row;
+        float *c = n->c + first * n->ldc;
+        switch (next - first) {
+            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if ROWS > 6
-        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+            CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 #endif
+        }
     }
 }
+
+/* Vectors of the panel of outputs that begins at o. */
+static int columns_at(int64_t o, int64_t outputs) { return outputs - o < PANEL ? (int)((outputs - o) / LANES) : COLUMNS; }
 
 /* ---- the convolution ---- */
 
@@ -137,29 +155,30 @@ INLINE void write_tile(const Convolution *n, int64_t b, int64_t y, int64_t z, co
     }
 }
 
+static void read_tiles(const Convolution *n, int64_t first, int64_t count, float *points, int64_t plane) {
+    int64_t down = (n->height + 3) / 4, across = (n->width + 3) / 4;
+    for (int64_t t = 0; t < count; t++) {
+        int64_t id = first + t, b = id / (down * across), y = id / across % down * 4 - 1, z = id % across * 4 - 1;
+        int edge = y < 0 || z < 0 || y + 6 > n->height || z + 6 > n->width;
+        float *to = points + t * n->inputs;
+        if (n->scale && edge) read_tile(n, b, y, z, 1, 1, to, plane);
+        else if (n->scale) read_tile(n, b, y, z, 1, 0, to, plane);
+        else if (edge) read_tile(n, b, y, z, 0, 1, to, plane);
+        else read_tile(n, b, y, z, 0, 0, to, plane);
+    }
+}
+
 static void convolve_block(const Convolution *n, int64_t first, int64_t count, int64_t capacity, float *memory) {
     int64_t down = (n->height + 3) / 4, across = (n->width + 3) / 4;
     int64_t plane_in = capacity * n->inputs + 16, plane_out = capacity * n->outputs + 16; /* 16: not a power of two */
     float *in = memory, *out = memory + POINTS * plane_in;
-    for (int64_t t = 0; t < count; t++) {
-        int64_t id = first + t, b = id / (down * across), y = id / across % down * 4 - 1, z = id % across * 4 - 1;
-        int edge = y < 0 || z < 0 || y + 6 > n->height || z + 6 > n->width;
-        float *to = in + t * n->inputs;
-        if (n->scale && edge) read_tile(n, b, y, z, 1, 1, to, plane_in);
-        else if (n->scale) read_tile(n, b, y, z, 1, 0, to, plane_in);
-        else if (edge) read_tile(n, b, y, z, 0, 1, to, plane_in);
-        else read_tile(n, b, y, z, 0, 0, to, plane_in);
-    }
-    int64_t parts = (count + ROWS - 1) / ROWS;
+    read_tiles(n, first, count, in, plane_in);
     for (int p = 0; p < POINTS; p++)
         for (int64_t o = 0; o < n->outputs; o += PANEL) {
-            int columns = n->outputs - o < PANEL ? (int)((n->outputs - o) / LANES) : COLUMNS;
-            for (int64_t q = 0; q < parts; q++) {
-                int64_t row = count * q / parts, next = count * (q + 1) / parts;
-                product_of((int)(next - row), columns, n->inputs, in + p * plane_in + row * n->inputs, n->inputs,
-                           n->kernels + (p * n->outputs + o) * n->inputs, out + p * plane_out + row * n->outputs + o,
-                           n->outputs);
-            }
+            int columns = columns_at(o, n->outputs);
+            Panel panel = {in + p * plane_in, n->kernels + (p * n->outputs + o) * n->inputs, out + p * plane_out + o,
+                           n->inputs, n->inputs, 1, columns * LANES, n->outputs, 0};
+            multiply(count, columns, &panel);
         }
     for (int64_t t = 0; t < count; t++) {
         int64_t id = first + t, b = id / (down * across), y = id / across % down * 4, z = id % across * 4;
@@ -223,58 +242,20 @@ static void read_gradient(const Convolution *n, int64_t b, int64_t y, int64_t z,
     }
 }
 
-/* sum [rows, columns] += a' b over k tiles: a [k, rows], b [k, columns]. */
-INLINE void outer(int rows, int columns, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *sum) {
-    vec total[ROWS][COLUMNS];
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < columns; j++) total[r][j] = load(sum + r * ldb + j * LANES);
-    for (int64_t i = 0; i < k; i++) {
-        vec right[COLUMNS];
-        for (int j = 0; j < columns; j++) right[j] = load(b + i * ldb + j * LANES);
-        for (int r = 0; r < rows; r++) {
-            vec left = splat(a[i * lda + r]);
-            for (int j = 0; j < columns; j++) total[r][j] += left * right[j];
-        }
-    }
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < columns; j++) store(sum + r * ldb + j * LANES, total[r][j]);
-}
-
-#define OUTER(n) \
-    case n: \
-        if (columns == 2) outer(n, 2, k, a, lda, b, ldb, sum); \
-        else outer(n, 1, k, a, lda, b, ldb, sum); \
-        break;
-
-static void outer_of(int rows, int columns, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *sum) {
-    switch (rows) {
-        OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6)
-#if ROWS > 6
-        OUTER(7) OUTER(8) OUTER(9) OUTER(10) OUTER(11) OUTER(12)
-#endif
-    }
-}
-
 static void gradient_of_block(const Convolution *n, int64_t first, int64_t count, int64_t capacity, float *memory, float *sums) {
     int64_t down = (n->height + 3) / 4, across = (n->width + 3) / 4;
     int64_t plane_in = capacity * n->inputs + 16, plane_out = capacity * n->outputs + 16;
     float *in = memory, *out = memory + POINTS * plane_in;
+    read_tiles(n, first, count, in, plane_in);
     for (int64_t t = 0; t < count; t++) {
         int64_t id = first + t, b = id / (down * across), y = id / across % down * 4, z = id % across * 4;
-        int edge = y == 0 || z == 0 || y + 5 > n->height || z + 5 > n->width;
-        if (edge) read_tile(n, b, y - 1, z - 1, 0, 1, in + t * n->inputs, plane_in);
-        else read_tile(n, b, y - 1, z - 1, 0, 0, in + t * n->inputs, plane_in);
         read_gradient(n, b, y, z, out + t * n->outputs, plane_out);
     }
-    int64_t parts = (n->inputs + ROWS - 1) / ROWS;
     for (int p = 0; p < POINTS; p++)
         for (int64_t o = 0; o < n->outputs; o += PANEL) {
-            int columns = n->outputs - o < PANEL ? (int)((n->outputs - o) / LANES) : COLUMNS;
-            for (int64_t q = 0; q < parts; q++) {
-                int64_t row = n->inputs * q / parts, next = n->inputs * (q + 1) / parts;
-                outer_of((int)(next - row), columns, count, in + p * plane_in + row, n->inputs,
-                         out + p * plane_out + o, n->outputs, sums + (p * n->inputs + row) * n->outputs + o);
-            }
+            Panel panel = {in + p * plane_in, out + p * plane_out + o, sums + p * n->inputs * n->outputs + o,
+                           count, 1, n->inputs, n->outputs, n->outputs, 1};
+            multiply(n->inputs, columns_at(o, n->outputs), &panel);
         }
 }
 
