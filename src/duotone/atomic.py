@@ -1,0 +1,101 @@
+"""Files written whole or not at all: under a temporary name beside the target, then renamed.
+
+The temporary name is hidden, unique to the process, of bounded length and ends in ``.part``, so that no walk over a
+folder takes it for sound. What is replaced keeps its permissions; a symbolic link is written through; a pipe or a device
+is written to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from duotone.errors import UsageError
+
+#: Ending of every temporary name.
+PARTIAL = ".part"
+_NAME_BYTES = 48  # of the target's name that a temporary name repeats; file systems allow 255 bytes in all
+
+
+@contextmanager
+def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL) -> Iterator[Path]:
+    """A temporary path to write to; at a clean end of the block it takes the place of `target`, else it is removed.
+
+    `suffix` replaces ``.part`` for programs that choose a format by the ending. Raises `UsageError` where the folder is
+    missing or `target` is a folder.
+    """
+    final = Path(os.path.realpath(target))  # through symbolic links
+    if final.is_dir():
+        raise UsageError(f"{target} is a folder, expected the name of a file. Add a name to it.")
+    if not final.parent.is_dir():
+        raise UsageError(f"There is no folder {final.parent} to write into. Create it first.")
+    if is_stream(final):
+        with _through_a_file(final, suffix) as temporary:
+            yield temporary
+        return
+    start = os.fsdecode(os.fsencode(final.name)[:_NAME_BYTES])
+    handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=final.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(_permissions(final))
+        with temporary.open("rb") as file:  # a rename may reach the disk before the bytes do
+            os.fsync(file.fileno())
+        os.replace(temporary, final)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_bytes(target: str | os.PathLike[str], data: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with replacing(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Write text as UTF-8, whole or not at all; names of files that are no UTF-8 survive."""
+    write_bytes(target, text.encode("utf-8", "surrogateescape"))
+
+
+def write_json(target: str | os.PathLike[str], value: Any, indent: int | None = 1) -> None:
+    """Write a JSON document, whole or not at all. Raises `ValueError` for NaN and infinite numbers."""
+    write_text(target, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def is_stream(target: str | os.PathLike[str]) -> bool:
+    """Whether a path is a pipe, a socket or a device: written to, never replaced."""
+    with suppress(OSError):
+        mode = os.stat(target).st_mode
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return False
+
+
+@contextmanager
+def _through_a_file(stream: Path, suffix: str) -> Iterator[Path]:
+    """A temporary file whose bytes go to a pipe or a device at the end."""
+    with tempfile.TemporaryDirectory(prefix="duotone-") as folder:
+        temporary = Path(folder) / f"whole{suffix}"
+        temporary.touch()
+        yield temporary
+        with temporary.open("rb") as source, stream.open("wb", buffering=0) as sink:
+            while block := source.read(1 << 20):
+                view = memoryview(block)
+                while view:
+                    view = view[sink.write(view) or 0 :]
+
+
+def _permissions(final: Path) -> int:
+    """Those of the file that is replaced, or those that a new file would have."""
+    with suppress(FileNotFoundError):
+        return stat.S_IMODE(final.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -1,0 +1,166 @@
+"""What a codec's encodings are: `CodecSpec`, and `Source`, the sound that came in. Plain values; needs no torch.
+
+How sound of n samples lies on a codec's grid (behind = 2, chunk = 6, ahead = 1 here)::
+
+    samples        ..0123456789..        zeros before the beginning and after the end
+    chunk 0      [bb|cccccc|a]           sees `behind` samples before its own, and `ahead` after them
+    chunk 1            [bb|cccccc|a]
+
+Chunk i covers the samples from ``i * chunk`` on. There are ``ceil((n + extra) / chunk)`` chunks: `extra` is what the
+last sample needs of the chunk after it.
+
+Legend: N chunks, K codebooks, S steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from duotone.errors import FormatError
+
+Framing = Literal["exact", "published"]
+Face = Literal["latents", "tokens"]
+
+#: The number format that encodings are made in unless the caller asks for another.
+ENCODING_FORMAT = "float32"
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """A codec's identity, its grid, the shapes of its two faces, and what it can do."""
+
+    family: str  #: codicodec, lycodec, encodec, mimi, ...
+    model: str  #: the name of the weights
+    fingerprint: str  #: hash of the configuration and all weights: provenance
+    space: str  #: hash of what decides latents and codes (encoder and quantiser): what files and models check
+    rate: int  #: samples a second that the encoder takes
+    rate_out: int  #: samples a second that the decoder gives
+    channels: int  #: channels of a stream; a codec of one codes each channel of a stereo sound as a stream of its own
+    chunk: int  #: samples that a chunk advances
+    behind: int = 0  #: samples before its own that a chunk sees
+    ahead: int = 0  #: samples after its own that a chunk sees
+    extra: int = 0  #: n samples make ceil((n + extra) / chunk) chunks
+    steps: int = 1  #: steps of codes a chunk
+    codebooks: tuple[int, ...] = ()  #: size of each codebook; empty: no tokens
+    latent: tuple[int, ...] | None = None  #: shape of a chunk's latents; None: no latents
+    levels: tuple[int, ...] | None = None  #: FSQ levels, where tokens are rounded latents
+    bounded: bool = True  #: whether latents lie in (-1, 1)
+    scaled: bool = False  #: whether loudness is coded apart, a number a chunk
+    independent: bool = False  #: whether each chunk is encoded from its own samples alone
+    strategies: tuple[str, ...] = ()  #: ways of decoding; empty: one, without a name
+    seeded: bool = False  #: whether decoding draws noise from a seed
+    live: bool = False  #: whether decoding gives a chunk's samples as soon as the chunk is pushed
+
+    @property
+    def faces(self) -> tuple[Face, ...]:
+        """The faces that an encoding has."""
+        faces: list[Face] = ["latents"] if self.latent is not None else []
+        return (*faces, *(["tokens"] if self.codebooks else []))  # type: ignore[arg-type]
+
+    def chunks(self, samples: int) -> int:
+        """Chunks of a sound of so many samples at `rate` (at least one)."""
+        return max(1, -(-(samples + self.extra) // self.chunk))
+
+    def samples(self, chunks: int) -> int:
+        """The most samples at `rate` that so many chunks give back."""
+        return max(0, chunks * self.chunk - self.extra)
+
+    @property
+    def chunk_seconds(self) -> float:
+        """Duration of a chunk."""
+        return self.chunk / self.rate
+
+    @property
+    def steps_per_second(self) -> float:
+        """Steps of codes a second: the frame rate of tokenizers and language models."""
+        return self.steps * self.rate / self.chunk
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Codes a second, of all codebooks of a stream together."""
+        return self.steps_per_second * len(self.codebooks)
+
+    @property
+    def bits_per_chunk(self) -> float:
+        """Information of a chunk's codes in a stream, in bits."""
+        return self.steps * sum(math.log2(size) for size in self.codebooks)
+
+    @property
+    def bit_rate(self) -> float:
+        """Information of a stream's codes, in bits a second."""
+        return self.bits_per_chunk / self.chunk_seconds
+
+    def grid(self) -> dict[str, Any]:
+        """The fields that the numbers of an encoding depend on, besides the weights."""
+        names = ("rate", "rate_out", "channels", "chunk", "steps", "codebooks", "latent", "levels", "scaled")
+        return {name: getattr(self, name) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "The description of a codec") -> CodecSpec:
+        """The inverse of `to_dict`; fields of later versions are left out. Raises `FormatError` naming what is wrong."""
+        try:
+            names = {field.name for field in dataclasses.fields(cls)}
+            known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
+            spec = cls(**known)
+            spec._check()
+        except (TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"{where} is not valid: {error}.") from None
+        return spec
+
+    def _check(self) -> None:
+        whole = {
+            "rate": self.rate, "rate_out": self.rate_out, "channels": self.channels, "chunk": self.chunk,
+            "steps": self.steps,
+            **{f"codebooks[{i}]": size for i, size in enumerate(self.codebooks)},
+            **{f"latent[{i}]": size for i, size in enumerate(self.latent or ())},
+            **{f"levels[{i}]": size for i, size in enumerate(self.levels or ())},
+        }  # fmt: skip
+        for name, value in whole.items():
+            if type(value) is not int or not 1 <= value < 1 << 40:
+                raise ValueError(f"{name} is {value!r}, expected a whole number above 0")
+        for name in ("behind", "ahead", "extra"):
+            value = getattr(self, name)
+            if type(value) is not int or abs(value) >= 1 << 40:
+                raise ValueError(f"{name} is {value!r}, expected a whole number")
+        for name in ("family", "model", "fingerprint", "space"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected text")
+        for name in ("bounded", "scaled", "independent", "seeded", "live"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
+        if not self.codebooks and self.latent is None:
+            raise ValueError("it has neither codebooks nor latents")
+        if self.channels > 2 or not all(isinstance(name, str) for name in self.strategies):
+            raise ValueError("channels or strategies cannot be used")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The sound that an encoding was made of, and how: rate, channels, length, framing, number format."""
+
+    rate: int
+    channels: int
+    samples: int | None = None  #: a channel; None while it is not known
+    framing: Framing = "exact"
+    format: str = ENCODING_FORMAT  #: number format of the encoder: float32, bfloat16, float16
+
+    def at(self, rate: int) -> int | None:
+        """Its samples at another rate, as resampling gives them (at least one); None while not known."""
+        return None if self.samples is None else max(1, round(self.samples * rate / self.rate))
+
+    @property
+    def seconds(self) -> float | None:
+        """Its duration; None while not known."""
+        return None if self.samples is None else self.samples / self.rate
+
+    def of_length(self, samples: int | None) -> Source:
+        """The same for another length."""
+        return dataclasses.replace(self, samples=samples)
