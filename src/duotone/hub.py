@@ -43,11 +43,17 @@ def save(codec: CoDiCodec, folder: str | Path, dtype: torch.dtype | None = None)
 def resolve_device(device: str | torch.device | None) -> torch.device:
     """A device from its name. Raises `UsageError` when it is unknown or not present."""
     try:
-        target = torch.device(device or "cpu")
+        target: torch.device | None = torch.device(device or "cpu")
     except RuntimeError:
-        raise UsageError(f"device got {device!r}, expected cpu, cuda, cuda:N or mps.") from None
+        target = None
+    if target is None or target.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device got {str(device)!r}, expected cpu, cuda, cuda:N or mps.")
     if target.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device got {device}, but PyTorch sees no CUDA device here. Use device='cpu'.")
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device got {device}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 on."
+        )
     if target.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device got mps, but PyTorch sees no Metal device here. Use device='cpu'.")
     return target

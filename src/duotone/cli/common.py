@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from duotone.cli.failures import debugging, tell, verdict
+from duotone.cli.failures import EXPECTED, debugging, require_stdout, tell, verdict
 from duotone.cli.files import Job
-from duotone.errors import DuotoneError, UsageError
+from duotone.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,8 @@ def stderr_console() -> Console:
 
 
 def binary_stdout() -> BinaryIO:
-    """Standard output for bytes. Raises `UsageError` when it is a terminal, which bytes would garble."""
+    """Standard output for bytes. Raises `UsageError` when it is a terminal, which bytes would garble, or closed."""
+    require_stdout()
     if sys.stdout.isatty():
         raise UsageError("Standard output is a terminal, which cannot show this. Redirect it, or name a file with -o.")
     return sys.stdout.buffer
@@ -67,13 +68,15 @@ class Reporter:
         """
         if self.as_json and jobs[0].target == "-":
             raise UsageError("--json and -o - would both write to standard output. Name a file with -o.")
+        if self.as_json:
+            require_stdout()
         code = 0
         for number, job in enumerate(jobs, start=1):
             try:
                 self.result(*work(job))
             except BrokenPipeError:
                 raise
-            except (DuotoneError, OSError, MemoryError, RuntimeError) as error:
+            except EXPECTED as error:
                 found = verdict(error)
                 if found is None or debugging():
                     raise

@@ -1,24 +1,32 @@
-"""What went wrong, in a sentence and an exit code; only a defect of ours shows a traceback.
+"""What went wrong, in a sentence and an exit code; only a defect of Duotone shows a traceback.
 
 Exit codes: 0 done; 1 any other error; 2 arguments or configuration; 3 unusable sound; 4 damaged `.duo`; 5 another
-codec's file; 6 weights; 7 the system refused (disk, rights, memory); 8 training failed; 130 interrupted; 141 the
-reader of our output has gone. Of several files that failed, the first one's code.
+codec's file; 6 weights; 7 the system refused (disk, rights, memory); 8 training failed; 129, 130, 143 interrupted (the
+terminal closed, Ctrl-C, SIGTERM); 141 the reader of our output has gone. Of several files that failed, the first one's
+code.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from duotone.errors import DuotoneError
+from duotone.errors import DuotoneError, UsageError
 
 SYSTEM, INTERRUPTED, GONE = 7, 130, 141
+#: Errors that `verdict` may know; any other is a defect and keeps its traceback.
+EXPECTED = (DuotoneError, OSError, MemoryError, RuntimeError)
 _DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 _HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk.",
@@ -28,15 +36,25 @@ _HINTS = {
     errno.EPERM: "Check the rights of the file and its folder.",
     errno.EROFS: "The disk is read-only; write elsewhere.",
     errno.ENOENT: "Check the name and the folder.",
+    errno.ENOTDIR: "A part of the path is a file, not a folder.",
+    errno.ENAMETOOLONG: "The name is too long for this disk; choose a shorter one.",
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: cleans up as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
 def verdict(error: BaseException) -> tuple[str, int] | None:
-    """The sentence and exit code of an error that can be expected; None for a defect of ours."""
+    """The sentence and exit code of an error that can be expected; None for a defect of Duotone."""
     if isinstance(error, DuotoneError):
         return str(error), error.exit_code
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         hint = _HINTS.get(error.errno or 0, "")
         return f"The system refused: {where}{error.strerror or error}. {hint}".rstrip(), SYSTEM
     if type(error).__name__ == "LibsndfileError":  # while writing: what cannot be read is an AudioError long before
@@ -48,7 +66,12 @@ def verdict(error: BaseException) -> tuple[str, int] | None:
 
 def tell(message: str) -> None:
     """One message to standard error."""
-    typer.echo(message, err=True)
+    typer.echo(shown(message), err=True)
+
+
+def shown(text: str) -> str:
+    """Text that can be printed: bytes of file names that are not UTF-8 appear as ``\\xe9``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def debugging() -> bool:
@@ -59,31 +82,141 @@ def debugging() -> bool:
 class Guarded(TyperGroup):
     """The group of commands; turns expected errors of any of them into a message and an exit code."""
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
-        before = _DEBUG.set(bool(ctx.params.get("debug")))
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; what fails outside a command (printing help, the last flush) is told of in the same way."""
+        before = _DEBUG.set(False)
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a full disk gets its sentence, not at the interpreter's end
-            return result
-        except BrokenPipeError:  # whoever reads us has gone (`| head`): nothing to tell, and nobody to tell it to
-            _let_go_of_stdout()
-            raise typer.Exit(GONE) from None
-        except KeyboardInterrupt:
-            tell("Interrupted. Files that were complete are kept; nothing half-written is left behind.")
-            raise typer.Exit(INTERRUPTED) from None
-        except (DuotoneError, OSError, MemoryError, RuntimeError) as error:
-            found = verdict(error)
-            if found is None or debugging():
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # here, where a full disk gets its sentence, not at the interpreter's end
+        except SystemExit as left:
+            if isinstance(left.__context__, BrokenPipeError):  # seen, and given another code, by what prints tables
+                _let_go_of_stdout()
+                raise SystemExit(GONE) from None
+            raise
+        except (DuotoneError, OSError) as error:
+            if debugging():
                 raise
-            tell(f"error: {found[0]}")
-            raise typer.Exit(found[1]) from None
+            raise SystemExit(_told(error)) from None
         finally:
             _DEBUG.reset(before)
             try:
                 sys.stdout.flush()
             except OSError:  # what waits there cannot be written, and was told of
                 _let_go_of_stdout()
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        words = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        _DEBUG.set(bool(ctx.params.get("debug")))
+        try:
+            with _hint_at_names_with_a_dash(words):
+                result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except KeyboardInterrupt as stopped:
+            tell("Interrupted. Files that were complete are kept; nothing half-written is left behind.")
+            raise typer.Exit(getattr(stopped, "exit_code", INTERRUPTED)) from None
+        except EXPECTED as error:
+            if debugging() and not isinstance(error, BrokenPipeError):
+                raise
+            raise typer.Exit(_told(error)) from None
+
+
+def _told(error: BaseException) -> int:
+    """Tell of an error that can be expected, and give its exit code; raise any other again."""
+    if isinstance(
+        error, BrokenPipeError
+    ):  # whoever reads us has gone (`| head`): nothing to tell, nobody to tell it to
+        _let_go_of_stdout()
+        return GONE
+    found = verdict(error)
+    if found is None:
+        raise error
+    tell(f"error: {found[0]}")
+    return found[1]
+
+
+@contextmanager
+def _hint_at_names_with_a_dash(words: list[str]) -> Iterator[None]:
+    """Where an unknown option is the name of a file, say how to write it."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "NoSuchOption":  # typer carries click under a name of its own in some versions
+            for word in words:
+                if word.startswith("-") and word != "-" and os.path.lexists(word):
+                    name = shown(word)
+                    vars(error)["message"] = f"{name} looks like an option. For the file of that name write ./{name}"
+        raise
+
+
+def prepare_process() -> None:
+    """Make the process ready for a command: closed standard streams, text that cannot be encoded, signals."""
+    _stand_in_for_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that is not UTF-8 comes out as it is; in other encodings what does not exist there is escaped.
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores it: that stays
+            signal.signal(number, _terminate)
+            if hasattr(os, "register_at_fork"):  # workers end at once, as their parents expect
+                os.register_at_fork(after_in_child=lambda n=number: signal.signal(n, signal.SIG_DFL))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+class _Closed(io.RawIOBase):
+    """A standard stream that was closed before the program started: using it is an error with a sentence."""
+
+    def __init__(self, name: str, advice: str) -> None:
+        self._message = f"Standard {name} is closed. {advice}"
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        raise UsageError(self._message)
+
+    def write(self, data: Any) -> int:
+        if len(data):
+            raise UsageError(self._message)
+        return 0
+
+
+def require_stdout() -> None:
+    """Raise `UsageError` where standard output is closed: before the work, not after it."""
+    below = getattr(sys.stdout, "buffer", None)
+    if isinstance(below, _Closed):
+        below.write(b"?")
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Where a standard stream is closed, Python has None in its place, and the next file opened takes its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        handle = os.open(os.devnull, os.O_RDWR)
+        if handle == number:
+            os.set_inheritable(handle, True)
+        else:
+            os.close(handle)
+    if sys.stdin is None:
+        advice = "Name a file in place of -, or give the program its input with a pipe."
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Closed("input", advice)))
+    if sys.stdout is None:
+        advice = "Name a file with -o, or redirect the output (> FILE)."
+        sys.stdout = io.TextIOWrapper(_Closed("output", advice), "utf-8", write_through=True)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
 
 
 def _let_go_of_stdout() -> None:

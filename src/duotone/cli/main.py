@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from duotone.cli import codes, convert, decode, demo, encode, evaluate, info, make_sounds, tokens, train
-from duotone.cli.failures import Guarded
+from duotone.cli.failures import Guarded, prepare_process
 
 HELP = "Neural audio codecs of two faces: audio -> latents or tokens -> audio."
 EPILOG = """
 Start with **duotone demo**: it encodes a piece, decodes it in every way and writes a page to listen to.
 
 Exit codes: 0 done, 2 arguments, 3 unusable sound, 4 damaged .duo, 5 another codec's file, 6 weights, 7 disk, rights or
-memory, 8 training, 130 interrupted, 1 anything else. Of several files that failed, the first one's code.
+memory, 8 training, 130 interrupted (143 by SIGTERM), 1 anything else. Of several files that failed, the first one's code.
 """
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 _modules = (encode, decode, info, convert, demo, train, evaluate, make_sounds, codes)
 for _name, _examples, _command, _class in (
@@ -72,4 +73,5 @@ def share_cores(environment: MutableMapping[str, str]) -> None:
 def run() -> None:
     """Run the program on `sys.argv` and exit."""
     share_cores(os.environ)
+    prepare_process()
     app(prog_name="duotone")
