@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from duotone.audio.waveform import Waveform
+from duotone.codec.network import stft_of
 from duotone.codec.noise import seeded_noise
 from duotone.codec.values import Codes, Latents
 from duotone.codec.weights import export_codicodec, import_codicodec
@@ -125,7 +126,7 @@ def test_spectrum(wave: Waveform, pair: SimpleNamespace) -> None:
     from codicodec.audio import to_representation_encoder
 
     theirs = to_representation_encoder(wave.samples[None])
-    ours = to_spectrum(wave.samples[None], pair.ours.config)
+    ours = to_spectrum(wave.samples[None], stft_of(pair.ours.config))
     assert relative(ours[..., : theirs.shape[-1]], theirs) < TOLERANCE
 
 

@@ -18,8 +18,14 @@ from duotone.codec import consistency
 from duotone.config import CoDiCodecConfig
 from duotone.nn.conv import DownFrontend, UpFrontend
 from duotone.nn.transformer import KeyValue, Transformer
+from duotone.represent.stft import Stft
 
 _WAVES = 2  # left and right, each a real and an imaginary channel of the spectrum
+
+
+def stft_of(config: CoDiCodecConfig) -> Stft:
+    """The transform whose spectra the network sees."""
+    return Stft(config.n_fft, config.hop, config.bins, config.compand_scale, config.compand_power)
 
 
 def _flatten(picture: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from duotone.audio.resample import Resampler
 from duotone.audio.waveform import Waveform
+from duotone.codec.network import stft_of
 from duotone.codec.values import Codes, Latents, Particulars
 from duotone.config import Framing
 from duotone.errors import AudioError, UsageError
@@ -49,7 +50,8 @@ class EncodeStream(_Session):
             raise UsageError(f"framing got {framing!r}, expected 'exact' or 'published'.")
         if channels not in (1, 2):
             raise AudioError(f"The codec got {channels} channels, expected 1 or 2. Mix the sound down to stereo first.")
-        self.codec, self.layout = codec, Layout(codec.config, framing)
+        config = codec.config
+        self.codec, self.layout = codec, Layout(config.n_fft, config.hop, config.frames, framing)
         self.about = codec.particulars(rate, channels, framing)
         self._resampler = None if rate == codec.rate else Resampler(rate, codec.rate, channels)
         self._waiting = torch.zeros(channels, self.layout.lead)
@@ -112,7 +114,7 @@ class EncodeStream(_Session):
     def _encode(self, batch: Tensor, first: int, final: bool) -> Tensor:
         config = self.codec.config
         stereo = batch if batch.shape[1] == 2 else batch.expand(-1, 2, -1)
-        spectrum = to_spectrum(stereo.to(self.codec.device), config)
+        spectrum = to_spectrum(stereo.to(self.codec.device), stft_of(config))
         if final and self.layout.framing == "published":  # frames past the last whole one are zero there
             real = self.layout.frames(self._samples) - first * config.frames
             index = torch.arange(len(batch) * config.frames, device=spectrum.device).view(len(batch), 1, 1, -1)
@@ -134,8 +136,9 @@ class DecodeStream(_Session):
 
     def __init__(self, codec: CoDiCodec, engine: _Decoder | None, about: Particulars, restore: bool) -> None:
         self.codec, self.engine, self.about, self.restore = codec, engine, about, restore
-        self._layout = Layout(codec.config, about.framing)
-        self._add = OverlapAdd(codec.config)
+        self._stft = stft_of(codec.config)
+        self._layout = Layout(self._stft.n_fft, self._stft.hop, codec.config.frames, about.framing)
+        self._add = OverlapAdd(self._stft.n_fft, self._stft.hop, codec.config.audio_channels)
         self._hold = codec.config.chunk_samples if about.samples == 0 else 0
         self._drop = self._layout.lead
         self._held = torch.zeros(2, 0)
@@ -195,7 +198,7 @@ class DecodeStream(_Session):
         """Clean spectra `[C, F, T]` of the next chunks -> the samples that they make final."""
         pieces = [self._held]
         for spectrum in spectra:
-            samples = self._add.push(to_frames(spectrum[None], self.codec.config)[0]).cpu()
+            samples = self._add.push(to_frames(spectrum[None], self._stft)[0]).cpu()
             pieces.append(samples[:, self._drop :])
             self._drop = 0
         ready = torch.cat(pieces, dim=1)

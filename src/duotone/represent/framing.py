@@ -1,40 +1,47 @@
-"""Cutting a wave into chunks of frames, and joining them again to exactly the length that came in.
+"""Where the frames and chunks of a wave lie, and how many there are.
 
-*exact*: one hop of zeros on the left, so that every real sample lies under two frames; zeros fill the last chunk.
-*published*: frame i starts at sample i*hop, as the published package frames; its first hop fades in.
+*exact*: the wave starts after ``n_fft - hop`` zeros, so that every sample lies under as many frames as in the middle of
+a wave; zeros fill the last chunk. *published*: frame i starts at sample i*hop, as in the published package; the first
+``n_fft - hop`` samples fade in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from duotone.config import CoDiCodecConfig, Framing
+from duotone.config import Framing
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where chunks lie on the sample axis. All numbers are samples at the codec's rate unless named otherwise."""
+    """Frames of `n_fft` samples, `hop` apart, `chunk_frames` of them to a chunk. Lengths are samples."""
 
-    config: CoDiCodecConfig
+    n_fft: int
+    hop: int
+    chunk_frames: int
     framing: Framing
+
+    @property
+    def overlap(self) -> int:
+        """Samples that a frame shares with those after it."""
+        return self.n_fft - self.hop
 
     @property
     def lead(self) -> int:
         """Zeros put before the wave."""
-        return self.config.hop if self.framing == "exact" else 0
+        return self.overlap if self.framing == "exact" else 0
 
     def frames(self, samples: int) -> int:
         """Frames that carry sound, for a wave of so many samples (at least one)."""
-        hop = self.config.hop
         if self.framing == "exact":
-            return -(-samples // hop) + 1  # the last sample lies under two frames
-        return max(1, samples // hop - 1)  # whole frames only; what is left past them is not coded
+            return -(-(self.lead + samples) // self.hop)  # all that start before the last sample
+        return max(1, (samples - self.overlap) // self.hop)  # whole frames only; what follows them is not coded
 
     def chunks(self, samples: int) -> int:
         """Chunks for a wave of so many samples."""
-        return -(-self.frames(samples) // self.config.frames)
+        return -(-self.frames(samples) // self.chunk_frames)
 
     def length(self, chunks: int) -> int:
         """Samples that so many chunks can give back."""
-        span = chunks * self.config.chunk_samples
-        return span - self.config.hop if self.framing == "exact" else span + self.config.hop
+        span = chunks * self.chunk_frames * self.hop
+        return span - self.overlap if self.framing == "exact" else span + self.overlap

@@ -1,83 +1,139 @@
-"""Waves <-> companded complex spectra: the representation that CoDiCodec's network sees.
+"""Waves <-> companded complex spectra, for any window length and hop.
 
-Legend: B batch, c wave channels (2), C spectrum channels (4: L re, L im, R re, R im), F bins, T frames, S samples.
-Frame i covers samples ``[i*hop, i*hop + 2*hop)``; nothing is centred or padded here (see `framing`).
+Legend: B batch, c wave channels, C spectrum channels (2c: real and imaginary part of each wave channel), F bins,
+T frames, S samples. Frame i covers samples ``[i*hop, i*hop + n_fft)``; nothing is centred or padded here (see `framing`).
+
+Fourier transforms are computed on the CPU for devices other than CPU and CUDA: others (mps) lack complex operations.
+The samples or spectra travel there and back; companding and everything else stays on the device.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from duotone.config import CoDiCodecConfig
+from duotone.errors import ConfigError
+
+_COMPLEX_DEVICES = ("cpu", "cuda")
 
 
-def window(n: int, like: Tensor) -> Tensor:
-    """Periodic Hann window `[n]` on the device of `like`."""
-    return torch.hann_window(n, periodic=True, device=like.device, dtype=torch.float32)
+@dataclass(frozen=True)
+class Stft:
+    """A short-time Fourier transform with a periodic Hann window, whose values are companded.
+
+    `n_fft` samples a frame, `hop` samples between frames, the lowest `bins` bins kept (the others are zero in the
+    inverse). Raises `ConfigError` for numbers that no wave can be rebuilt from.
+    """
+
+    n_fft: int
+    hop: int
+    bins: int
+    compand_scale: float
+    compand_power: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop < self.n_fft:
+            raise ConfigError(
+                f"The hop got {self.hop} samples, expected 1 to {self.n_fft - 1}: a Hann window is zero at its edge, so "
+                f"frames of {self.n_fft} samples have to overlap."
+            )
+        if not 0 < self.bins <= self.n_fft // 2 + 1:
+            raise ConfigError(
+                f"The spectrum got {self.bins} bins, expected 1 to {self.n_fft // 2 + 1} for {self.n_fft} samples a frame."
+            )
 
 
-def dual_window(n: int, like: Tensor) -> Tensor:
-    """Synthesis window `[n]` at hop n/2: ``hann / sum of the shifted hann**2``; the products overlap-add to 1."""
-    hann = window(n, like)
-    return hann / (hann**2 + hann.roll(n // 2) ** 2)
+def window(n_fft: int, device: torch.device | None = None) -> Tensor:
+    """The periodic Hann window `[n_fft]`, float32."""
+    return torch.hann_window(n_fft, periodic=True, device=device, dtype=torch.float32)
 
 
-def compand(x: Tensor, config: CoDiCodecConfig) -> Tensor:
-    """``0.34 sign(x) |x|**0.65``, each real number on its own."""
-    return config.compand_scale * x.sign() * x.abs() ** config.compand_power
+def dual_window(n_fft: int, hop: int, device: torch.device | None = None) -> Tensor:
+    """Synthesis window `[n_fft]`: Hann over the sum of the squares of all Hann windows that cover a sample.
+
+    Its products with the Hann window, `hop` apart, add up to 1: overlap-adding windowed frames gives the wave back
+    (Griffin and Lim, 1984, equation 6).
+    """
+    hann = window(n_fft, device)
+    count = -(-n_fft // hop)  # frames that cover a sample
+    total = F.pad(hann**2, (0, count * hop - n_fft)).view(count, hop).sum(0)
+    return hann / total.repeat(count)[:n_fft]
 
 
-def expand(y: Tensor, config: CoDiCodecConfig) -> Tensor:
+def compand(x: Tensor, stft: Stft) -> Tensor:
+    """``scale * sign(x) * |x|**power``, each real number on its own; the gradient at 0 is 0."""
+    magnitude = x.abs()
+    if x.requires_grad:  # the slope of the power at 0 is infinite
+        magnitude = magnitude.clamp_min(1e-45)
+    return stft.compand_scale * x.sign() * magnitude**stft.compand_power
+
+
+def expand(y: Tensor, stft: Stft) -> Tensor:
     """The inverse of `compand`."""
-    return y.sign() * (y.abs() / config.compand_scale) ** (1 / config.compand_power)
+    return y.sign() * (y.abs() / stft.compand_scale) ** (1 / stft.compand_power)
 
 
-def to_spectrum(samples: Tensor, config: CoDiCodecConfig) -> Tensor:
-    """Samples `[B, 2, (T+1)*hop]` -> companded spectrum `[B, 4, F, T]`, float32."""
-    frames = samples.float().unfold(-1, config.n_fft, config.hop) * window(config.n_fft, samples)
-    spectrum = torch.view_as_real(torch.fft.rfft(frames, dim=-1)[..., : config.bins])  # [B, c, T, F, 2]
+def _fft_device(device: torch.device) -> torch.device:
+    return device if device.type in _COMPLEX_DEVICES else torch.device("cpu")
+
+
+def to_spectrum(samples: Tensor, stft: Stft) -> Tensor:
+    """Samples `[B, c, (T-1)*hop + n_fft]` -> companded spectrum `[B, 2c, F, T]`, float32, on the same device."""
+    place = _fft_device(samples.device)
+    frames = samples.float().to(place).unfold(-1, stft.n_fft, stft.hop) * window(stft.n_fft, place)
+    spectrum = torch.view_as_real(torch.fft.rfft(frames, dim=-1)[..., : stft.bins])  # [B, c, T, F, 2]
     b, c, t, f, _ = spectrum.shape
-    return compand(spectrum.permute(0, 1, 4, 3, 2).reshape(b, 2 * c, f, t), config)
+    return compand(spectrum.to(samples.device).permute(0, 1, 4, 3, 2).reshape(b, 2 * c, f, t), stft)
 
 
-def to_frames(spectrum: Tensor, config: CoDiCodecConfig) -> Tensor:
-    """Companded spectrum `[B, 4, F, T]` -> windowed time frames `[B, 2, T, 2*hop]`, ready to overlap-add."""
+def to_frames(spectrum: Tensor, stft: Stft) -> Tensor:
+    """Companded spectrum `[B, 2c, F, T]` -> windowed frames `[B, c, T, n_fft]` to overlap-add, on the same device."""
     b, c, f, t = spectrum.shape
-    pairs = expand(spectrum.float(), config).reshape(b, c // 2, 2, f, t).permute(0, 1, 4, 3, 2)
-    full = torch.nn.functional.pad(torch.view_as_complex(pairs.contiguous()), (0, 1))  # the Nyquist bin is zero
-    frames: Tensor = torch.fft.irfft(full, n=config.n_fft, dim=-1) * dual_window(config.n_fft, spectrum)
-    return frames
+    place = _fft_device(spectrum.device)
+    pairs = expand(spectrum.float(), stft).reshape(b, c // 2, 2, f, t).permute(0, 1, 4, 3, 2)
+    kept = torch.view_as_complex(pairs.contiguous().to(place))
+    full = F.pad(kept, (0, stft.n_fft // 2 + 1 - f))
+    frames: Tensor = torch.fft.irfft(full, n=stft.n_fft, dim=-1) * dual_window(stft.n_fft, stft.hop, place)
+    return frames.to(spectrum.device)
 
 
 class OverlapAdd:
-    """Frames in, finished samples out; holds the half frame that still waits for its neighbour."""
+    """Windowed frames in, finished samples out; holds the sums that later frames are still to be added to.
 
-    def __init__(self, config: CoDiCodecConfig) -> None:
-        self.config = config
+    Any hop from 1 to `n_fft`. Frames pushed in several calls give the same numbers, bit for bit, as in one. Gradients
+    flow through `push` and `finish` (they are 0 where a sample is clamped).
+    """
+
+    def __init__(self, n_fft: int, hop: int, channels: int) -> None:
+        self.n_fft, self.hop, self.channels = n_fft, hop, channels
         self.tail: Tensor | None = None
 
     def push(self, frames: Tensor) -> Tensor:
-        """Frames `[2, T, 2*hop]` -> the next `[2, T*hop]` samples, clamped to +-1."""
-        hop = self.config.hop
+        """Frames `[c, T, n_fft]` -> the next samples `[c, T*hop]`, clamped to +-1."""
         c, t, _ = frames.shape
-        out = frames[..., :hop].clone()
-        out[:, 1:] += frames[:, :-1, hop:]
+        pieces = -(-self.n_fft // self.hop)  # of `hop` samples in a frame; the last may be shorter
+        parts = F.pad(frames, (0, pieces * self.hop - self.n_fft)).view(c, t, pieces, self.hop)
+        sums = frames.new_zeros(c, t + pieces - 1, self.hop)
         if self.tail is not None:
-            out[:, 0] += self.tail
-        self.tail = frames[:, -1, hop:].clone()
-        return out.reshape(c, t * hop).clamp_(-1, 1)
+            sums[:, : pieces - 1] = self.tail
+        for i in reversed(range(pieces)):  # older frames before newer ones, wherever the pushes are cut
+            sums[:, i : i + t] += parts[:, :, i]
+        self.tail = sums[:, t:].clone()
+        return sums[:, :t].reshape(c, t * self.hop).clamp(-1, 1)
 
     def finish(self) -> Tensor:
-        """The last half frame `[2, hop]` (it fades out), or `[2, 0]` if nothing was pushed."""
+        """The last ``n_fft - hop`` samples `[c, n_fft - hop]`, which fade out; `[c, 0]` if nothing was pushed."""
         if self.tail is None:
-            return torch.zeros(self.config.audio_channels, 0)
+            return torch.zeros(self.channels, 0, dtype=torch.float32)
         tail, self.tail = self.tail, None
-        return tail.clamp(-1, 1)
+        return tail.flatten(1)[:, : self.n_fft - self.hop].clamp(-1, 1)
 
 
-def to_samples(spectrum: Tensor, config: CoDiCodecConfig) -> Tensor:
-    """Companded spectrum `[4, F, T]` -> samples `[2, (T+1)*hop]`, clamped to +-1; the first and last hop fade."""
-    add = OverlapAdd(config)
-    body = add.push(to_frames(spectrum[None], config)[0])
-    return torch.cat([body, add.finish().to(body.device)], dim=-1)
+def to_samples(spectrum: Tensor, stft: Stft) -> Tensor:
+    """Companded spectrum `[2c, F, T]` -> samples `[c, (T-1)*hop + n_fft]`, clamped to +-1, fading in and out."""
+    add = OverlapAdd(stft.n_fft, stft.hop, spectrum.shape[0] // 2)
+    body = add.push(to_frames(spectrum[None], stft)[0])
+    return torch.cat([body, add.finish()], dim=-1)

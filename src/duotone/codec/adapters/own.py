@@ -14,6 +14,7 @@ from torch import Tensor
 from duotone.audio.waveform import Waveform
 from duotone.codec.adapters.contract import Encoded, ForeignCodec, Info
 from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.network import stft_of
 from duotone.codec.streams import ENCODE_BATCH
 from duotone.codec.values import Codes
 from duotone.represent.framing import Layout
@@ -28,7 +29,7 @@ class Own(ForeignCodec):
 
     def __init__(self, codec: CoDiCodec, name: str) -> None:
         config = codec.config
-        self.codec, self.layout = codec, Layout(config, "exact")
+        self.codec, self.layout = codec, Layout(config.n_fft, config.hop, config.frames, "exact")
         self.hop, self.frames, self.behind = config.chunk_samples, config.latents, self.layout.lead
         rate = config.latents * codec.rate / config.chunk_samples
         self.info = Info(self.kind, name, codec.rate, codec.rate, 1, codec.fsq.size, rate)
@@ -44,11 +45,11 @@ class Own(ForeignCodec):
     @torch.inference_mode()
     def encode_batch(self, samples: Tensor) -> Encoded:
         """See the contract."""
-        config = self.codec.config
+        stft = stft_of(self.codec.config)
         chunks = samples.unfold(-1, self.hop + self.behind, self.hop)  # [B, 2, N, T of a chunk]
         each = chunks.transpose(1, 2).flatten(0, 1)
         spectra = (
-            to_spectrum(each[i : i + ENCODE_BATCH].to(self.codec.device), config)
+            to_spectrum(each[i : i + ENCODE_BATCH].to(self.codec.device), stft)
             for i in range(0, len(each), ENCODE_BATCH)
         )
         latents = torch.cat([self.codec.encode_spectrum(spectrum) for spectrum in spectra])
