@@ -30,15 +30,15 @@ def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL) -> Iterator
     `suffix` replaces ``.part`` for programs that choose a format by the ending. Raises `UsageError` where the folder is
     missing or `target` is a folder.
     """
+    if is_stream(target):  # asked before links are followed: those of /dev/stdout lead to no path
+        with _through_a_file(Path(target), suffix) as temporary:
+            yield temporary
+        return
     final = Path(os.path.realpath(target))  # through symbolic links
     if final.is_dir():
         raise UsageError(f"{target} is a folder, expected the name of a file. Add a name to it.")
     if not final.parent.is_dir():
         raise UsageError(f"There is no folder {final.parent} to write into. Create it first.")
-    if is_stream(final):
-        with _through_a_file(final, suffix) as temporary:
-            yield temporary
-        return
     start = os.fsdecode(os.fsencode(final.name)[:_NAME_BYTES])
     handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=final.parent)
     os.close(handle)

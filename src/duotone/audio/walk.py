@@ -95,10 +95,8 @@ def explain(left_out: Sequence[LeftOut]) -> list[str]:
     unread = Counter(_ending(each.path.name) for each in left_out if each.reason == _UNREADABLE)
     if unread:
         kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(unread.items()))
-        lines.append(
-            f"{unread.total()} sound files cannot be read ({kinds}). "
-            f"Convert them first, for example with: ffmpeg -i IN OUT.wav"
-        )
+        files = "1 sound file" if unread.total() == 1 else f"{unread.total()} sound files"
+        lines.append(f"{files} cannot be read ({kinds}). Convert them first, for example with: ffmpeg -i IN OUT.wav")
     return lines
 
 

@@ -38,6 +38,7 @@ A codec that keeps loudness apart (EnCodec 48 kHz, FunCodec) gets NAME.scale.jso
 """
 NAMES = "encodec, dac, mimi, xcodec, xcodec2, neucodec, distill-neucodec, higgs_audio_v2, funcodec, wavtokenizer, simvq, magicodec, or duotone (ours)"
 _MARK, _SCALE = ".codes", ".scale.json"
+_SPARE = 40  # bytes of a name that channel, time and endings take
 
 
 #: The tokens' command, with the option of several values that only this one has.
@@ -99,7 +100,7 @@ def command(
         return
     if scale is not None:
         raise UsageError("--scale is for --decode. Encoding finds the loudness by itself.")
-    from duotone.audio.files import EXTENSIONS
+    from duotone.audio.walk import READABLE
     from duotone.codec.adapters.contract import Windows
 
     windows = Windows.of(loaded, chunk_size_secs, context_secs)
@@ -110,8 +111,11 @@ def command(
     if codec_info_only:
         typer.echo(folder)
         return
-    takes = EXTENSIONS if extensions is None else [f".{e.lower().lstrip('.')}" for e in extensions]
-    jobs = _chosen(plan(sources, f"{folder}/", takes=takes, makes=(), suffix=_MARK, force=True), audio_filter)
+    takes = READABLE if extensions is None else [f".{e.lower().lstrip('.')}" for e in extensions]
+    planned = plan(sources, f"{folder}/", takes=takes, makes=(), suffix=_MARK, force=True, spare=_SPARE)
+    for line in planned.notes():
+        tell(line)
+    jobs = _chosen(planned.jobs, audio_filter)
     work = _Work(loaded, windows, stereo, file_per_chunk, reporter)
     wanted = [job for job in jobs if overwrite or not _done(job)]
     code = work.run(wanted, batch_size)
@@ -288,8 +292,8 @@ def _decode_all(
         write(job.target, wave)
         return {"input": job.source, "output": job.target, "seconds": wave.seconds}, f"{job.source} -> {job.target}"
 
-    jobs = plan(sources, f"{output}/", takes=(".npy",), makes=(), suffix=".wav", force=overwrite)
-    reporter.run(_chosen(jobs, parts), work)
+    planned = plan(sources, f"{output}/", takes=(".npy",), makes=(), suffix=".wav", force=overwrite)
+    reporter.run(_chosen(planned.jobs, parts), work)
 
 
 def _check(path: Path, codec: ForeignCodec) -> None:

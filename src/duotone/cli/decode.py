@@ -83,15 +83,17 @@ def command(
     if time_prompt is not None and strategy is not StrategyName.autoregressive:
         raise UsageError(f"--time-prompt does nothing with --strategy {strategy.value}; it is for autoregressive.")
     makes = EXTENSIONS if format is None else (f".{format.value}",)
-    jobs = plan(
+    planned = plan(
         inputs, output, takes=(".duo",), makes=makes, suffix=f".{format.value if format else 'wav'}", force=force
     )
+    for line in planned.notes():
+        tell(line)
     options = {
         "strategy": strategy.value, "steps": steps, "seed": seed, "time_prompt": time_prompt,
         "restore": not native_rate,
     }  # fmt: skip
     reporter, codecs = Reporter(as_json, quiet), _Codecs(codec, device, dtype)
-    reporter.run(jobs, lambda job: _one(job, codecs, options, format and format.value, salvage, reporter))
+    reporter.run(planned.jobs, lambda job: _one(job, codecs, options, format and format.value, salvage, reporter))
 
 
 class _Codecs:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from duotone.cli.common import Codec, Device, Dtype, Force, Json, Quiet, Reporter, binary_stdout, duration, size
+from duotone.cli.failures import tell
 from duotone.cli.files import Job, plan
 
 if TYPE_CHECKING:
@@ -65,13 +66,14 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Encode sound files to .duo files; folders are walked and mirrored."""
-    from duotone.audio.files import EXTENSIONS
     from duotone.hub import DEFAULT, load
 
-    jobs = plan(inputs, output, takes=EXTENSIONS, makes=(".duo",), suffix=".duo", force=force)
+    planned = plan(inputs, output, makes=(".duo",), suffix=".duo", force=force)
+    for line in planned.notes():
+        tell(line)
     loaded = load(codec or DEFAULT, device, dtype)
     reporter = Reporter(as_json, quiet)
-    reporter.run(jobs, lambda job: _one(job, loaded, kind.value, framing.value, reporter))
+    reporter.run(planned.jobs, lambda job: _one(job, loaded, kind.value, framing.value, reporter))
 
 
 def _one(job: Job, codec: CoDiCodec, kind: Any, framing: Any, reporter: Reporter) -> tuple[dict[str, Any], str]:

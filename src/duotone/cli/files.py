@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from duotone.atomic import is_stream
+from duotone.audio.walk import READABLE, UNREADABLE_SOUND, LeftOut, explain, walk
 from duotone.errors import UsageError
+
+_NAME_BYTES = 255  # that file systems allow a name
+#: What reads as the ending of a file's name, and not as a part of it ("Op. 5 live", "v1.2").
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,21 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a command has to do, what it need not do, and what its folders hold that it cannot take."""
+
+    jobs: list[Job]
+    skipped: list[Job] = field(default_factory=list)  #: their outputs exist (`skip_existing`)
+    left_out: list[LeftOut] = field(default_factory=list)  #: found in folders, not taken
+
+    def notes(self) -> list[str]:
+        """Lines for people on what is skipped and left out; empty where nothing is."""
+        count = len(self.skipped)
+        there = [f"{count} of {count + len(self.jobs)} outputs exist already and are kept."] if count else []
+        return there + explain(self.left_out)
+
+
+@dataclass(frozen=True)
 class _Found:
     """A file to work on, and its place below the output folder."""
 
@@ -27,17 +52,33 @@ class _Found:
 
 
 def plan(
-    inputs: Sequence[str], output: str, *, takes: Sequence[str], makes: Sequence[str], suffix: str, force: bool
-) -> list[Job]:
+    inputs: Sequence[str],
+    output: str,
+    *,
+    takes: Sequence[str] = READABLE,
+    makes: Sequence[str],
+    suffix: str,
+    force: bool,
+    skip_existing: bool = False,
+    spare: int = 0,
+) -> Plan:
     """The jobs of a command that turns files ending in `takes` into files ending in `makes`.
 
-    An output ending in one of `makes` is a file (for one input), ``-`` is standard output, anything else is a folder,
-    filled with names ending in `suffix`. One folder is mirrored straight into it; several inputs keep their folder's
-    name, as ``cp -r`` does. Raises `UsageError` when inputs and output do not go together, two inputs would make one
-    file, or a target exists and `force` is off.
+    An output ending in one of `makes` is a file (for one input), and so is a pipe or a device; ``-`` is standard output,
+    anything else is a folder, filled with names ending in `suffix`, which leave `spare` bytes for what the command adds.
+    One folder is mirrored straight into it; several inputs keep their folder's name, as ``cp -r`` does. Raises
+    `UsageError` when inputs and output do not go together, two inputs would make one file, an input would be replaced,
+    or a target exists and neither `force` nor `skip_existing` is on.
     """
-    found = _find(inputs, takes)
-    lone = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    if "" in (*inputs, output):
+        raise UsageError(
+            "A name is empty (a variable that is not set?). Write the name of a file or folder, or . here."
+        )
+    if force and skip_existing:
+        raise UsageError("--force replaces what exists and --skip-existing keeps it. Choose one of them.")
+    left_out: list[LeftOut] = []
+    found = _find(inputs, takes, left_out)
+    lone = len(inputs) == 1 and not os.path.isdir(inputs[0])
     if output == "-" or _names_a_file(output, makes):
         if not lone:
             what = "standard output" if output == "-" else output
@@ -46,74 +87,124 @@ def plan(
             )
         jobs = [Job(found[0].source, output)]
     else:
-        if Path(output).is_file():
+        if os.path.isfile(output):
             raise UsageError(f"{output} is a file, expected a folder (or a name ending in {', '.join(makes)}).")
-        jobs = [Job(f.source, str(Path(output) / place)) for f, place in zip(found, _name(found, suffix), strict=True)]
-    if not force:
-        _refuse_existing(jobs)
-    return jobs
+        places = _name(found, suffix, takes, _NAME_BYTES - spare)
+        jobs = [Job(f.source, str(Path(output) / place)) for f, place in zip(found, places, strict=True)]
+    there = _check_targets(jobs)
+    if skip_existing:
+        return Plan([job for job in jobs if job not in there], [job for job in jobs if job in there], left_out)
+    if there and not force:
+        _refuse(jobs, there)
+    return Plan(jobs, [], left_out)
 
 
-def _find(inputs: Sequence[str], takes: Sequence[str]) -> list[_Found]:
+def _find(inputs: Sequence[str], takes: Sequence[str], left_out: list[LeftOut]) -> list[_Found]:
+    named = UNREADABLE_SOUND if set(READABLE) <= set(takes) else ()
     found: dict[str, _Found] = {}  # by the real path: a file named twice is done once
     for name in inputs:
         path = Path(name)
-        if name == "-" or not path.is_dir():
+        if name == "-" or not os.path.isdir(name):
             place = Path("stdin" if name == "-" else path.name)
-            found.setdefault(name if name == "-" else str(path.resolve()), _Found(name, place))
+            found.setdefault(name if name == "-" else os.path.realpath(name), _Found(name, place))
             continue
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in takes)
-        if not inside:
+        inside = walk(path, takes, named)
+        left_out += inside.left_out
+        if not inside.files:
+            what = "sound that can be read" if named else f"file ending in {', '.join(takes)}"
             raise UsageError(
-                f"The folder {path} holds no file ending in {', '.join(takes)}. Name the files themselves."
+                "\n".join([f"The folder {name} holds no {what}. Name the files themselves.", *explain(left_out)])
             )
-        base = Path(path.resolve().name) if len(inputs) > 1 else Path()
-        for p in inside:
-            found.setdefault(str(p.resolve()), _Found(str(p), base / p.relative_to(path)))
+        base = Path(os.path.basename(os.path.abspath(name))) if len(inputs) > 1 else Path()
+        for p in inside.files:
+            found.setdefault(os.path.realpath(p), _Found(str(p), base / p.relative_to(path)))
     return list(found.values())
 
 
 def _names_a_file(output: str, makes: Sequence[str]) -> bool:
     """Whether OUT is a file's name. Raises `UsageError` for an ending that is neither a folder's nor one of ours."""
-    path = Path(output)
-    if output.endswith(("/", "\\")) or path.is_dir():
+    if output.endswith(("/", "\\")) or os.path.isdir(output):
         return False
-    if path.suffix.lower() in makes:
+    ending = os.path.splitext(output)[1]
+    if is_stream(output) or ending.lower() in makes:
         return True
-    if path.suffix and not path.is_file():
+    if _ENDING.fullmatch(ending) and not os.path.isfile(output):
         raise UsageError(
-            f"-o {output} ends in {path.suffix!r}, expected {', '.join(makes)} for a file. "
+            f"-o {output} ends in {ending!r}, expected {', '.join(makes)} for a file. "
             f"For a folder of that name write {output}/ with a slash."
         )
     return False
 
 
-def _name(found: Sequence[_Found], suffix: str) -> list[Path]:
+def _name(found: Sequence[_Found], suffix: str, takes: Sequence[str], limit: int) -> list[Path]:
     """A place for each file: ``a.wav`` -> ``a.duo``, but ``a.wav.duo`` and ``a.flac.duo`` where both would be that.
 
-    Names that differ only in case count as the same: some file systems cannot hold both.
+    Some file systems cannot hold two names that differ only in case, or in how accents are composed: all but the first
+    of such names get a hash, ``song~1b2d4f6a.duo``.
     """
-    keep: set[int] = set()
+    plain, keep, mark = range(3)
+    ways = [plain] * len(found)
     while True:
         places = [
-            f.place.with_name(f.place.name + suffix) if i in keep else f.place.with_suffix(suffix)
-            for i, f in enumerate(found)
+            _place(f.place, suffix, takes if way == plain else (), limit, way == mark)
+            for f, way in zip(found, ways, strict=True)
         ]
         groups: dict[str, list[int]] = defaultdict(list)
         for i, place in enumerate(places):
-            groups[str(place).casefold()].append(i)
+            groups[unicodedata.normalize("NFC", str(place)).casefold()].append(i)
         clashes = [group for group in groups.values() if len(group) > 1]
         if not clashes:
             return places
         for group in clashes:
-            if keep.issuperset(group):
+            change = [i for i in group if ways[i] == plain] or [i for i in group[1:] if ways[i] == keep]
+            if not change or len({found[i].place for i in group}) < len(group):
                 first, second = (found[i].source for i in group[:2])
                 raise UsageError(f"{first} and {second} would both become {places[group[0]]}. Use different folders.")
-        keep.update(i for group in clashes for i in group)
+            for i in change:
+                ways[i] += 1
 
 
-def _refuse_existing(jobs: Sequence[Job]) -> None:
-    there = [job.target for job in jobs if job.target != "-" and Path(job.target).exists()]
-    if there:
-        more = f" (and {len(there) - 1} more of the {len(jobs)} outputs)" if len(there) > 1 else ""
-        raise UsageError(f"{there[0]} exists already{more}. Add --force to replace, or choose another name with -o.")
+def _place(place: Path, suffix: str, takes: Sequence[str], limit: int, marked: bool) -> Path:
+    """The place with another ending: only one of `takes` is cut off, ``a.wav.duo`` becomes ``a.wav``.
+
+    A name of more than `limit` bytes is shortened. Such a name, and one that is to be `marked`, gets a hash of the whole.
+    """
+    stem, ending = os.path.splitext(place.name)
+    if ending.lower() not in takes:
+        stem = place.name
+    elif stem.lower().endswith(suffix) and len(stem) > len(suffix):
+        stem = stem[: -len(suffix)]
+    raw = os.fsencode(stem)
+    room = limit - len(os.fsencode(suffix))
+    if marked or len(raw) > room:
+        mark = f"~{hashlib.blake2b(raw, digest_size=4).hexdigest()}"
+        cut = min(len(raw), room - len(mark))
+        while cut < len(raw) and raw[cut] & 0xC0 == 0x80:  # not within a character of UTF-8
+            cut -= 1
+        stem = os.fsdecode(raw[:cut]) + mark
+    return place.with_name(stem + suffix)
+
+
+def _check_targets(jobs: Sequence[Job]) -> set[Job]:
+    """The jobs whose targets exist. Raises `UsageError` for a target that is a folder, or an input of this command."""
+    sources = {os.path.realpath(job.source) for job in jobs if job.source != "-"}
+    there = set()
+    for job in jobs:
+        if job.target == "-" or is_stream(job.target):
+            continue
+        if os.path.isdir(job.target):
+            raise UsageError(f"{job.target} is a folder, and {job.source} would become a file of that name.")
+        if os.path.exists(job.target):
+            there.add(job)
+            if os.path.realpath(job.target) in sources:
+                raise UsageError(f"{job.target} is an input and would be replaced. Choose another name with -o.")
+    return there
+
+
+def _refuse(jobs: Sequence[Job], there: set[Job]) -> None:
+    first = next(job.target for job in jobs if job in there)
+    more = f" (and {len(there) - 1} more of the {len(jobs)} outputs)" if len(there) > 1 else ""
+    raise UsageError(
+        f"{first} exists already{more}. Add --skip-existing to make only what is missing, --force to replace, "
+        f"or choose another name with -o."
+    )
