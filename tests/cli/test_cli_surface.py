@@ -21,6 +21,7 @@ COMMANDS = {
     },
     "info": {"--json"},
     "convert": {"--config", "--dtype", "--force"},
+    "doctor": {"--device", "--json"},
     "demo": {"--output", "--codec", "--seed", "--open", "--device", "--dtype", "--force", "--json"},
     "train": {"--data", "--out", "--json", "--quiet"},
     "report": {"--output", "--open"},
