@@ -12,8 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from duotone.errors import FormatError, UsageError
-from duotone.tokens import Alphabet, AudioTokenizer, to_text, train_bpe
-from duotone.tokens.extend import extend
+from duotone.tokens import Alphabet, AudioTokenizer, extend, load_extended, resize_embeddings, to_text, train_bpe
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. The dog sleeps, the fox does not!",
@@ -135,6 +134,137 @@ def test_the_seeds_way_behind_a_flag(tmp_path: Path, audio: AudioTokenizer) -> N
     assert len(new.encode(sound)) == 1 and new.decode(new.encode(sound), skip_special_tokens=True) == ""
 
 
+def test_truncation_and_padding_become_settings_of_transformers(tmp_path: Path, audio: AudioTokenizer) -> None:
+    old = byte_level(False)
+    old.add_special_tokens(["<pad>"])
+    old.enable_truncation(7, stride=2, direction="left")
+    old.enable_padding(length=64, direction="left", pad_id=2, pad_token="<pad>")
+    (tmp_path / "text").mkdir()
+    old.save(str(tmp_path / "text" / "tokenizer.json"))
+    before = AutoTokenizer.from_pretrained(tmp_path / "text")
+    extend(tmp_path / "text", audio, tmp_path / "both")
+    plain, new = (
+        Tokenizer.from_file(str(tmp_path / "both/tokenizer.json")),
+        AutoTokenizer.from_pretrained(tmp_path / "both"),
+    )
+    codes = phrases(0, (audio.alphabet.codebooks, audio.alphabet.size))
+    sound, ids = to_text(codes, audio.alphabet), load_extended(tmp_path / "both").encode(codes).tolist()
+    assert len(ids) > 7 and plain.encode(sound).ids == new.encode(sound) == ids  # nothing is cut
+    assert plain.encode("a").ids == new.encode("a") == before.encode("a")  # nor padded, as in transformers before
+    for key in ("pad_token", "padding_side", "truncation_side"):
+        assert getattr(new, key) == getattr(before, key)
+    for key in ("max_length", "stride", "truncation_strategy", "pad_token_type_id", "pad_to_multiple_of"):
+        assert new.init_kwargs[key] == before.init_kwargs[key], key
+    asked = {"truncation": True, "max_length": 4, "padding": "max_length"}
+    assert new(TEXTS[0], **asked) == before(TEXTS[0], **asked)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_chat_templates_are_kept(tmp_path: Path, audio: AudioTokenizer, legacy: bool) -> None:
+    templates = {"default": "{{ messages }}\n", "tool_use": "{{ tools }} é"}
+    text = PreTrainedTokenizerFast(tokenizer_object=byte_level(False), eos_token="</s>")
+    text.chat_template = templates
+    text.save_pretrained(tmp_path / "text", save_jinja_files=not legacy)
+    extend(tmp_path / "text", audio, tmp_path / "both")
+    assert AutoTokenizer.from_pretrained(tmp_path / "both").chat_template == templates
+    plain = PreTrainedTokenizerFast(tokenizer_object=byte_level(False), eos_token="</s>")
+    plain.save_pretrained(tmp_path / "plain")
+    extend(tmp_path / "plain", audio, tmp_path / "both")  # none of the tokenizer that was there before
+    assert AutoTokenizer.from_pretrained(tmp_path / "both").chat_template is None
+
+
+FLAGS = {"lstrip": True, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+SIDE_FILES: dict[str, tuple[Any, Any, Any]] = {
+    "a role": ({"pad_token": "<pad>"}, None, None),
+    "an older file": ({}, {"pad_token": {"content": "<pad>", **FLAGS}, "additional_special_tokens": ["<u>"]}, None),
+    "extra": ({"additional_special_tokens": ["<u>"]}, None, None),
+    "named": ({"extra_special_tokens": {"image_token": "<image>"}}, None, None),
+    "by id": ({"added_tokens_decoder": {"999": {"content": "<z>", **FLAGS}}, "pad_token": "<pad>"}, None, None),
+    "the oldest file": ({}, None, {"<second>": 501, "<first>": 500}),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_FILES)
+def test_tokens_that_only_side_files_name_keep_their_ids(name: str, tmp_path: Path, audio: AudioTokenizer) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    byte_level(False).save(str(folder / "tokenizer.json"))
+    config, roles, added = SIDE_FILES[name]
+    for file, values in (
+        ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", **config}),
+        ("special_tokens_map.json", roles), ("added_tokens.json", added),
+    ):  # fmt: skip
+        if values is not None:
+            (folder / file).write_bytes(json.dumps(values).encode("utf-8"))
+    old = AutoTokenizer.from_pretrained(folder)
+    count = extend(folder, audio, tmp_path / "both")
+    new = AutoTokenizer.from_pretrained(tmp_path / "both")
+    assert len(old) > byte_level(False).get_vocab_size() and len(new) == len(old) + count
+    assert {token: new.get_vocab()[token] for token in old.get_vocab()} == old.get_vocab()
+    assert new.special_tokens_map == old.special_tokens_map
+    text = "a <pad><u> <z>b<image><first><second>"
+    assert new.encode(text) == old.encode(text) and new.decode(new.encode(text)) == old.decode(old.encode(text))
+
+
+def test_models_need_no_rows_for_such_tokens(tmp_path: Path, audio: AudioTokenizer) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    (tmp_path / "text").mkdir()
+    byte_level(False).save(str(tmp_path / "text" / "tokenizer.json"))
+    (tmp_path / "text" / "tokenizer_config.json").write_text('{"pad_token": "<pad>"}')
+    extend(tmp_path / "text", audio, tmp_path / "both")
+    rows = byte_level(False).get_vocab_size()
+    size: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    for have in (rows, rows + 1):
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=have, **size))
+        before = model.get_input_embeddings().weight.detach().clone()
+        resize_embeddings(model, tmp_path / "both")
+        assert (model.get_input_embeddings().weight[:have] == before).all()
+    with pytest.raises(UsageError, match=f"go up to {rows - 1}"):
+        resize_embeddings(LlamaForCausalLM(LlamaConfig(vocab_size=rows - 1, **size)), tmp_path / "both")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {"a": 0}}}', "tokenizer.json is not one"),
+        ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["b"]]}}', "tokenizer.json is not one"),
+        ("tokenizer.json", b"[1]", "JSON object"), ("tokenizer.json", b"\xff\xfe\x00", "damaged"),
+        ("tokenizer_config.json", b"{", "tokenizer_config.json is damaged"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {}}}', "damaged"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"7": {"special": true}}}', "damaged"),
+        ("tokenizer_config.json", b'{"pad_token": 7}', "damaged"),
+        ("special_tokens_map.json", b"", "special_tokens_map.json is damaged"),
+        ("generation_config.json", b"[]", "generation_config.json holds list"),
+        ("added_tokens.json", b'{"a": "b", "c": 1}', "damaged"),
+        ("chat_template.jinja", b"\xff", "chat_template.jinja is damaged"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_named(
+    name: str, content: bytes, message: str, tmp_path: Path, audio: AudioTokenizer
+) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    byte_level(False).save(str(folder / "tokenizer.json"))
+    (folder / name).write_bytes(content)
+    with pytest.raises(FormatError, match=message):
+        extend(folder, audio, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_files_with_a_byte_order_mark(tmp_path: Path, audio: AudioTokenizer) -> None:
+    folder = tmp_path / "text"
+    PreTrainedTokenizerFast(tokenizer_object=byte_level(False), eos_token="</s>").save_pretrained(folder)
+    extend(folder, audio, tmp_path / "plain")
+    (folder / "special_tokens_map.json").write_text("{}")
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-16" if name == "tokenizer.json" else "utf-8-sig")
+    extend(folder, audio, tmp_path / "both")
+    new, plain = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("both", "plain"))
+    assert new.get_vocab() == plain.get_vocab() and new.eos_token == "</s>"
+
+
 def test_what_cannot_be_extended_says_why(tmp_path: Path, audio: AudioTokenizer) -> None:
     PreTrainedTokenizerFast(tokenizer_object=byte_level(False)).save_pretrained(tmp_path / "text")
     plain = train_bpe([], Alphabet.plain(2, 20), vocab_size=50, pad_token="<pad>")
@@ -152,8 +282,25 @@ def test_what_cannot_be_extended_says_why(tmp_path: Path, audio: AudioTokenizer)
     folding = byte_level(False)
     folding.normalizer = normalizers.Replace(Regex("[^a-z]"), "")
     PreTrainedTokenizerFast(tokenizer_object=folding).save_pretrained(tmp_path / "folding")
-    with pytest.raises(UsageError, match="cannot be undone"):
+    with pytest.raises(UsageError, match=r"cannot be undone in its files: its normalizer"):
         extend(tmp_path / "folding", audio, tmp_path / "x")
+    silent = byte_level(False)
+    silent.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Strip("\ue000", 1, 0), decoders.Replace(Regex("."), "-")]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=silent).save_pretrained(tmp_path / "silent")
+    with pytest.raises(UsageError, match="its decoder"):
+        extend(tmp_path / "silent", audio, tmp_path / "x")
+    document = json.loads((tmp_path / "text" / "tokenizer.json").read_text(encoding="utf-8"))
+    for key, value, message in (
+        ("dropout", 0.1, "at random"), ("end_of_word_suffix", "</w>", "'</w>' behind each word"),
+        ("continuing_subword_prefix", "##", "inside each word"),
+    ):  # fmt: skip
+        model = {**document["model"], "merges": [], key: value}
+        (tmp_path / key).mkdir()
+        (tmp_path / key / "tokenizer.json").write_text(json.dumps({**document, "model": model}))
+        with pytest.raises(UsageError, match=message):
+            extend(tmp_path / key, audio, tmp_path / "x")
     with pytest.raises(FormatError, match="fast tokenizer"):
         extend(tmp_path, audio, tmp_path / "x")
     assert not (tmp_path / "x").exists()

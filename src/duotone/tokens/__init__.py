@@ -3,7 +3,8 @@
 from duotone.tokens.alphabet import UNICODE_OFFSET, UNICODE_OFFSET_LARGE, Alphabet
 from duotone.tokens.convert import Decoded, chars_to_codes, codes_to_chars, to_codes, to_text
 from duotone.tokens.embeddings import resize_embeddings
-from duotone.tokens.extend import extend, load_extended, load_text_tokenizer
+from duotone.tokens.extend import extend
+from duotone.tokens.extended import load_extended, load_text_tokenizer
 from duotone.tokens.grammar import FrameGrammar
 from duotone.tokens.stream import FrameStream
 from duotone.tokens.tokenizer import AudioTokenizer

@@ -7,6 +7,7 @@ and of the tokens that hold it starts from one place.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duotone.errors import FormatError, UsageError
-from duotone.tokens.extend import CONFIG, EXPECTED, load_extended
-from duotone.tokens.extend_parts import vocabulary_of
+from duotone.tokens.extend_parts import CONFIG, EXPECTED, vocabulary_of
+from duotone.tokens.extended import load_extended
 from duotone.tokens.jsonfiles import read_json
 from duotone.tokens.tokenizer import AudioTokenizer
 
@@ -24,7 +25,7 @@ Rows = NDArray[np.float32]
 
 def resize_embeddings(
     model: Any,
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     *,
     noise: float = 0.1,
     pad_to_multiple_of: int | None = None,
@@ -39,17 +40,17 @@ def resize_embeddings(
     if noise < 0:
         raise UsageError(f"noise got {noise}, expected 0 or more: 0.1 is a tenth of the text rows' deviation.")
     audio, vocabulary = load_extended(folder), vocabulary_of(read_json(Path(folder) / "tokenizer.json", EXPECTED))
-    text = read_json(Path(folder) / CONFIG, EXPECTED)["duotone"].get(
-        "text_ids"
-    )  # those below are of the text tokenizer
-    if not isinstance(text, int):
+    told = read_json(Path(folder) / CONFIG, EXPECTED)["duotone"]
+    text, added = told.get("text_ids"), told.get("added_ids", 0)  # ids below `text` are of the text tokenizer
+    if not isinstance(text, int) or not isinstance(added, int):
         raise FormatError(f"{folder} does not say which of its ids are text. Extend the text tokenizer anew.")
     have, need = len(model.get_input_embeddings().weight), max(vocabulary.values()) + 1
-    if have < text:
+    if have < text - added:
         raise UsageError(
-            f"The model has {have} embeddings, but the ids of the text tokenizer go up to {text - 1}. Extend the tokenizer "
-            f"that belongs to this model."
+            f"The model has {have} embeddings, but the ids of the text tokenizer go up to {text - added - 1}. Extend the "
+            f"tokenizer that belongs to this model."
         )
+    text = min(text, have)  # models often have no rows for tokens that only a tokenizer's configuration adds
     model.resize_token_embeddings(max(have, need), pad_to_multiple_of=pad_to_multiple_of, mean_resizing=False)
     rng = np.random.default_rng(seed)
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -9,6 +9,11 @@ from duotone.errors import FormatError, UsageError
 
 Part = dict[str, Any]
 
+CONFIG = "tokenizer_config.json"
+EXPECTED = "the folder of a fast tokenizer (transformers save_pretrained)"
+#: Folder of the audio tokenizer in that of the extended one.
+AUDIO = "audio"
+
 
 def vocabulary_of(document: Part) -> dict[str, int]:
     """Every token and its id, those of the model and the added ones. Raises `FormatError`."""
@@ -50,16 +55,29 @@ def add_words(document: Part, words: Sequence[str]) -> None:
         vocabulary.append([word, score])
 
 
-def add_tokens(document: Part, tokens: Sequence[str], special: bool) -> None:
-    """Added tokens behind everything else."""
+def add_tokens(document: Part, tokens: Sequence[str], special: bool, **flags: bool) -> None:
+    """Added tokens behind everything else; `flags` are others than False."""
     following = max(vocabulary_of(document).values()) + 1
     document.setdefault("added_tokens", []).extend(
         {
             "id": following + i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": special,
+            "normalized": False, **flags, "special": special,
         }
         for i, token in enumerate(tokens)
     )  # fmt: skip
+
+
+def byte_letters() -> dict[int, str]:
+    """The printable letter that byte-level BPE writes for each byte (Radford et al., 2019)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [b for b in range(256) if b not in set(plain)]
+    return {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(rest)}
+
+
+def spell_as_bytes(tokens: Sequence[str]) -> list[str]:
+    """Tokens as a byte-level vocabulary spells them."""
+    letters = byte_letters()
+    return ["".join(letters[b] for b in token.encode()) for token in tokens]
 
 
 def steps(part: Part | None) -> list[Part]:

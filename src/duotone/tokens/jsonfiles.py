@@ -7,24 +7,55 @@ import os
 from pathlib import Path
 from typing import Any
 
-from duotone.errors import FormatError
+import numpy as np
+
+from duotone import atomic
+from duotone.errors import FormatError, UsageError
 
 
-def read_json(path: Path, expected: str) -> dict[str, Any]:
-    """The object in a file. Raises `FormatError`; `expected` says what its folder should have been."""
+def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
+    """The object in a file (UTF-8 or UTF-16, with or without a byte order mark).
+
+    Raises `FormatError`; `expected` says what its folder should have been.
+    """
+    path = Path(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        values = json.loads(path.read_bytes())  # from bytes, json tells the encoding itself
+    except (FileNotFoundError, NotADirectoryError):
         raise FormatError(f"No {path.name} in {path.parent}: expected {expected}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{path} is damaged: {error}.") from None
     if not isinstance(values, dict):
         raise FormatError(f"{path} holds {type(values).__name__}, expected a JSON object.")
     return values
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write under a temporary name, then rename."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def write_json(path: str | os.PathLike[str], values: dict[str, Any]) -> None:
+    """Write an object, whole or not at all. NumPy's numbers and arrays are written as JSON's.
+
+    Raises `UsageError` for values that JSON does not have.
+    """
+    try:
+        text = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{Path(path).name} cannot hold these values: {error}.") from None
+    atomic.write_text(path, text + "\n")
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made where it is missing. Raises `UsageError` where a file is in the way."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{folder} cannot be a folder: a file of that name is there. Choose another name.") from None
+    return folder
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has in place of one that it does not have."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON value")

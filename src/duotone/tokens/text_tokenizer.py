@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from duotone.errors import UsageError
 from duotone.tokens.convert import to_points
-from duotone.tokens.extend import AUDIO, CONFIG, EXPECTED
-from duotone.tokens.extend_parts import Part
+from duotone.tokens.extend_parts import AUDIO, CONFIG, EXPECTED, Part
 from duotone.tokens.extend_words import mark_of, without_merging
 from duotone.tokens.jsonfiles import read_json, write_json
 from duotone.tokens.tokenizer import AudioTokenizer
