@@ -1,4 +1,4 @@
-"""Our C kernels: compiled once for the processor at hand, kept in the cache folder, absent where there is no compiler.
+"""The C kernels: when they are there, and for which tensors they stand in for PyTorch.
 
 Everything they compute PyTorch computes too, more slowly; `DUOTONE_NATIVE=0` does without them.
 """
@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import shutil
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from duotone.config import cache_folder
+from duotone.nn import build
 
-SOURCES = sorted(Path(__file__).with_name("kernels").iterdir())
-#: Pointers and sizes are checked by the callers; OpenMP's threads are those that PyTorch already has.
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _declined = False
 
 
@@ -33,40 +28,6 @@ def compiler() -> str | None:
     """The C compiler: $CC, or the first of cc, gcc, clang that is there; None without any."""
     names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
     return next((found for found in map(shutil.which, names) if found), None)
-
-
-def _processor() -> str:
-    """What tells processors apart, so that a cache shared by several machines holds a library for each kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} {flags}"
-
-
-def build(cc: str, flags: tuple[str, ...] = FLAGS, folder: Path | None = None) -> Path:
-    """Compile the kernels, unless that was done before with the same source, compiler, flags and processor.
-
-    Raises `OSError` or `subprocess.SubprocessError` when the compiler fails or the folder cannot be written.
-    """
-    about = "\n".join(
-        [*(p.read_text(encoding="utf-8") for p in SOURCES), cc, str(os.stat(cc).st_mtime_ns), *flags, _processor()]
-    )
-    name = f"kernels-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.so"
-    target = (folder or cache_folder()) / name
-    if target.is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=".so", prefix="kernels-", dir=target.parent)
-    os.close(handle)
-    try:
-        sources = [str(p) for p in SOURCES if p.suffix == ".c"]
-        subprocess.run([cc, *flags, *sources, "-o", temporary], check=True, capture_output=True, text=True, timeout=120)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return target
 
 
 @functools.cache
@@ -78,14 +39,7 @@ def library() -> ctypes.CDLL | None:
     if cc is None:
         return None
     try:
-        try:
-            return ctypes.CDLL(str(build(cc)))
-        except OSError as error:
-            if error.errno is None:  # the library does not load
-                raise
-            # the cache folder cannot be used; once loaded, a library needs its file no more
-            with tempfile.TemporaryDirectory() as folder:
-                return ctypes.CDLL(str(build(cc, folder=Path(folder))))
+        return build.load(cc, cache_folder())
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or [str(error)]
         first = next((line for line in said if "error" in line), said[0])
