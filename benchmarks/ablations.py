@@ -31,7 +31,7 @@ import machine
 from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.weights import load_codec
+from duotone.codec.codicodec.weights import load_codec
 from duotone.evaluate.compare import choose_files
 from duotone.evaluate.metrics import METRICS
 from duotone.train.draws import Draws

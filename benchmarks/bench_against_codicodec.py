@@ -23,7 +23,7 @@ import torch
 import machine
 from duotone.codec.codicodec import CoDiCodec, best_dtype
 from duotone.codec.values import Latents
-from duotone.codec.weights import import_codicodec
+from duotone.codec.codicodec.weights import import_codicodec
 
 KEY = ("task", "opponent", "ours")
 
@@ -65,7 +65,7 @@ def tasks(theirs: Any, ours: CoDiCodec, chunks: int) -> dict[str, tuple[Callable
     def our_live() -> None:
         with ours.stream() as stream:
             for value in latents.values:
-                stream.push(Latents(value[None], latents.about))
+                stream.push(Latents(value[None], latents.spec))
 
     def their_encode() -> None:
         with torch.no_grad():

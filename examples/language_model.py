@@ -121,7 +121,7 @@ class Listener:
         size = self.codec.config.latents
         while len(self.waiting) >= size:
             chunk, self.waiting = torch.from_numpy(self.waiting[:size])[None], self.waiting[size:]
-            self.heard.append(self.decoder.push(duotone.Codes(chunk, self.codec.particulars())).samples)
+            self.heard.append(self.decoder.push(duotone.Codes(chunk, self.codec.spec)).samples)
 
     def end(self) -> None:
         """What `generate` calls when it is done; the next call begins with a prompt."""

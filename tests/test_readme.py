@@ -15,8 +15,8 @@ import pytest
 from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
 from duotone.cli.main import app
-from duotone.codec.network import parameter_count
-from duotone.codec.weights import empty_network
+from duotone.codec.codicodec.network import parameter_count
+from duotone.codec.codicodec.weights import empty_network
 from duotone.config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from duotone.audio.files import read, write
     from duotone.audio.waveform import Waveform
     from duotone.codec.codicodec import CoDiCodec
+    from duotone.codec.codicodec.weights import import_codicodec
     from duotone.codec.container import DuoReader, DuoWriter, read_duo, write_duo
-    from duotone.codec.values import Codes, Latents, Particulars
-    from duotone.codec.weights import import_codicodec
+    from duotone.codec.contract import Codec
+    from duotone.codec.values import Codes, Latents
     from duotone.config import CoDiCodecConfig, preset
     from duotone.errors import (
         AudioError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from duotone.hub import load, save
+    from duotone.spec import CodecSpec, Source
 
 __version__ = "0.1.0"
 
@@ -34,13 +36,15 @@ _HOMES = {
     "audio.waveform": ("Waveform",),
     "codec.codicodec": ("CoDiCodec",),
     "codec.container": ("DuoReader", "DuoWriter", "read_duo", "write_duo"),
-    "codec.values": ("Codes", "Latents", "Particulars"),
-    "codec.weights": ("import_codicodec",),
+    "codec.contract": ("Codec",),
+    "codec.values": ("Codes", "Latents"),
+    "codec.codicodec.weights": ("import_codicodec",),
     "config": ("CoDiCodecConfig", "preset"),
     "errors": (
         "AudioError", "CodecMismatchError", "ConfigError", "DuotoneError", "FormatError", "UsageError", "WeightsError",
     ),
     "hub": ("load", "save"),
+    "spec": ("CodecSpec", "Source"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -48,7 +52,9 @@ __all__ = [
     "AudioError",
     "CoDiCodec",
     "CoDiCodecConfig",
+    "Codec",
     "CodecMismatchError",
+    "CodecSpec",
     "Codes",
     "ConfigError",
     "DuoReader",
@@ -56,7 +62,7 @@ __all__ = [
     "DuotoneError",
     "FormatError",
     "Latents",
-    "Particulars",
+    "Source",
     "UsageError",
     "Waveform",
     "WeightsError",

@@ -1,19 +1,30 @@
-"""The only table from names to codecs: `load("tiny")`, `load(folder)`, `load("org/name")`."""
+"""The only table from names to models: `load("tiny")`, `load(folder)`, `load("mimi")`, `load("org/name")`."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from duotone.codec.codicodec import CoDiCodec, best_dtype
-from duotone.codec.weights import import_codicodec, load_codec, save_codec
-from duotone.errors import UsageError, WeightsError
+from duotone.codec.adapters.table import CODECS, kind_of
+from duotone.codec.adapters.table import load_codec as load_adapter
+from duotone.codec.codicodec.codec import CoDiCodec, best_dtype
+from duotone.codec.codicodec.weights import FORMAT, import_codicodec, load_codec, save_codec
+from duotone.codec.contract import Codec, as_dtype
+from duotone.config import PRESETS
+from duotone.errors import ConfigError, UsageError, WeightsError
 
 #: The published checkpoint's repository and file; its weights are CC BY-NC 4.0.
 PUBLISHED = ("SonyCSLParis/codicodec", "codicodec.pt")
 DEFAULT = "tiny"
+#: What our folders hold, by the family in their configuration -> their loader.
+FAMILIES: dict[str, Callable[[Path], Codec]] = {"codicodec": load_codec}
+_DEVICES = ("cpu", "cuda", "mps")
 
 
 def bundled() -> list[str]:
@@ -23,21 +34,40 @@ def bundled() -> list[str]:
 
 
 def load(
-    name: str | Path = DEFAULT, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None
-) -> CoDiCodec:
-    """Load a codec: a bundled name, a folder, a published `.pt` file, or `org/name` on the Hugging Face Hub.
+    name: str | os.PathLike[str] = DEFAULT,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    *,
+    say: Callable[[str], object] | None = None,
+    **options: Any,
+) -> Any:
+    """Load a codec (or an audio tokenizer): ours, or one of another project.
 
-    Only an `org/name` reaches for the network. `device` defaults to the CPU; `dtype` to bfloat16 where the device has
-    matrix units for it and float32 elsewhere. Raises `WeightsError` when nothing is found or the weights do not fit.
+    `name` is a bundled name, a folder of ours or of transformers or diffusers, a published `.pt` file, the name of a codec
+    (``"mimi"``), or ``org/name`` on the Hugging Face Hub. Only the last two reach for the network, and `say` is told
+    before they do. `device` defaults to the CPU; `dtype` to float32 for encoding, and for decoding to the fastest format
+    of the device. `options` are those of codecs of others: `bandwidth`, `n_quantizers`, `repository`.
+    Raises `WeightsError` when nothing is found or the weights do not fit, `UsageError` for unknown options.
     """
     target = resolve_device(device)
-    codec = _find(str(name))
-    return codec.to(target, resolve_dtype(dtype, target))
+    wanted = {key: value for key, value in options.items() if value is not None}
+    found = _find(os.fspath(name), target, wanted, say)
+    if isinstance(found, Codec):
+        found.to(target, "auto" if dtype is None else dtype)
+    return found
 
 
-def save(codec: CoDiCodec, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write a codec as `config.json` + `model.safetensors`; `dtype` converts the weights (for example bfloat16)."""
-    save_codec(codec, folder, dtype)
+def save(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | str | None = None) -> None:
+    """Write a codec as `config.json` + `model.safetensors`; `dtype` converts the weights (for example bfloat16).
+
+    Raises `UsageError` for what is no codec of ours.
+    """
+    if not isinstance(codec, CoDiCodec):
+        raise UsageError(
+            f"save got {type(codec).__name__}, expected a codec and a folder: save(codec, folder). "
+            f"Latents and codes are written by duotone.write_duo(path, value)."
+        )
+    save_codec(codec, folder, as_dtype(dtype))
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -46,7 +76,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         target: torch.device | None = torch.device(device or "cpu")
     except RuntimeError:
         target = None
-    if target is None or target.type not in ("cpu", "cuda", "mps"):
+    if target is None or target.type not in _DEVICES:
         raise UsageError(f"device got {str(device)!r}, expected cpu, cuda, cuda:N or mps.")
     if target.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device got {device}, but PyTorch sees no CUDA device here. Use device='cpu'.")
@@ -60,43 +90,101 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """A number format from its name, or the best one for the device."""
+    """A number format from its name, or the fastest one of the device for decoding."""
     if dtype is None or dtype == "auto":
         return best_dtype(device)
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    found = names.get(dtype) if isinstance(dtype, str) else dtype
-    if found is None or found not in names.values():
-        raise UsageError(f"dtype got {dtype!r}, expected auto, float32, bfloat16 or float16.")
-    return found
+    return as_dtype(dtype) or best_dtype(device)
 
 
-def _find(name: str) -> CoDiCodec:
+def _find(name: str, device: torch.device, options: dict[str, Any], say: Callable[[str], object] | None) -> Any:
     path = Path(name)
+    if name == "duotone":  # what `duotone codes --codec` calls ours
+        name = DEFAULT
     if name in bundled():
-        return load_codec(Path(str(files("duotone") / "weights" / name)))
+        return _ours(_no_options(name, options), Path(str(files("duotone") / "weights" / name)))
     if path.is_dir():
-        return load_codec(path)
+        return _folder(path, device, options)
     if path.is_file():
-        return import_codicodec(path)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _from_hub(name)
+        return import_codicodec(_no_options(path, options))
+    if name in CODECS:
+        _tell(say, f"Loading {name} from the Hugging Face Hub (or its cache).")
+        return load_adapter(name, None, device, **options)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name.partition("/")[0]).exists():
+        _tell(say, f"{name} is no folder here; looking for it on the Hugging Face Hub (or in its cache).")
+        return _from_hub(name, device, options)
+    if name in PRESETS:
+        raise WeightsError(
+            f"{name!r} is a configuration without bundled weights. Train it (duotone train), or load published weights: "
+            f"{PUBLISHED[0]} for base."
+        )
     raise WeightsError(
-        f"No codec is called {name!r}. Bundled: {', '.join(bundled()) or 'none'}; else give a folder of a saved codec, "
-        f"the published codicodec.pt, or org/name on the Hugging Face Hub."
+        f"No codec is called {name!r}. Bundled: {', '.join(bundled()) or 'none'}; of others: {', '.join(CODECS)}; else "
+        f"give a folder of a saved codec, the published codicodec.pt, or org/name on the Hugging Face Hub."
     )
 
 
-def _from_hub(repository: str) -> CoDiCodec:
+def _no_options(name: Any, options: dict[str, Any]) -> Any:
+    if options:
+        raise UsageError(f"{name} takes no {', '.join(options)}. Leave them out.")
+    return name
+
+
+def _tell(say: Callable[[str], object] | None, message: str) -> None:
+    if say is not None:
+        say(message)
+
+
+def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
+    """Ours by the format in its configuration, a tokenizer of audio by its own file, else one of transformers or others."""
+    config = path / "config.json"
+    document: Any = None
+    if config.is_file():
+        try:
+            document = json.loads(config.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{config} is not JSON: {error}") from None
+    if isinstance(document, dict) and document.get("format") == FORMAT:
+        return _ours(_no_options(path, options), path)
+    if (path / "audio_tokenizer.json").is_file() or ((path / "tokenizer.json").is_file() and document is None):
+        from duotone.tokens.tokenizer import AudioTokenizer
+
+        return AudioTokenizer.load(_no_options(path, options))
+    try:
+        kind = kind_of(str(path))
+    except UsageError:
+        raise WeightsError(
+            f"No codec at {path}: it has no config.json of ours, and neither that nor its name tells of a known codec. "
+            f"Known: {', '.join(CODECS)}."
+        ) from None
+    return load_adapter(kind, str(path), device, **options)
+
+
+def _ours(_: Any, folder: Path) -> Codec:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("config", {})
+    family = config.get("family", "codicodec") if isinstance(config, dict) else "codicodec"
+    if family not in FAMILIES:
+        raise ConfigError(f"{folder} is of family {family!r}, this library has {', '.join(FAMILIES)}. Update duotone.")
+    return FAMILIES[family](folder)
+
+
+def _from_hub(repository: str, device: torch.device, options: dict[str, Any]) -> Codec:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         if repository == PUBLISHED[0]:
-            return import_codicodec(hf_hub_download(*PUBLISHED))
-        folder = Path(hf_hub_download(repository, "config.json")).parent
-        hf_hub_download(repository, "model.safetensors")
+            return import_codicodec(hf_hub_download(*_no_options(PUBLISHED, options)))
+        try:
+            kind = kind_of(repository)
+        except UsageError:
+            folder = Path(hf_hub_download(repository, "config.json")).parent
+            document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if document.get("format") != FORMAT:
+                return load_adapter(kind_of(str(folder)), repository, device, **options)
+            hf_hub_download(repository, "model.safetensors")
+            return _ours(_no_options(repository, options), folder)
     except RepositoryNotFoundError:
         raise WeightsError(f"The Hugging Face Hub has no repository {repository} (or it is private).") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(f"{repository} could not be fetched from the Hugging Face Hub: {error}") from error
-    return load_codec(folder)
+    return load_adapter(kind, repository, device, **options)

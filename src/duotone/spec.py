@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from duotone.errors import FormatError
+from duotone.errors import FormatError, UsageError
 
 Framing = Literal["exact", "published"]
 Face = Literal["latents", "tokens"]
@@ -66,7 +66,23 @@ class CodecSpec:
 
     def samples(self, chunks: int) -> int:
         """The most samples at `rate` that so many chunks give back."""
-        return max(0, chunks * self.chunk - self.extra)
+        return max(0, chunks * self.chunk + (self.ahead if self.extra < 0 else -self.extra))
+
+    def framed(self, framing: Framing) -> CodecSpec:
+        """The grid under a framing. *published* (CoDiCodec alone) frames as the published package does.
+
+        There, frame i starts at sample ``i * hop`` and only whole frames count: n samples have ``n // hop - 1`` frames.
+        Raises `UsageError` for a codec that has no such framing.
+        """
+        if framing == "exact":
+            return self
+        if framing != "published" or self.family != "codicodec":
+            raise UsageError(
+                f"framing got {framing!r}, expected 'exact'"
+                + (" or 'published'." if self.family == "codicodec" else f" (all that {self.family} has).")
+            )
+        hop = self.extra
+        return dataclasses.replace(self, behind=0, ahead=hop, extra=1 - 2 * hop)
 
     @property
     def chunk_seconds(self) -> float:
@@ -98,9 +114,10 @@ class CodecSpec:
         names = ("rate", "rate_out", "channels", "chunk", "steps", "codebooks", "latent", "levels", "scaled")
         return {name: getattr(self, name) for name in names}
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        values = dataclasses.asdict(self)
+    def to_dict(self, short: bool = False) -> dict[str, Any]:
+        """As plain JSON values; `short` leaves out the fields that have their defaults."""
+        fields = [f for f in dataclasses.fields(self) if not (short and getattr(self, f.name) == f.default)]
+        values = {f.name: getattr(self, f.name) for f in fields}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod

@@ -12,7 +12,7 @@ import torch
 from duotone.audio.files import write
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.weights import export_codicodec
+from duotone.codec.codicodec.weights import export_codicodec
 
 
 def test_info_of_a_duo_file(here: Path, duotone: Any, codec: CoDiCodec) -> None:

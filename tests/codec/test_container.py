@@ -14,18 +14,24 @@ from hypothesis import strategies as st
 from duotone.codec.container import DuoReader, DuoWriter, describe, read_duo, write_duo
 from duotone.codec.crc32c import crc32c
 from duotone.codec.packing import pack_codes, pack_latents, packed_size, unpack_codes, unpack_latents
-from duotone.codec.values import Codes, Latents, Particulars
+from duotone.codec.values import Codes, Latents
 from duotone.errors import FormatError, UsageError
+from duotone.spec import CodecSpec, Source
+
+SPEC = CodecSpec(
+    family="codicodec", model="made-up", fingerprint="00ff" * 4, space="ff00" * 4, rate=48_000, rate_out=48_000, channels=2,
+    chunk=32768, behind=1024, extra=1024, steps=128, codebooks=(14641,), latent=(128, 4), levels=(11,) * 4,
+    independent=True,
+)  # fmt: skip
 
 
-def particulars(chunks: int, latents: int = 128, samples: int | None = None) -> Particulars:
-    samples = chunks * 32768 - 1024 if samples is None else samples
-    return Particulars("00ff" * 4, 48_000, samples, "exact", 32768, latents, (11,) * 4, 48_000, 2, samples)
+def source(chunks: int) -> Source:
+    return Source(48_000, 2, chunks * 32768 - 1024)
 
 
-def codes(chunks: int, seed: int = 0, latents: int = 128) -> Codes:
+def codes(chunks: int, seed: int = 0) -> Codes:
     generator = torch.Generator().manual_seed(seed)
-    return Codes(torch.randint(14641, (1, chunks * latents), generator=generator), particulars(chunks, latents))
+    return Codes(torch.randint(14641, (1, chunks * 128), generator=generator), SPEC, source(chunks))
 
 
 def packed(value: Codes | Latents) -> bytes:
@@ -61,10 +67,10 @@ def test_round_trip(chunks: int, kind: str, seed: int) -> None:
     value: Codes | Latents = codes(chunks, seed)
     if kind == "latents":
         generator = torch.Generator().manual_seed(seed)
-        value = Latents(torch.tanh(torch.randn(chunks, 128, 4, generator=generator)), particulars(chunks))
+        value = Latents(torch.tanh(torch.randn(chunks, 128, 4, generator=generator)), SPEC, source(chunks))
     data = packed(value)
     again = read_duo(io.BytesIO(data))
-    assert again.about == value.about
+    assert again.spec == value.spec and again.source == value.source
     if isinstance(value, Codes):
         assert isinstance(again, Codes) and torch.equal(again.indices, value.indices)
     else:
@@ -106,25 +112,25 @@ class Pipe(io.RawIOBase):
 
 def test_unknown_length_through_a_pipe() -> None:
     value = codes(6)
-    unknown = value.about.with_samples(0)
+    unknown = value.source.of_length(None)
     buffer = io.BytesIO()
-    with DuoWriter(buffer, unknown) as writer:
+    with DuoWriter(buffer, SPEC, unknown) as writer:
         for i in range(6):
             piece = value.indices[:, i * 128 : (i + 1) * 128]
-            writer.write(Codes(piece, unknown))
+            writer.write(Codes(piece, SPEC, unknown))
             if i == 2:
                 writer.flush()
-        writer.finish(value.about)
+        writer.finish(value.source)
     with DuoReader(Pipe(buffer.getvalue())) as reader:  # type: ignore[arg-type]
-        assert reader.about.samples == 0
+        assert reader.source.samples is None
         pieces = list(reader)
-        assert reader.about == value.about and reader.complete
+        assert reader.source == value.source and reader.complete
     assert torch.equal(torch.cat([p.indices for p in pieces], dim=1), value.indices)  # type: ignore[union-attr]
 
 
 def test_writing_is_atomic(tmp_path: Path) -> None:
     target = tmp_path / "a.duo"
-    with pytest.raises(RuntimeError), DuoWriter(target, particulars(1)) as writer:
+    with pytest.raises(RuntimeError), DuoWriter(target, SPEC, source(1)) as writer:
         writer.write(codes(1))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +203,7 @@ def test_describe_measures_real_bytes(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"not a \.duo"):
         read_duo(io.BytesIO(b"RIFF....WAVEfmt "))
-    with pytest.raises(FormatError, match="no file"):
+    with pytest.raises(FormatError, match="not there"):
         read_duo(tmp_path / "missing.duo")
     data = packed(codes(1))
     with pytest.raises(FormatError, match="version 9"):
@@ -205,6 +211,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="claims"):
         read_duo(io.BytesIO(data[:10] + b"\xff\xff\xff\x7f" + data[14:]))
     with pytest.raises(UsageError, match="holds tokens"):
-        DuoWriter(io.BytesIO(), particulars(1)).write(codes(1).latents())
+        DuoWriter(io.BytesIO(), SPEC, source(1)).write(codes(1).latents())
     with pytest.raises(UsageError, match="NaN"):
-        write_duo(io.BytesIO(), Latents(torch.full((1, 128, 4), float("nan")), particulars(1)))
+        write_duo(io.BytesIO(), Latents(torch.full((1, 128, 4), float("nan")), SPEC))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.weights import (
+from duotone.codec.codicodec.weights import (
     empty_network,
     export_codicodec,
     fill,

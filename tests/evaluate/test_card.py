@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.weights import load_codec, save_codec
+from duotone.codec.codicodec.weights import load_codec, save_codec
 from duotone.config import CoDiCodecConfig
 from duotone.errors import UsageError, WeightsError
 from duotone.evaluate import card as cards

@@ -14,7 +14,7 @@ import torch
 from duotone.audio.files import write
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.weights import save_codec
+from duotone.codec.codicodec.weights import save_codec
 from duotone.config import CoDiCodecConfig
 from duotone.evaluate import opus
 from duotone.evaluate.report import Report

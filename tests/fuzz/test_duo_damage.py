@@ -10,12 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotone.codec.container import DuoReader, read_duo, write_duo
-from duotone.codec.values import Codes, Particulars
+from duotone.codec.values import Codes
 from duotone.errors import FormatError
+from duotone.spec import CodecSpec, Source
 
 CHUNKS, LATENTS = 14, 8
-ABOUT = Particulars("ab12", 48_000, CHUNKS * 512 - 64, "exact", 512, LATENTS, (11, 11), 44_100, 1, 6526)
-VALUE = Codes(torch.randint(121, (1, CHUNKS * LATENTS), generator=torch.Generator().manual_seed(0)), ABOUT)
+SPEC = CodecSpec(
+    family="codicodec", model="m", fingerprint="ab12", space="12ab", rate=48_000, rate_out=48_000, channels=2, chunk=512,
+    behind=64, extra=64, steps=LATENTS, codebooks=(121,), latent=(LATENTS, 2), levels=(11, 11), independent=True,
+)  # fmt: skip
+SOURCE = Source(44_100, 1, 6526)
+VALUE = Codes(torch.randint(121, (1, CHUNKS * LATENTS), generator=torch.Generator().manual_seed(0)), SPEC, SOURCE)
 _buffer = io.BytesIO()
 write_duo(_buffer, VALUE)
 DATA = _buffer.getvalue()

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from duotone.audio.waveform import Waveform
-from duotone.codec.network import stft_of
-from duotone.codec.noise import seeded_noise
+from duotone.codec.codicodec.network import stft_of
+from duotone.codec.codicodec.noise import seeded_noise
+from duotone.codec.codicodec.weights import export_codicodec, import_codicodec
 from duotone.codec.values import Codes, Latents
-from duotone.codec.weights import export_codicodec, import_codicodec
 from duotone.represent.stft import to_spectrum
 
 codicodec = pytest.importorskip("codicodec", reason="the oracle is in the test extra")
@@ -93,8 +93,7 @@ def latents(pair: SimpleNamespace, wave: Waveform) -> Latents:
 
 
 def few(latents: Latents, count: int) -> Latents:
-    about = latents.about.with_samples(count * CHUNK)
-    return Latents(latents.values[:count], about)
+    return Latents(latents.values[:count], latents.spec, latents.source.of_length(count * CHUNK))
 
 
 def test_the_published_count_of_parameters(pair: SimpleNamespace) -> None:
@@ -203,7 +202,7 @@ def test_live(pair: SimpleNamespace, latents: Latents, monkeypatch: pytest.Monke
     theirs = [pair.oracle.decode_next(few(latents, 2).channels(64)[i : i + 1]) for i in range(2)]
     pair.oracle.reset()
     with pair.ours.stream(noise=noise) as live:
-        ours = [live.push(Latents(latents.values[i : i + 1], pair.ours.particulars())) for i in range(2)]
+        ours = [live.push(Latents(latents.values[i : i + 1], pair.ours.spec)) for i in range(2)]
     # The published stream gives each chunk without its left hop's partner; both agree on the samples under two frames.
     lengths = [tuple(np.shape(w)) for w in theirs]
     assert all(n[-1] in (CHUNK, CHUNK - HOP, CHUNK + HOP) for n in lengths)

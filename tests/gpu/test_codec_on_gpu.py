@@ -42,7 +42,7 @@ def test_live_decoding_on_the_device(pair: tuple[CoDiCodec, CoDiCodec], wave: Wa
     _, there = pair
     latents = there.encode(wave)
     with there.stream(seed=0) as stream:
-        parts = [stream.push(Latents(value[None], latents.about)).samples for value in latents.values]
+        parts = [stream.push(Latents(value[None], latents.spec)).samples for value in latents.values]
         parts.append(stream.finish().samples)
     whole = there.decode(latents, "autoregressive", seed=0)
     assert torch.allclose(torch.cat(parts, 1)[:, : whole.length], whole.samples, atol=1e-3)

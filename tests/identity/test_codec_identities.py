@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from duotone.audio.waveform import Waveform
 from duotone.codec import consistency
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.noise import seeded_noise
+from duotone.codec.codicodec.noise import seeded_noise
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
 from duotone.nn import native
@@ -39,7 +39,7 @@ def test_what_comes_in_comes_out(codec: CoDiCodec, samples: int, channels: int, 
     assert (out.rate, out.channels, out.length) == (rate, channels, samples)
     assert torch.isfinite(out.samples).all()
     codec_side = codec.decode(latents.codes(), strategy, steps=1, restore=False)  # type: ignore[arg-type]
-    assert (codec_side.rate, codec_side.channels, codec_side.length) == (48_000, 2, latents.about.samples)
+    assert (codec_side.rate, codec_side.channels, codec_side.length) == (48_000, 2, latents.source.at(48_000))
 
 
 @relaxed
@@ -56,7 +56,7 @@ def test_encoding_in_blocks_is_encoding_the_whole(codec: CoDiCodec, samples: int
             pieces.append(stream.push(Waveform(wave.samples[:, start : start + size], rate)).values)
             start, i = start + size, i + 1
         pieces.append(stream.finish().values)
-        assert stream.about == whole.about
+        assert stream.source == whole.source
     assert torch.allclose(torch.cat(pieces), whole.values, atol=1e-5)
 
 
@@ -68,15 +68,15 @@ def test_wavefront_is_parallel(codec: CoDiCodec, framing: str, chunks: int, step
     whole = codec.decode(latents, "parallel", steps=steps)
     assert torch.allclose(codec.decode(latents, "wavefront", steps=steps).samples, whole.samples, atol=1e-5)
     pieces = []
-    with codec.decode_stream(latents.about, "wavefront", steps=steps) as stream:
+    with codec.decode_stream(latents, "wavefront", steps=steps) as stream:
         for value in latents.values:  # pushed one by one
-            pieces.append(stream.push(Latents(value[None], latents.about)).samples)
+            pieces.append(stream.push(Latents(value[None], latents.spec)).samples)
         pieces.append(stream.finish().samples)
     assert torch.allclose(torch.cat(pieces, dim=1), whole.samples, atol=1e-5)
 
 
 def test_the_wavefront_holds_a_bounded_number_of_chunks(codec: CoDiCodec) -> None:
-    from duotone.codec.decoding import Wavefront
+    from duotone.codec.codicodec.decoding import Wavefront
 
     steps = 4
     front = Wavefront(codec.network, steps, seeded_noise(0, SMALL))
@@ -92,7 +92,7 @@ def test_live_is_autoregressive(codec: CoDiCodec) -> None:
     latents = codec.encode(noise_wave(5 * CHUNK))
     offline = codec.decode(latents, "autoregressive", seed=4, restore=False)
     with codec.stream(seed=4) as live:
-        pieces = [live.push(Latents(v[None], latents.about)).samples for v in latents.values]
+        pieces = [live.push(Latents(v[None], latents.spec)).samples for v in latents.values]
         pieces.append(live.finish().samples)
     joined = torch.cat(pieces, dim=1)
     assert pieces[1].shape[1] == CHUNK
@@ -105,8 +105,8 @@ def test_two_listeners_never_meet(codec: CoDiCodec) -> None:
     with codec.stream() as first, codec.stream(seed=9) as second:
         out = []
         for x, y in zip(a.values, b.values, strict=True):
-            out.append(first.push(Latents(x[None], a.about)).samples)
-            second.push(Latents(y[None], b.about))
+            out.append(first.push(Latents(x[None], a.spec)).samples)
+            second.push(Latents(y[None], b.spec))
     joined = torch.cat(out, dim=1)
     assert torch.allclose(joined[:, : alone.shape[1]], alone[:, : joined.shape[1]], atol=1e-6)
 
@@ -200,7 +200,7 @@ def test_our_kernels_are_pytorch(codec: CoDiCodec, strategy: Literal["parallel",
 
 def test_the_place_in_a_longer_file_does_not_change_noise_or_first_chunks(codec: CoDiCodec) -> None:
     long = codec.encode(noise_wave(8 * CHUNK))
-    short = Latents(long.values[:4], long.about.with_samples(4 * CHUNK - SMALL.hop))
+    short = long[:4]
     a = codec.decode(long, "autoregressive", restore=False).samples[:, : 3 * CHUNK]
     b = codec.decode(short, "autoregressive", restore=False).samples[:, : 3 * CHUNK]
     assert torch.allclose(a, b, atol=1e-6)
@@ -223,7 +223,7 @@ def test_both_faces_of_one_encoding(codec: CoDiCodec) -> None:
     assert ((codes.latents().values - latents.values).abs() <= 0.1 + 1e-6).all()
     users = latents.channels(8)
     assert users.shape == (len(latents), SMALL.latents * 4 // 8, 8)
-    assert torch.allclose(Latents.from_channels(users, latents.about).values, latents.values, atol=1e-5)
+    assert torch.allclose(Latents.from_channels(users, latents.spec, latents.source).values, latents.values, atol=1e-5)
     assert isinstance(codes, Codes)
 
 
@@ -263,7 +263,7 @@ def test_what_is_refused(codec: CoDiCodec) -> None:
         codec.decode(latents, steps=0)
     with pytest.raises(UsageError, match="time_prompt"):
         codec.decode(latents, "autoregressive", time_prompt=1.5)
-    with pytest.raises(CodecMismatchError, match=codec.fingerprint):
+    with pytest.raises(CodecMismatchError, match=codec.spec.space):
         CoDiCodec.random(SMALL, seed=2).decode(latents)
     with pytest.raises(AudioError, match="zero samples"):
         codec.encode(Waveform(torch.zeros(2, 0), 48_000))

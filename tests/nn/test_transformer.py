@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from duotone.codec.network import initialise_dead_ends
+from duotone.codec.codicodec.network import initialise_dead_ends
 from duotone.nn.transformer import Transformer
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotone.codec import consistency
-from duotone.codec.network import initialise_dead_ends
+from duotone.codec.codicodec.network import initialise_dead_ends
 from duotone.config import CoDiCodecConfig
 from duotone.errors import ConfigError
 from duotone.train.bottleneck import spread_loss

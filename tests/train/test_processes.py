@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
-from duotone.codec.network import initialise_dead_ends
+from duotone.codec.codicodec.network import initialise_dead_ends
 from duotone.config import CoDiCodecConfig
 from duotone.train.draws import Draws
 from duotone.train.objective import CodecObjective

@@ -55,7 +55,7 @@ def _in(source: Path, target: Path, config: str | None, dtype: str, force: bool)
     _refuse([target / "config.json", target / "model.safetensors"], force)
     import torch
 
-    from duotone.codec.weights import import_codicodec
+    from duotone.codec.codicodec.weights import import_codicodec
     from duotone.config import PRESETS, CoDiCodecConfig, preset
     from duotone.hub import save
 
@@ -69,7 +69,7 @@ def _back(source: Path, target: Path, force: bool) -> None:
     if target.suffix != ".pt":
         raise UsageError(f"A folder converts to a .pt file, got {target}. Give a name ending in .pt.")
     _refuse([target], force)
-    from duotone.codec.weights import export_codicodec, load_codec
+    from duotone.codec.codicodec.weights import export_codicodec, load_codec
 
     codec = load_codec(source)
     target.parent.mkdir(parents=True, exist_ok=True)

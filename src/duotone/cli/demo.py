@@ -123,8 +123,8 @@ def _perform(
     from duotone.audio.files import write
     from duotone.cli.demo_page import Piece, Take
     from duotone.codec.codicodec import STRATEGIES
+    from duotone.codec.codicodec.network import parameter_count
     from duotone.codec.container import write_duo
-    from duotone.codec.network import parameter_count
     from duotone.evaluate.metrics import measure
 
     _warm_up(codec)

@@ -127,7 +127,7 @@ def _sound(name: str, source: Any) -> dict[str, Any]:
 
 
 def _codec(name: str) -> dict[str, Any]:
-    from duotone.codec.network import parameter_count
+    from duotone.codec.codicodec.network import parameter_count
     from duotone.hub import load
 
     codec = load(name)

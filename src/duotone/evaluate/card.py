@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.weights import atomically, load_codec
+from duotone.codec.codicodec.weights import atomically, load_codec
 from duotone.config import CoDiCodecConfig
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate.compare import SILENCE

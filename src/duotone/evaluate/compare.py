@@ -205,7 +205,7 @@ def _file_bytes(value: Latents | Codes) -> int:
 
 def _warm_up(codec: Codec, seed: int) -> None:
     """One untimed pass over two chunks, so that the first file does not pay for first allocations and compilations."""
-    chunk = codec.encode(Waveform(torch.zeros(2, 1), codec.rate)).about.chunk_samples
+    chunk = codec.spec.chunk
     latents = codec.encode(Waveform(torch.zeros(2, 2 * chunk), codec.rate))
     for strategy in STRATEGIES:
         codec.decode(latents, strategy, seed=seed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from duotone.codec import consistency
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.network import CoDiCodecNetwork, stft_of
+from duotone.codec.codicodec.network import CoDiCodecNetwork, stft_of
 from duotone.config import CoDiCodecConfig, NoiseConfig
 from duotone.errors import ConfigError
 from duotone.nn.conv import Frontend
@@ -154,7 +154,9 @@ class CodecObjective(nn.Module):
     def clean(self, samples: Tensor) -> Tensor:
         """Samples `[B, 2, crop]` -> spectra of the chunks `[2B, C, F, T]`: lefts, then rights."""
         with torch.autocast(samples.device.type, enabled=False):
-            return torch.cat(torch.split(to_spectrum(samples.float(), stft_of(self.config)), self.config.frames, dim=-1))
+            return torch.cat(
+                torch.split(to_spectrum(samples.float(), stft_of(self.config)), self.config.frames, dim=-1)
+            )
 
     @staticmethod
     def bands(figures: dict[str, Tensor]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.weights import save_codec
+from duotone.codec.codicodec.weights import save_codec
 from duotone.train import checkpoint
 from duotone.train.data import Crops
 from duotone.train.index import Index, build_index
@@ -77,7 +77,7 @@ def train(
 def _start(name: str, load: Callable[[str], CoDiCodec] | None) -> CoDiCodec:
     if load is not None:
         return load(name)
-    from duotone.codec.weights import import_codicodec, load_codec
+    from duotone.codec.codicodec.weights import import_codicodec, load_codec
 
     return import_codicodec(Path(name)) if Path(name).is_file() else load_codec(Path(name))
 

@@ -22,9 +22,12 @@ import torch
 from torch import Tensor
 
 from duotone.codec import consistency
-from duotone.codec.network import CoDiCodecNetwork, Condition
-from duotone.codec.noise import TIME_PROMPT, Noise
+from duotone.codec.codicodec.network import CoDiCodecNetwork, Condition
+from duotone.codec.codicodec.noise import TIME_PROMPT, Noise
 from duotone.nn.transformer import KeyValue
+
+#: A parallel decode longer than this many chunks runs as a wavefront (the same numbers) to bound its memory.
+WHOLE_LIMIT = 32
 
 
 class Engine:
@@ -61,6 +64,14 @@ class Engine:
         if step + 1 == self.steps:
             return clean
         return self.renoise(clean, chunk, step + 1, self.levels[step + 1])
+
+    def push(self, values: Tensor) -> list[Tensor]:
+        """Bounded latents `[k, L, d]` -> the clean spectra `[C, F, T]` that have become final."""
+        raise NotImplementedError
+
+    def finish(self) -> list[Tensor]:
+        """The spectra that are left."""
+        raise NotImplementedError
 
 
 class Autoregressive(Engine):
@@ -219,3 +230,30 @@ def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise
             for j, clean in updates.items():
                 x[j] = engine.after(clean, j, step)
     return x
+
+
+class Parallel(Engine):
+    """The parallel schedule over a whole file at its end; beyond `WHOLE_LIMIT` chunks as a wavefront (the same numbers)."""
+
+    def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise) -> None:
+        super().__init__(network, steps, noise)
+        self._waiting: list[Tensor] = []
+        self._front: Wavefront | None = None
+
+    def push(self, values: Tensor) -> list[Tensor]:
+        """Bounded latents `[k, L, d]` -> nothing yet, or what the wavefront gives."""
+        if self._front is None:
+            self._waiting.append(values)
+            if sum(map(len, self._waiting)) <= WHOLE_LIMIT:
+                return []
+            self._front = Wavefront(self.network, self.steps, self.noise)
+            values, self._waiting = torch.cat(self._waiting), []
+        return self._front.push(values)
+
+    def finish(self) -> list[Tensor]:
+        """All spectra, or the wavefront's last."""
+        if self._front is not None:
+            return self._front.finish()
+        if not self._waiting:
+            return []
+        return list(parallel(self.network, torch.cat(self._waiting), self.steps, self.noise))

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.network import CoDiCodecNetwork
+from duotone.atomic import replacing, write_text
+from duotone.codec.codicodec.codec import CoDiCodec
+from duotone.codec.codicodec.network import CoDiCodecNetwork
 from duotone.config import CoDiCodecConfig, preset
 from duotone.errors import ConfigError, WeightsError
 
@@ -109,7 +108,7 @@ def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) ->
         else:
             extras[name] = tensor
     fill(network, own, str(file))
-    return CoDiCodec(network, provenance={"weights": f"imported from {file.name}"}, extras=extras)
+    return CoDiCodec(network, name=file.stem, provenance={"weights": f"imported from {file.name}"}, extras=extras)
 
 
 def export_codicodec(codec: CoDiCodec, path: str | Path) -> None:
@@ -122,7 +121,8 @@ def export_codicodec(codec: CoDiCodec, path: str | Path) -> None:
     own = codec.network.state_dict()
     for name in published_names(codec.config):
         state[name] = own[our_name(name)].float().contiguous()
-    atomically(Path(path), lambda temporary: torch.save({_KEY: state}, temporary))
+    with replacing(path) as temporary:
+        torch.save({_KEY: state}, temporary)
 
 
 def published_names(config: CoDiCodecConfig) -> list[str]:
@@ -190,7 +190,7 @@ def fill(network: CoDiCodecNetwork, state: dict[str, Tensor], where: str) -> Non
     network.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()})
 
 
-def save_codec(codec: CoDiCodec, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_codec(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts (e.g. bfloat16)."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -198,20 +198,20 @@ def save_codec(codec: CoDiCodec, folder: str | Path, dtype: torch.dtype | None =
     if dtype is not None:
         state = {name: t.to(dtype) for name, t in state.items()}
     state |= {_EXTRA + name: t.detach().cpu().contiguous() for name, t in codec.extras.items()}
-    atomically(target / "model.safetensors", lambda temporary: save_file(state, temporary))
+    with replacing(target / "model.safetensors") as temporary:
+        save_file(state, temporary)
     document = {
         "format": FORMAT,
         "version": VERSION,
         "config": codec.config.to_dict(),
         "provenance": codec.provenance,
     }
-    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    atomically(target / "config.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(target / "config.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def load_codec(folder: str | Path) -> CoDiCodec:
     """Read a folder written by `save_codec`, as float32 on the CPU. Raises `WeightsError` or `ConfigError`."""
-    source = Path(folder)
+    source = Path(folder).absolute()
     document = _document(source / "config.json")
     config = CoDiCodecConfig.parse(document.get("config", {}), str(source / "config.json"))
     weights = source / "model.safetensors"
@@ -234,7 +234,7 @@ def load_codec(folder: str | Path) -> CoDiCodec:
         ) from None
     network = empty_network(config)
     fill(network, own, str(weights))
-    return CoDiCodec(network, provenance=document.get("provenance", {}), extras=extras)
+    return CoDiCodec(network, name=source.name, provenance=document.get("provenance", {}), extras=extras)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -251,18 +251,3 @@ def _document(path: Path) -> dict[str, Any]:
             f"{path} has version {document.get('version')}, this library reads {VERSION}. Update duotone."
         )
     return document
-
-
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path in the same folder and rename the result; nothing is left behind on failure."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # temporary files are private; the result has the usual rights
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

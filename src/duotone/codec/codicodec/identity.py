@@ -1,0 +1,86 @@
+"""Two identities of a CoDiCodec: `fingerprint` (all weights) and `space` (what decides latents and codes)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from torch import Tensor, nn
+
+from duotone.config import CoDiCodecConfig
+
+#: Fields of the configuration when fingerprints were first written. A later field counts only where it differs from its
+#: default, so that adding one orphans no file.
+_FIRST_FIELDS = frozenset(
+    [
+        "anchored",
+        "audio_channels",
+        "blocks",
+        "channels",
+        "compand_power",
+        "compand_scale",
+        "decode",
+        "decode.autoregressive_steps",
+        "decode.parallel_steps",
+        "decode.time_prompt",
+        "denoiser_layers",
+        "encoder_layers",
+        "factors",
+        "family",
+        "frames",
+        "heads",
+        "hop",
+        "latents",
+        "levels",
+        "mlp",
+        "noise",
+        "noise.rho",
+        "noise.sigma_data",
+        "noise.sigma_max",
+        "noise.sigma_min",
+        "rate",
+        "registers",
+        "stem",
+        "upsampler_layers",
+    ]
+)
+#: Fields that decide what the encoder and the quantiser compute.
+_SPACE_FIELDS = (
+    "family", "rate", "audio_channels", "hop", "frames", "compand_scale", "compand_power", "stem", "channels", "blocks",
+    "factors", "heads", "mlp", "encoder_layers", "latents", "registers", "anchored", "levels",
+)  # fmt: skip
+
+
+def fingerprint(config: CoDiCodecConfig, network: nn.Module) -> str:
+    """16 hexadecimal digits of a hash over the configuration and every weight in float32."""
+    values = _without_new_defaults(config.to_dict(), type(config)().to_dict(), "")
+    return _digest(json.dumps(values, indent=2, sort_keys=True), network.state_dict())
+
+
+def space(config: CoDiCodecConfig, network: nn.Module) -> str:
+    """16 hexadecimal digits of a hash over what decides latents and codes: the encoder, its weights, the FSQ levels."""
+    values, defaults = config.to_dict(), type(config)().to_dict()
+    later = {k: v for k, v in values.items() if k.startswith("encoder_") and v != defaults[k]}
+    decisive = {name: values[name] for name in _SPACE_FIELDS} | later
+    weights = {name: t for name, t in network.state_dict().items() if name.startswith("encoder.")}
+    return _digest(json.dumps(decisive, sort_keys=True), weights)
+
+
+def _digest(text: str, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=8)
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _without_new_defaults(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        if name not in _FIRST_FIELDS and value == defaults.get(key):
+            continue
+        nested = isinstance(value, dict) and isinstance(defaults.get(key), dict)
+        kept[key] = _without_new_defaults(value, defaults[key], f"{name}.") if nested else value
+    return kept

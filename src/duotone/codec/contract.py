@@ -1,0 +1,375 @@
+"""`Codec`: what every codec can do here, ours and those of others.
+
+Two methods are written per codec: `encode_batch`, and `decode_batch` (or `decoder`, for one that decodes in a stream).
+Everything else is written once: recordings of any rate, channels and length, exact lengths, batches, streams, checks.
+
+Legend: B rows of a batch, C channels of a stream (1 or 2), K codebooks, N chunks, S steps, T samples.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from duotone.audio.waveform import Waveform
+from duotone.codec.batches import ENCODE_BATCH, Batch, Window, encode_recordings, window_for
+from duotone.codec.sessions import EMPTY, Decoder, DecodeSession, EncodeSession
+from duotone.codec.values import Codes, Latents
+from duotone.errors import AudioError, CodecMismatchError, UsageError
+from duotone.spec import ENCODING_FORMAT, CodecSpec, Framing, Source
+
+Self = TypeVar("Self", bound="Codec")
+
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A number format from its name. Raises `UsageError` for one that codecs do not use."""
+    if dtype is None:
+        return None
+    found = FORMATS.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in FORMATS.values():
+        raise UsageError(f"dtype got {dtype!r}, expected auto, float32, bfloat16 or float16.")
+    return found
+
+
+class Codec(ABC):
+    """A codec. Holds weights and no state: streams are values of their sessions."""
+
+    spec: CodecSpec
+    provenance: dict[str, Any]
+
+    # --- to be written per codec
+
+    @abstractmethod
+    def encode_batch(self, samples: Tensor) -> Batch:
+        """Samples `[B, C, behind + n * chunk + ahead]` at `spec.rate` -> latents or codes of n chunks (or more), each row.
+
+        Chunk i of a row sees the samples from ``i * chunk`` to ``i * chunk + behind + chunk + ahead`` of it.
+        """
+
+    def decode_batch(self, codes: Tensor, scale: Tensor | None) -> Tensor:
+        """Codes `[B, K, S]` (or latents `[B, N, *latent]`) -> samples `[B, C, T]` at `spec.rate_out`, on the CPU.
+
+        `scale` `[B, N]` is the loudness, of codecs that code it apart.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has neither decode_batch nor decoder")
+
+    def decoder(self, source: Source, seed: int = 0, **options: Any) -> Decoder:
+        """A decoder for one stream of values; `options` are the codec's own. Raises `UsageError` for others.
+
+        By default everything is decoded at once at the end, by `decode_batch`.
+        """
+        if options.pop("strategy", None) is not None or options:
+            names = ", ".join(sorted(options)) or "a strategy"
+            raise UsageError(f"{self.spec.model or self.spec.family} decodes in one way; it takes no {names}.")
+        return _Whole(self)
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @abstractmethod
+    def to(self: Self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
+        """This codec moved to a device and number format, in place; its identity stays."""
+
+    # --- written once
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the configuration and all weights."""
+        return self.spec.fingerprint
+
+    @property
+    def rate(self) -> int:
+        """Samples a second that the encoder works at."""
+        return self.spec.rate
+
+    @property
+    def encoding_format(self) -> str:
+        """The number format of the encoder."""
+        return ENCODING_FORMAT
+
+    def source(
+        self, rate: int | None = None, channels: int = 2, samples: int | None = None, framing: Framing = "exact"
+    ) -> Source:
+        """A source for an encoding by this codec; by default of its own rate, in stereo, of unknown length."""
+        self.spec.framed(framing)  # refuses a framing that the codec has not
+        return Source(rate or self.spec.rate_out, channels, samples, framing, self.encoding_format)
+
+    def codes(self, indices: Any, source: Source | None = None, scale: Any = None) -> Codes:
+        """Codes `[K, S]` (or fewer codebooks, the first ones) from an array or a tensor, as a value of this codec."""
+        rows = len(indices) if hasattr(indices, "__len__") else 0
+        few = 0 < rows < len(self.spec.codebooks)
+        spec = replace(self.spec, codebooks=self.spec.codebooks[:rows]) if few else self.spec
+        return Codes(indices, spec, source, scale)  # type: ignore[arg-type]
+
+    def latents(self, values: Any, source: Source | None = None) -> Latents:
+        """Latents `[N, *latent]` from an array or a tensor, as a value of this codec."""
+        return Latents(values, self.spec, source)  # type: ignore[arg-type]
+
+    def particulars(self, rate: int | None = None, channels: int = 2, **options: Any) -> CodecSpec:
+        """The former way to `spec`; the rate and channels of a sound are in its `source`."""
+        return self.spec
+
+    def check(self, spec: CodecSpec) -> None:
+        """Raise `CodecMismatchError` unless values of this spec are ones of this codec; warn if its weights differ.
+
+        Values are checked by their `space` (what decides codes and latents), so a codec whose decoder was trained further
+        decodes what was encoded before.
+        """
+        own = self.spec
+        if not _equal_space(spec, own):
+            there, here = (s.space or s.fingerprint for s in (spec, own))
+            raise CodecMismatchError(
+                f"This encoding was made by codec {there} ({spec.model or spec.family}), but the codec at hand is "
+                f"{here} ({own.model or own.family}). Load the codec that made it (duotone info FILE names it), or "
+                f"encode the audio again."
+            )
+        a, b = spec.grid(), own.grid()
+        k = len(spec.codebooks)
+        fits = all(a[name] == b[name] for name in a if name != "codebooks") and own.codebooks[:k] == spec.codebooks
+        if not fits:
+            raise CodecMismatchError(
+                f"This encoding says of itself {a}, but its codec {own.fingerprint} has {b}. "
+                f"It was altered; encode the sound again."
+            )
+        if spec.fingerprint and spec.fingerprint != own.fingerprint:
+            warnings.warn(
+                f"This encoding was made with weights {spec.fingerprint}, the codec at hand has {own.fingerprint}: the "
+                f"same encoder, another decoder. It decodes, but sounds different.",
+                stacklevel=3,
+            )
+
+    def encode(
+        self, wave: Waveform, framing: Framing = "exact", *, window: Window | None = None, batch: int | None = None
+    ) -> Any:
+        """Encode sound of any rate, mono or stereo: `Latents` where the codec has them, else `Codes`.
+
+        `window` cuts the sound of a codec whose chunks are not independent; `batch` is how many segments go through the
+        encoder together. Raises `AudioError` when the wave is empty.
+        """
+        _want_wave(wave, "encode")
+        if wave.length == 0:
+            raise AudioError(EMPTY)
+        with self.encode_stream(wave.rate, wave.channels, framing, window=window, batch=batch) as stream:
+            parts = [stream.push(wave), stream.finish()]
+            return type(parts[0]).join(parts, stream.source)  # type: ignore[arg-type]
+
+    def encode_stream(
+        self,
+        rate: int,
+        channels: int,
+        framing: Framing = "exact",
+        *,
+        window: Window | None = None,
+        batch: int | None = None,
+    ) -> EncodeSession:
+        """A session that takes blocks of sound and gives chunks as soon as they are complete."""
+        return EncodeSession(self.spec, self._encode, self.source(rate, channels, None, framing), window, batch)
+
+    def encode_many(
+        self, waves: Iterable[Waveform], *, window: Window | None = None, batch: int = ENCODE_BATCH
+    ) -> Iterator[Any]:
+        """Encode many recordings in batches; values come in the order of the waves, each as `encode` gives it."""
+
+        def recordings() -> Iterator[tuple[Tensor, Source]]:
+            for wave in waves:
+                _want_wave(wave, "encode_many")
+                if wave.length == 0:
+                    raise AudioError(EMPTY)
+                samples = wave.resample(self.spec.rate).samples.detach()
+                yield samples, self.source(wave.rate, wave.channels, wave.length)
+
+        yield from encode_recordings(recordings(), self._encode, self.spec, window_for(self.spec, window), batch)
+
+    def decode(
+        self,
+        value: Latents | Codes,
+        strategy: str | None = None,
+        *,
+        seed: int = 0,
+        restore: bool = True,
+        grad: bool = False,
+        **options: Any,
+    ) -> Waveform:
+        """Decode latents or codes to sound.
+
+        With `restore` it has the rate, channels and length that came in; without, the codec's own. With `grad`, gradients
+        flow from the samples to the latents (no resampling then: pass ``restore=False`` where rates differ).
+        Raises `UsageError` for an unknown strategy or option, `CodecMismatchError` for another codec's encoding.
+        """
+        if not isinstance(value, (Latents, Codes)):
+            raise UsageError(
+                f"decode got {type(value).__name__}, expected Latents or Codes. Make them with codec.latents(values) or "
+                f"codec.codes(indices)."
+            )
+        if len(value) == 0:
+            raise UsageError("Decoding got no chunks; encode at least one sample first.")
+        if grad and restore and value.source.rate != self.spec.rate_out:
+            raise UsageError(
+                f"decode(grad=True) cannot resample from {self.spec.rate_out} to {value.source.rate} Hz, which stops "
+                f"gradients. Pass restore=False."
+            )
+        strategy = strategy or self._strategy("whole")
+        session = self._decode_session(value.spec, value.source, strategy, seed, restore, False, options)
+        with session, _gradients(grad):
+            pieces = [session.push(value).samples, session.finish().samples]
+            return Waveform(torch.cat(pieces, dim=-1), session.rate)
+
+    def decode_stream(
+        self,
+        source: Source | Latents | Codes | CodecSpec,
+        strategy: str | None = None,
+        *,
+        seed: int = 0,
+        restore: bool = True,
+        **options: Any,
+    ) -> DecodeSession:
+        """A session that takes chunks and gives the samples that are final.
+
+        `source` says what to restore; a value stands for its own source, a spec for sound of the codec's own rate.
+        """
+        strategy = strategy or self._strategy("stream")
+        if isinstance(source, (Latents, Codes)):
+            return self._decode_session(source.spec, source.source, strategy, seed, restore, False, options)
+        if isinstance(source, CodecSpec):
+            return self._decode_session(source, self.source(), strategy, seed, restore, False, options)
+        return self._decode_session(self.spec, source, strategy, seed, restore, False, options)
+
+    def stream(self, seed: int = 0, **options: Any) -> DecodeSession:
+        """Live decoding: push the values of one chunk, get its samples at once, at the codec's rate.
+
+        Raises `UsageError` for a codec that cannot.
+        """
+        if not self.spec.live:
+            raise UsageError(f"{self.spec.model or self.spec.family} cannot decode live; use decode or decode_stream.")
+        source = self.source(channels=2)
+        return self._decode_session(self.spec, source, self._strategy("live"), seed, False, True, options)
+
+    def _strategy(self, use: Literal["whole", "stream", "live"]) -> str | None:
+        """The strategy of whole values, of streams, or of live decoding, where the caller names none."""
+        return None
+
+    def _decode_session(
+        self,
+        spec: CodecSpec,
+        source: Source,
+        strategy: str | None,
+        seed: int,
+        restore: bool,
+        live: bool,
+        options: dict[str, Any],
+    ) -> DecodeSession:
+        self.check(spec)
+        if strategy is not None:
+            if strategy not in self.spec.strategies:
+                known = ", ".join(self.spec.strategies) or "none: it decodes in one way"
+                raise UsageError(f"strategy got {strategy!r}, expected one of {known}.")
+            options = {**options, "strategy": strategy}
+        decoder = _Guarded(self, self.decoder(source, seed, **options))
+        return DecodeSession(self.spec, decoder, source, restore=restore, live=live)
+
+    def _encode(self, samples: Tensor) -> Batch:
+        with torch.no_grad(), plain_arithmetic(self.device):
+            return self.encode_batch(samples)
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return f"{type(self).__name__}({spec.model or spec.family}, space {spec.space}, {self.device})"
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """The codec's own number format: no autocast of the caller's, no TF32 in convolutions on CUDA."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        yield
+
+
+class _Guarded:
+    """A decoder whose arithmetic is the codec's own, and that meets only values of the codec."""
+
+    def __init__(self, codec: Codec, decoder: Decoder) -> None:
+        self._codec, self._decoder, self._grad = codec, decoder, False
+
+    def push(self, value: Latents | Codes) -> Tensor:
+        if value.spec is not self._codec.spec:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # told of when the stream was opened
+                self._codec.check(value.spec)
+        self._grad = self._grad or _wants_grad(value)
+        with plain_arithmetic(self._codec.device), _gradients(self._grad):
+            return self._decoder.push(value)
+
+    def finish(self) -> Tensor:
+        with plain_arithmetic(self._codec.device), _gradients(self._grad):
+            return self._decoder.finish()
+
+
+def _gradients(wanted: bool) -> AbstractContextManager[None]:
+    return torch.enable_grad() if wanted else torch.no_grad()
+
+
+def _wants_grad(value: Latents | Codes) -> bool:
+    return torch.is_grad_enabled() and isinstance(value, Latents) and value.values.requires_grad
+
+
+class _Whole:
+    """Collects values, and decodes them all at the end."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.parts: list[Latents] | list[Codes] = []
+
+    def push(self, value: Latents | Codes) -> Tensor:
+        self.parts.append(value)  # type: ignore[arg-type]
+        return torch.zeros(2 if self.codec.spec.channels == 2 else value.streams, 0)
+
+    def finish(self) -> Tensor:
+        if not self.parts:
+            return torch.zeros(self.codec.spec.channels, 0)
+        value = type(self.parts[0]).join(self.parts)  # type: ignore[arg-type]
+        if isinstance(value, Latents) and self.codec.spec.latent is None:
+            raise AssertionError("latents of a codec that has none")
+        if self.codec.spec.latent is not None:
+            latents = value if isinstance(value, Latents) else value.latents()
+            rows = torch.stack(latents.values.chunk(latents.streams, dim=-1))
+            out = self.codec.decode_batch(rows, None)
+        else:
+            codes = value.codes()
+            if self.codec.spec.scaled and codes.scale is None:
+                raise UsageError(
+                    f"{self.codec.spec.model} codes loudness apart from its codes, and decoding got none. Pass the scale "
+                    f"that encoding gave, or one number for all chunks (about 0.1 is the loudness of music)."
+                )
+            k = len(codes.spec.codebooks)
+            out = self.codec.decode_batch(codes.indices.reshape(-1, k, codes.indices.shape[1]), codes.scale)
+        return out.float().reshape(-1, out.shape[-1])
+
+
+def _equal_space(a: CodecSpec, b: CodecSpec) -> bool:
+    """Whether two specs are of one latent space; files of the first version know only the fingerprint."""
+    return a.space == b.space if a.space and b.space else a.fingerprint == b.fingerprint
+
+
+def _want_wave(wave: Any, call: str) -> None:
+    if isinstance(wave, Waveform):
+        return
+    if isinstance(wave, (str, os.PathLike)):
+        raise UsageError(f"{call} got a path, expected a Waveform: {call}(duotone.read({os.fspath(wave)!r})).")
+    raise UsageError(
+        f"{call} got {type(wave).__name__}, expected a Waveform, which knows its rate: "
+        f"{call}(duotone.Waveform(array, rate))."
+    )

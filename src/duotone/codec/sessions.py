@@ -1,0 +1,215 @@
+"""Sessions: blocks of sound -> encodings of complete chunks, and encodings -> samples that are final.
+
+A session knows a spec and a callable, no codec; its state belongs to it alone, so two listeners never meet.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from duotone.audio.resample import Resampler
+from duotone.audio.waveform import Waveform, check_format
+from duotone.codec.batches import (
+    ENCODE_BATCH,
+    Batch,
+    Cutter,
+    Encode,
+    Segment,
+    Window,
+    assemble,
+    empty,
+    encode_rows,
+    rows_of,
+    window_for,
+)
+from duotone.codec.values import Codes, Latents
+from duotone.errors import AudioError, UsageError
+from duotone.spec import CodecSpec, Source
+
+Self = TypeVar("Self", bound="_Session")
+
+EMPTY = "Encoding got a wave of zero samples; there is nothing to encode. Give at least one."
+
+
+class _Session:
+    """A context manager that refuses use after it was closed."""
+
+    closed = False
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closed = True
+
+    def _open(self) -> None:
+        if self.closed:
+            raise UsageError("This stream is finished; open a new one for more.")
+
+
+class EncodeSession(_Session):
+    """Push blocks of sound, get the chunks that are complete; `source` has the length after `finish`.
+
+    Where chunks are independent (`spec.independent`) memory is constant. Other codecs encode the whole at the end, unless
+    a `window` says how many chunks to encode at a time.
+    """
+
+    def __init__(
+        self, spec: CodecSpec, encode: Encode, source: Source, window: Window | None = None, batch: int | None = None
+    ) -> None:
+        check_format(source.rate, source.channels, "The stream")
+        self.spec, self.source = spec, source
+        self._encode = encode
+        self._batch = batch or (ENCODE_BATCH if spec.independent else 1)
+        if self._batch < 1:
+            raise UsageError(f"batch got {batch}, expected at least 1.")
+        self._framed = spec.framed(source.framing)
+        self._cutter = Cutter(self._framed, window_for(spec, window), source.channels)
+        self._resampler = None if source.rate == spec.rate else Resampler(source.rate, spec.rate, source.channels)
+        self._taken = 0  # samples at the source's rate
+        self._first = 0  # place of the next chunk
+
+    def push(self, wave: Waveform) -> Latents | Codes:
+        """A block of any length -> the k >= 0 chunks that it completes.
+
+        Raises `AudioError` for another rate or number of channels than the stream's.
+        """
+        self._open()
+        if not isinstance(wave, Waveform):
+            raise UsageError(f"push got {type(wave).__name__}, expected a Waveform: Waveform(array, rate).")
+        if (wave.rate, wave.channels) != (self.source.rate, self.source.channels):
+            raise AudioError(
+                f"The stream got a block of {wave.channels} channels at {wave.rate} Hz, expected "
+                f"{self.source.channels} at {self.source.rate} Hz as it was opened for."
+            )
+        if not torch.isfinite(wave.samples).all():
+            raise AudioError("The wave holds samples that are NaN or infinite; replace them (for example by 0) first.")
+        self._taken += wave.length
+        samples = wave.samples.detach()
+        new = samples if self._resampler is None else self._resampler.push(samples)
+        return self._value(self._cutter.push(new), final=False)
+
+    def finish(self) -> Latents | Codes:
+        """The last chunks, filled up with zeros. Raises `AudioError` when nothing was pushed."""
+        self._open()
+        if self._taken == 0:
+            raise AudioError(EMPTY)
+        rest = torch.zeros(self.source.channels, 0) if self._resampler is None else self._resampler.finish()
+        if self._cutter.samples + rest.shape[1] == 0:  # a few samples at a high rate can resample to none
+            rest = torch.zeros(self.source.channels, 1)
+        self.source = self.source.of_length(self._taken)
+        segments = [*self._cutter.push(rest.float()), *self._cutter.finish()]
+        out = self._value(segments, final=True)
+        self.closed = True
+        return out
+
+    def _value(self, segments: list[Segment], final: bool) -> Latents | Codes:
+        if not segments:
+            return empty(self.spec, self.source)
+        tasks = [(segment, row) for segment in segments for row in rows_of(segment, self.spec)]
+        found: list[Batch] = []
+        while tasks:  # rows of one length go together, as many as the batch allows
+            count = next((i for i, t in enumerate(tasks) if t[1].shape[1] != tasks[0][1].shape[1]), len(tasks))
+            part, tasks = tasks[: min(count, self._batch)], tasks[min(count, self._batch) :]
+            rows, own = [row for _, row in part], [segment for segment, _ in part]
+            found += encode_rows(rows, own, lambda samples: self._rows(samples, final), self.spec)
+            self._first += sum(segment.count for segment in own) if self.spec.channels == 2 else 0
+        streams = len(found) // len(segments)
+        return assemble([found[i::streams] for i in range(streams)], self.spec, self.source)
+
+    def _rows(self, samples: Tensor, final: bool) -> Batch:
+        """Encode rows `[B, C, T]`; a place for framings that treat the end in a way of their own."""
+        return self._encode(samples)
+
+
+class Decoder(Protocol):
+    """A codec's way from values to samples, with whatever state it needs."""
+
+    def push(self, value: Latents | Codes) -> Tensor:
+        """Some chunks -> the samples `[channels, T]` that are final, at the decoder's rate, on the CPU."""
+        ...
+
+    def finish(self) -> Tensor:
+        """The samples that are left."""
+        ...
+
+
+class DecodeSession(_Session):
+    """Push chunks, get the samples that are final, with the rate, channels and length of the source restored.
+
+    While the length is not known (`source.samples` is None) up to one chunk is held back, since the last may be trimmed;
+    a `live` session has no set length and holds nothing.
+    """
+
+    def __init__(
+        self, spec: CodecSpec, decoder: Decoder, source: Source, *, restore: bool = True, live: bool = False
+    ) -> None:
+        self.spec, self.source, self.restore = spec, source, restore
+        self._decoder = decoder
+        self._hold = 0 if live or source.samples is not None else round(spec.chunk * spec.rate_out / spec.rate)
+        self._held = torch.zeros(self._inner, 0)
+        self._made = 0  # samples at the decoder's rate handed on so far
+        self._out = 0  # samples at the output's rate given so far
+        resample = restore and source.rate != spec.rate_out
+        self._resampler = Resampler(spec.rate_out, source.rate, self.channels) if resample else None
+
+    @property
+    def _inner(self) -> int:
+        """Channels that the decoder gives."""
+        return 2 if self.spec.channels == 2 else self.source.channels
+
+    @property
+    def rate(self) -> int:
+        """Samples a second of what comes out."""
+        return self.source.rate if self.restore else self.spec.rate_out
+
+    @property
+    def channels(self) -> int:
+        """Channels of what comes out."""
+        return self.source.channels if self.restore else self._inner
+
+    def push(self, value: Latents | Codes) -> Waveform:
+        """k >= 0 chunks -> the samples (perhaps none) that they make final."""
+        self._open()
+        return Waveform(self._take(self._decoder.push(value) if len(value) else None), self.rate)
+
+    def finish(self, source: Source | None = None) -> Waveform:
+        """The rest; `source` gives the final length where it was not known before."""
+        self._open()
+        self.closed = True
+        if source is not None:
+            self.source = source
+        self._hold = 0
+        pieces = [self._take(self._decoder.finish())]
+        if self._resampler is not None:
+            pieces.append(self._clip(self._resampler.finish()))
+        wave = torch.cat(pieces, dim=1)
+        exact = self.restore and self.source.framing == "exact"
+        missing = (self.source.samples or 0) - self._out if exact else 0
+        return Waveform(torch.nn.functional.pad(wave, (0, max(0, missing))), self.rate)
+
+    def _take(self, samples: Tensor | None) -> Tensor:
+        """The decoder's samples -> those of the output."""
+        ready = self._held if samples is None else torch.cat([self._held, samples.float()], dim=1)
+        keep = max(0, ready.shape[1] - self._hold)
+        self._held, ready = ready[:, keep:].clone(), ready[:, :keep]
+        length = self.source.at(self.spec.rate_out)
+        if length is not None and (self.restore or self.source.framing == "exact"):
+            ready = ready[:, : max(0, length - self._made)]
+        self._made += ready.shape[1]
+        if self.channels == 1:
+            ready = ready.mean(0, keepdim=True)
+        return self._clip(ready if self._resampler is None else self._resampler.push(ready.contiguous()))
+
+    def _clip(self, samples: Tensor) -> Tensor:
+        """Never give more samples than came in (resampling there and back may differ by one)."""
+        if self.restore and self.source.samples is not None:
+            samples = samples[:, : max(0, self.source.samples - self._out)]
+        self._out += samples.shape[1]
+        return samples.contiguous()
