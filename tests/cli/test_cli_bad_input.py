@@ -62,7 +62,7 @@ def test_the_good_files_are_done_and_the_first_error_is_the_code(here: Path, duo
     first, second = map(json.loads, result.stdout.splitlines())
     assert result.exit_code == 3 and first["exit_code"] == 3 and "b.wav" in first["error"]
     assert second["output"] == str(Path("out/c.duo")) and Path("out/c.duo").is_file()
-    assert "Going on" in result.stderr
+    assert "1 file encoded" in result.stderr and "1 failed" in result.stderr
 
 
 def test_existing_output_needs_force(here: Path, duotone: Any) -> None:

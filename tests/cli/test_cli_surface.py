@@ -14,10 +14,10 @@ from duotone.cli.encode import FramingName, Kind
 from duotone.cli.main import app, share_cores
 
 COMMANDS = {
-    "encode": {"--output", "--codec", "--kind", "--framing", "--device", "--dtype", "--force", "--json", "--quiet"},
+    "encode": {"--output", "--codec", "--kind", "--framing", "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet"},
     "decode": {
         "--output", "--codec", "--strategy", "--steps", "--seed", "--time-prompt", "--format", "--native-rate",
-        "--salvage", "--device", "--dtype", "--force", "--json", "--quiet",
+        "--salvage", "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet",
     },
     "info": {"--json"},
     "convert": {"--config", "--dtype", "--force"},

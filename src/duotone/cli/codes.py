@@ -12,7 +12,7 @@ import typer
 
 from duotone.cli.common import Device, Json, Quiet, Reporter
 from duotone.cli.failures import debugging, tell, verdict
-from duotone.cli.files import Job, plan
+from duotone.cli.files import Job, Plan, plan
 from duotone.cli.tokens import Lenient
 from duotone.errors import AudioError, CodecMismatchError, DuotoneError, FormatError, UsageError
 
@@ -293,7 +293,7 @@ def _decode_all(
         return {"input": job.source, "output": job.target, "seconds": wave.seconds}, f"{job.source} -> {job.target}"
 
     planned = plan(sources, f"{output}/", takes=(".npy",), makes=(), suffix=".wav", force=overwrite)
-    reporter.run(_chosen(planned.jobs, parts), work)
+    reporter.run(Plan(_chosen(planned.jobs, parts), [], planned.left_out), work, "decoded")
 
 
 def _check(path: Path, codec: ForeignCodec) -> None:

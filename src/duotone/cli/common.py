@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from duotone.cli.failures import EXPECTED, debugging, require_stdout, tell, verdict
-from duotone.cli.files import Job
+from duotone.audio.walk import explain
+from duotone.cli.failures import EXPECTED, debugging, require_stdout, shown, tell, verdict
+from duotone.cli.files import Job, Plan
 from duotone.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto (the fastest that the device has), float32, bfloat16 or float16.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, an object a line.")]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Keep outputs that exist and make the others: goes on after a stop.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; warnings and errors stay.")]
 
 
@@ -48,47 +55,82 @@ def binary_stdout() -> BinaryIO:
     return sys.stdout.buffer
 
 
+def check_outputs(targets: Iterable[str | Path]) -> None:
+    """Find out before the work whether files can be written to. Raises `OSError` for a folder that cannot be used.
+
+    Folders that are not there yet are judged by the nearest one above them.
+    """
+    folders = {Path(target).absolute().parent for target in targets if str(target) != "-"}
+    for folder in sorted(folders):
+        near = next(f for f in (folder, *folder.parents) if os.path.lexists(f))
+        if not near.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        if not os.access(near, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(near))
+
+
 class Reporter:
     """Tells people (standard error) and machines (standard output, `--json`) how it goes."""
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
         self.as_json, self.quiet = as_json, quiet
+        self._place = ""  # "[3/19] " while the third of 19 files is worked on
+
+    def begin(self, planned: Plan) -> bool:
+        """Before the codec is loaded: what is skipped and left out, and whether there is anything to do.
+
+        Raises `UsageError` when JSON and the output itself would both go to standard output, `OSError` when an output
+        cannot be written.
+        """
+        if self.as_json:
+            if any(job.target == "-" for job in planned.jobs):
+                raise UsageError("--json and -o - would both write to standard output. Name a file with -o.")
+            require_stdout()
+        check_outputs(job.target for job in planned.jobs)
+        for line in explain(planned.left_out) if self.quiet else planned.notes():
+            tell(line)
+        if self.as_json:
+            for job in planned.skipped:
+                typer.echo(json.dumps({"input": job.source, "output": job.target, "skipped": True}))
+        return bool(planned.jobs)
 
     def result(self, figures: dict[str, Any], line: str) -> None:
         """What came of one file: an object for machines, a line for people."""
         if self.as_json:
             typer.echo(json.dumps(figures))
         elif not self.quiet:
-            tell(line)
+            tell(f"{self._place}{line}")
 
-    def run(self, jobs: list[Job], work: Callable[[Job], tuple[dict[str, Any], str]]) -> None:
-        """Do every job, going on after one that fails; exits with the first failure's code if any failed.
+    def run(self, planned: Plan, work: Callable[[Job], tuple[dict[str, Any], str]], done: str) -> None:
+        """Do every job, going on after one that fails, and sum up; exits with the first failure's code if any failed.
 
-        Raises `UsageError` when JSON and the output itself would both go to standard output.
+        `done` is the word for a file that succeeded, such as "encoded".
         """
-        if self.as_json and jobs[0].target == "-":
-            raise UsageError("--json and -o - would both write to standard output. Name a file with -o.")
-        if self.as_json:
-            require_stdout()
-        code = 0
+        jobs, sums = planned.jobs, Sums(skipped=len(planned.skipped), left_out=len(planned.left_out))
         for number, job in enumerate(jobs, start=1):
+            self._place = f"[{number}/{len(jobs)}] " if len(jobs) > 1 else ""
             try:
-                self.result(*work(job))
-            except BrokenPipeError:
-                raise
+                figures, line = work(job)
+                self.result(figures, line)
+                sums.add(job, figures)
             except EXPECTED as error:
-                found = verdict(error)
-                if found is None or debugging():
-                    raise
-                message, code = found[0], code or found[1]
-                if self.as_json:
-                    typer.echo(json.dumps({"input": job.source, "error": message, "exit_code": found[1]}))
-                at = f"{job.source}: " if len(jobs) > 1 and job.source not in message else ""
-                tell(f"error: {at}{message}")
-                if len(jobs) > 1 and number < len(jobs):
-                    tell("Going on with the other files.")
-        if code:
-            raise typer.Exit(code)
+                sums.fail(self.failure(job.source, error, alone=len(jobs) == 1))
+        if not self.quiet and sums.files > 1:
+            tell(sums.line(done))
+        if sums.code:
+            raise typer.Exit(sums.code)
+
+    def failure(self, source: str, error: BaseException, alone: bool = False) -> int:
+        """Tell of a file that failed, and give its exit code; raise what is not the file's fault."""
+        found = verdict(error)
+        if found is None or debugging() or isinstance(error, BrokenPipeError):
+            raise error
+        message, code = found
+        if self.as_json:
+            typer.echo(json.dumps({"input": source, "error": message, "exit_code": code}))
+        at = f"{source}: " if not alone and source not in message else ""
+        tell(f"{self._place}error: {at}{message}" if not alone else f"error: {message}")
+        return code
 
     @contextmanager
     def progress(self, name: str, seconds: float | None) -> Iterator[Callable[[float], None]]:
@@ -99,7 +141,7 @@ class Reporter:
             return
         done, started = 0.0, time.perf_counter()
         with _bar(console) as bar:
-            task = bar.add_task(Path(name).name, total=seconds, speed="")
+            task = bar.add_task(self._place + shown(Path(name).name), total=seconds, speed="")
 
             def advance(more: float) -> None:
                 nonlocal done
@@ -108,6 +150,49 @@ class Reporter:
                 bar.update(task, completed=done, speed=f"{speed:.1f}x real time")
 
             yield advance
+
+
+@dataclass
+class Sums:
+    """Counts of a run over several files."""
+
+    skipped: int = 0
+    left_out: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    code: int = 0  #: the first failure's exit code
+
+    @property
+    def files(self) -> int:
+        """All files that were named."""
+        return self.succeeded + self.failed + self.skipped
+
+    def add(self, job: Job, figures: dict[str, Any]) -> None:
+        """Count a file that succeeded; `figures` may hold the bytes written."""
+        self.succeeded += 1
+        self.bytes_in += _size(job.source)
+        self.bytes_out += figures.get("bytes", _size(job.target))
+
+    def fail(self, code: int) -> None:
+        """Count a file that failed."""
+        self.failed += 1
+        self.code = self.code or code
+
+    def line(self, done: str) -> str:
+        """The sum, for people."""
+        parts = [
+            f"{self.succeeded} {'file' if self.succeeded == 1 else 'files'} {done} ({size(self.bytes_in)} in, {size(self.bytes_out)} out)"
+        ]
+        parts += [f"{self.failed} failed"] * bool(self.failed)
+        parts += [f"{self.skipped} skipped, which were there already"] * bool(self.skipped)
+        parts += [f"{self.left_out} left out"] * bool(self.left_out)
+        return ", ".join(parts) + "."
+
+
+def _size(name: str) -> int:
+    return os.path.getsize(name) if os.path.isfile(name) else 0
 
 
 def _bar(console: Console) -> Bar:
@@ -124,6 +209,25 @@ def _bar(console: Console) -> Bar:
     )
 
 
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of aligned text: the first `left` columns to the left, the others to the right.
+
+    A heading may have several lines.
+    """
+    body = [list(row) for row in rows]
+    tops = [heading.split("\n") for heading in headings]
+    height = max(map(len, tops))
+    head = [[([""] * (height - len(top)) + top)[i] for top in tops] for i in range(height)]
+    widths = [max(len(row[i]) for row in (*head, *body)) for i in range(len(headings))]
+    rule = ["-" * width for width in widths]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        return "  ".join(cells).rstrip()
+
+    return [line(row) for row in (*head, rule, *body)]
+
+
 def duration(seconds: float) -> str:
     """``0.512 s``, ``42.1 s``, ``3:05``, ``1:02:03``."""
     if seconds < 10:
@@ -136,9 +240,11 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """``812 bytes``, ``64.2 kB``, ``1.3 MB``."""
+    """``812 bytes``, ``64.2 kB``, ``1.3 MB``, ``2.4 GB``."""
     if count < 1000:
         return f"{count} bytes"
     if count < 1_000_000:
         return f"{count / 1000:.1f} kB"
-    return f"{count / 1_000_000:.1f} MB"
+    if count < 1_000_000_000:
+        return f"{count / 1_000_000:.1f} MB"
+    return f"{count / 1_000_000_000:.1f} GB"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.cli.common import Codec, Device, Dtype, Force, Json, Quiet, Reporter, binary_stdout, duration
+from duotone.cli.common import Codec, Device, Dtype, Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration
 from duotone.cli.failures import tell
 from duotone.cli.files import Job, plan
 from duotone.cli.salvage import Mute, explain
@@ -74,6 +75,7 @@ def command(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     force: Force = False,
+    skip_existing: SkipExisting = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -84,16 +86,25 @@ def command(
         raise UsageError(f"--time-prompt does nothing with --strategy {strategy.value}; it is for autoregressive.")
     makes = EXTENSIONS if format is None else (f".{format.value}",)
     planned = plan(
-        inputs, output, takes=(".duo",), makes=makes, suffix=f".{format.value if format else 'wav'}", force=force
+        inputs,
+        output,
+        takes=(".duo",),
+        makes=makes,
+        suffix=f".{format.value if format else 'wav'}",
+        force=force,
+        skip_existing=skip_existing,
     )
-    for line in planned.notes():
-        tell(line)
     options = {
         "strategy": strategy.value, "steps": steps, "seed": seed, "time_prompt": time_prompt,
         "restore": not native_rate,
     }  # fmt: skip
-    reporter, codecs = Reporter(as_json, quiet), _Codecs(codec, device, dtype)
-    reporter.run(planned.jobs, lambda job: _one(job, codecs, options, format and format.value, salvage, reporter))
+    reporter = Reporter(as_json, quiet)
+    if reporter.begin(planned):
+        codecs = _Codecs(codec, device, dtype)
+        work = partial(
+            _one, codecs=codecs, options=options, format=format and format.value, salvage=salvage, reporter=reporter
+        )
+        reporter.run(planned, work, "decoded")
 
 
 class _Codecs:

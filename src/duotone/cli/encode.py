@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.cli.common import Codec, Device, Dtype, Force, Json, Quiet, Reporter, binary_stdout, duration, size
-from duotone.cli.failures import tell
+from duotone.cli.common import (
+    Codec,
+    Device,
+    Dtype,
+    Force,
+    Json,
+    Quiet,
+    Reporter,
+    SkipExisting,
+    binary_stdout,
+    duration,
+    size,
+)
 from duotone.cli.files import Job, plan
 
 if TYPE_CHECKING:
@@ -62,18 +73,18 @@ def command(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     force: Force = False,
+    skip_existing: SkipExisting = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Encode sound files to .duo files; folders are walked and mirrored."""
     from duotone.hub import DEFAULT, load
 
-    planned = plan(inputs, output, makes=(".duo",), suffix=".duo", force=force)
-    for line in planned.notes():
-        tell(line)
-    loaded = load(codec or DEFAULT, device, dtype)
+    planned = plan(inputs, output, makes=(".duo",), suffix=".duo", force=force, skip_existing=skip_existing)
     reporter = Reporter(as_json, quiet)
-    reporter.run(planned.jobs, lambda job: _one(job, loaded, kind.value, framing.value, reporter))
+    if reporter.begin(planned):
+        loaded = load(codec or DEFAULT, device, dtype)
+        reporter.run(planned, lambda job: _one(job, loaded, kind.value, framing.value, reporter), "encoded")
 
 
 def _one(job: Job, codec: CoDiCodec, kind: Any, framing: Any, reporter: Reporter) -> tuple[dict[str, Any], str]:

@@ -26,7 +26,7 @@ from duotone.errors import DuotoneError, UsageError
 
 SYSTEM, INTERRUPTED, GONE = 7, 130, 141
 #: Errors that `verdict` may know; any other is a defect and keeps its traceback.
-EXPECTED = (DuotoneError, OSError, MemoryError, RuntimeError)
+EXPECTED = (DuotoneError, OSError, MemoryError, RuntimeError, UnicodeError)
 _DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 _HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk.",
@@ -59,6 +59,8 @@ def verdict(error: BaseException) -> tuple[str, int] | None:
         return f"The system refused: {where}{error.strerror or error}. {hint}".rstrip(), SYSTEM
     if type(error).__name__ == "LibsndfileError":  # while writing: what cannot be read is an AudioError long before
         return f"The sound could not be written completely ({error}) Is the disk full?", SYSTEM
+    if isinstance(error, UnicodeError):
+        return f"A name or a text cannot be used in this encoding ({error}). Rename the file.", SYSTEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return "Memory ran out. Use the wavefront strategy, a smaller codec, or another --device.", SYSTEM
     return None
@@ -95,7 +97,7 @@ class Guarded(TyperGroup):
                 _let_go_of_stdout()
                 raise SystemExit(GONE) from None
             raise
-        except (DuotoneError, OSError) as error:
+        except (DuotoneError, OSError, UnicodeError) as error:
             if debugging():
                 raise
             raise SystemExit(_told(error)) from None
