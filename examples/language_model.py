@@ -24,8 +24,8 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import duotone
-from duotone.audio.files import EXTENSIONS
 from duotone.audio.synth import synthesize
+from duotone.audio.walk import walk
 from duotone.tokens import Alphabet, AudioTokenizer, FrameGrammar, FrameStream, train_bpe
 
 
@@ -52,7 +52,7 @@ def recordings(codec: duotone.CoDiCodec, folder: Path | None, minutes: float, se
         count = max(2, round(2 * minutes))
         waves = (synthesize(1000 * seed + i, 30.0) for i in range(count))
     else:
-        waves = (duotone.read(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS)
+        waves = (duotone.read(path) for path in walk(folder).files)
     for wave in waves:
         codes = codec.encode(wave).codes().indices.reshape(-1, 1, codec.config.latents).numpy()
         yield codes // places(codec)[:, None] % codec.config.levels[0]

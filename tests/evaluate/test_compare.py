@@ -197,6 +197,17 @@ def test_folders_without_sound_are_refused(tmp_path: Path) -> None:
         run(tmp_path / "nowhere")
 
 
+def test_files_are_chosen_by_the_walk_and_those_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
+    for name in ("data/a.wav", "data/.b.wav", "data/c.m4a", "far/d.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "data" / "far").symlink_to("../far")
+    told: list[str] = []
+    chosen = compare.choose_files(tmp_path / "data", None, 0, told.append)
+    assert [p.relative_to(tmp_path).as_posix() for p in chosen] == ["data/a.wav", "data/far/d.flac"]
+    assert "c.m4a" in told[0] and "1 sound file cannot be read" in told[1]
+
+
 def test_a_real_untrained_codec_passes(tmp_path: Path) -> None:
     config = CoDiCodecConfig(
         hop=64, frames=8, stem=(2, 1), channels=(16, 32), blocks=(1, 0), factors=((4, 2),), heads=2, encoder_layers=1,

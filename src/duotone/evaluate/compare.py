@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from duotone.audio.files import EXTENSIONS, read
+from duotone.audio.files import read
+from duotone.audio.walk import READABLE, explain, walk
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import write_duo
 from duotone.codec.values import Codes, Latents
@@ -77,8 +78,8 @@ def evaluate_folder(
     if seconds is not None and not seconds > 0:
         raise UsageError(f"seconds got {seconds}, expected more than 0 (or None for whole files).")
     root = Path(folder)
-    paths = choose_files(root, limit, seed)
     tell = progress or (lambda _: None)
+    paths = choose_files(root, limit, seed, tell)
     for each in (codec, *(others or {}).values()):
         _warm_up(each, seed)
     rows: list[Row] = []
@@ -133,18 +134,23 @@ class _Seen:
         return {system: frechet_distance(originals, torch.cat(parts)) for system, parts in self.sets.items() if system}
 
 
-def choose_files(folder: Path, limit: int | None, seed: int) -> list[Path]:
+def choose_files(
+    folder: Path, limit: int | None, seed: int, tell: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """The sound files under a folder, sorted; with `limit`, so many of them drawn with `seed`.
 
-    Raises `AudioError` when there are none, `UsageError` when `limit` is below 1.
+    `tell` gets a line for each file that looks like sound and cannot be read. Raises `AudioError` when there are none, `UsageError` when `limit` is below 1.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit got {limit}, expected at least 1 (or None for all files).")
     if not folder.is_dir():
         raise AudioError(f"No folder at {folder}. Give a folder of sound files to evaluate on.")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
+    found = walk(folder)
+    for line in explain(found.left_out):
+        tell(line)
+    files = found.files
     if not files:
-        raise AudioError(f"{folder} holds no sound files, expected some of {', '.join(EXTENSIONS)}.")
+        raise AudioError(f"{folder} holds no sound files, expected some of {', '.join(READABLE)}.")
     if limit is None or limit >= len(files):
         return files
     return sorted(random.Random(seed).sample(files, limit))

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import io
+import os
+import re
+import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duotone.audio.files import EXTENSIONS
+from duotone.audio.walk import READABLE, UNREADABLE_SOUND, Walk, expand, is_hidden, walk
 from duotone.errors import AudioError
 
 LISTS = (".txt", ".lst", ".m3u", ".m3u8")
+SHARD = ".tar"
+_TAKEN = (*READABLE, SHARD)
+#: Byte order marks, the longer ones first: that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -31,8 +42,10 @@ class Place:
         return f"{self.path}::{self.member}" if self.member else self.path
 
     def open(self) -> Any:
-        """What soundfile can read: the path, or the part of the shard as a file."""
-        return self.path if self.size < 0 else _Part(self.path, self.offset, self.size)
+        """What soundfile can read: the path (as bytes, for names that are no UTF-8), or the part of the shard as a file."""
+        if self.size >= 0:
+            return _Part(self.path, self.offset, self.size)
+        return self.path if sys.platform == "win32" else os.fsencode(self.path)
 
 
 class _Part(io.RawIOBase):
@@ -69,48 +82,84 @@ class _Part(io.RawIOBase):
 
 
 def find(data: str | Path | Sequence[str | Path]) -> tuple[list[Place], list[str]]:
-    """All sound files that `data` names, sorted, and a line for each source that could not be used.
+    """All sound files that `data` names, sorted, each once, and a line for everything that could not be used.
 
     `data` is one or several of: a folder (searched to the bottom, shards in it too), a glob, a list of files (one a
     line; .txt, .lst, .m3u), a tar shard, a sound file. Raises `AudioError` for a source that does not exist.
     """
     sources = [data] if isinstance(data, str | Path) else list(data)
-    if not sources:
+    if not sources or "" in sources:
         raise AudioError("No data was named. Give a folder, a glob, a list of files (.txt) or a tar shard.")
     problems: list[str] = []
-    places: set[Place] = set()
+    paths: dict[str, Path] = {}  # by the real path: a file that two sources name is taken once
+    folders: dict[Path, str] = {}
     for source in sources:
-        for path in _paths(str(source)):
-            if path.suffix.lower() == ".tar":
-                places |= set(_members(path, problems))
-            else:
-                places.add(Place(str(path)))
-    return sorted(places), problems
+        for path in _paths(str(source), problems):
+            paths.setdefault(_real(path, folders), path)
+    places: list[Place] = []
+    for path in paths.values():
+        if path.suffix.lower() == SHARD:
+            places += _members(path, problems)
+        else:
+            places.append(Place(str(path)))
+    return sorted(places), list(dict.fromkeys(problems))
 
 
-def _paths(source: str) -> Iterator[Path]:
+def _real(path: Path, folders: dict[Path, str]) -> str:
+    """The real path of a file; `folders` remembers those of folders."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    if path.parent not in folders:
+        folders[path.parent] = os.path.realpath(path.parent)
+    return os.path.join(folders[path.parent], path.name)
+
+
+def _paths(source: str, problems: list[str]) -> Iterator[Path]:
+    """The files of a source: of sound, and shards."""
     path = Path(source)
-    if path.is_dir():
-        for found in sorted(path.rglob("*")):
-            if found.suffix.lower() in (*EXTENSIONS, ".tar") and found.is_file():
-                yield found
-    elif path.is_file() and path.suffix.lower() in LISTS:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            name = line.strip()
-            if name and not name.startswith("#"):
-                yield path.parent / name  # an absolute name stays what it is
-    elif path.is_file():
+    if os.path.isdir(source):
+        yield from _told(walk(path, _TAKEN, UNREADABLE_SOUND), problems)
+    elif os.path.isfile(source) and path.suffix.lower() in LISTS:
+        yield from _listed(path, problems)
+    elif os.path.isfile(source):
         yield path
     elif glob.has_magic(source):
-        found_any = False
-        for name in sorted(glob.glob(source, recursive=True)):
-            if Path(name).is_file():
-                found_any = True
-                yield Path(name)
-        if not found_any:
+        found = expand(source, _TAKEN, UNREADABLE_SOUND)
+        if not (found.files or found.left_out):
             raise AudioError(f"No file fits the pattern {source}. Quote it, so that the shell leaves it alone.")
+        yield from _told(found, problems)
     else:
         raise AudioError(f"There is no file or folder {source}. Give a folder, a glob, a list (.txt) or a tar shard.")
+
+
+def _told(found: Walk, problems: list[str]) -> list[Path]:
+    problems += map(str, found.left_out)
+    return found.files
+
+
+def _listed(path: Path, problems: list[str]) -> Iterator[Path]:
+    """The files of a list: names relative to it or absolute, one a line; lines that begin with # are comments."""
+    for line in re.split(r"\r\n|\n|\r", _text(path.read_bytes())):
+        name = line.strip(" \t")
+        if not name:
+            continue
+        entry = path.parent / name  # an absolute name stays what it is
+        if os.path.isdir(entry):
+            yield from _told(walk(entry, _TAKEN, UNREADABLE_SOUND), problems)
+        elif os.path.isfile(entry):
+            yield entry
+        elif not name.startswith("#"):
+            problems.append(f"{entry}: there is no such file, though {path} lists it")
+
+
+def _text(data: bytes) -> str:
+    """The text of a list: UTF-8 unless a byte order mark, or zero bytes, say UTF-16. Other bytes stay as in file names."""
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return data.decode(encoding, "surrogateescape" if mark == codecs.BOM_UTF8 else "replace")
+    if b"\0" in data[:2]:
+        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", "replace")
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _members(path: Path, problems: list[str]) -> Iterator[Place]:
@@ -118,7 +167,12 @@ def _members(path: Path, problems: list[str]) -> Iterator[Place]:
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
-                if member.isfile() and Path(member.name).suffix.lower() in EXTENSIONS:
+                inside = Path(member.name)
+                if not member.isfile() or any(is_hidden(part) for part in inside.parts):
+                    continue
+                if inside.suffix.lower() in READABLE:
                     yield Place(str(path), member.name, member.offset_data, member.size)
+                elif inside.suffix.lower() in UNREADABLE_SOUND:
+                    problems.append(f"{path}::{member.name}: sound of a format that cannot be read")
     except (tarfile.TarError, OSError) as error:
         problems.append(f"{path}: not a readable tar shard, or a compressed one ({error})")
