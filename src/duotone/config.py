@@ -17,10 +17,18 @@ Self = TypeVar("Self", bound="Config")
 Framing = Literal["exact", "published"]
 
 
-def cache_folder() -> Path:
-    """Where what can be made again is kept: $DUOTONE_CACHE, $XDG_CACHE_HOME/duotone or ~/.cache/duotone."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("DUOTONE_CACHE") or Path(base) / "duotone").expanduser()
+def cache_folder() -> Path | None:
+    """Where what can be made again is kept: $DUOTONE_CACHE, $XDG_CACHE_HOME/duotone or ~/.cache/duotone.
+
+    None where no such place is known: no variable is set, and the user has no home (a container's user without a name).
+    The folder need not exist or be writable; who uses it does without where it is not.
+    """
+    own, shared = os.environ.get("DUOTONE_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(shared) if os.path.isabs(shared) else Path("~/.cache")  # others are to be ignored, says the specification
+    try:
+        return (Path(own) if own else base / "duotone").expanduser()
+    except RuntimeError:  # "~" of a user without a home
+        return None
 
 
 class Config(BaseModel):

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from duotone.audio import collection
 from duotone.audio.collection import LIMIT_DB, PEAK, TARGET_DBFS, make_collection, make_piece, master, plan
 from duotone.audio.compose import KITS, PROGRAMS, TEMPI
-from duotone.audio.files import read
+from duotone.audio.files import read, write
 from duotone.audio.midi import run_program
 from duotone.audio.speech import VOICES, sentences, speak
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
-from duotone.errors import AudioError
+from duotone.errors import AudioError, UsageError
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the Debian package espeak-ng")
 needs_all = pytest.mark.skipif(
@@ -199,13 +199,150 @@ def test_a_real_collection_makes_a_lost_piece_again_byte_for_byte(
     assert all((folder / name).stat().st_mtime_ns == stamps[name] for name in pieces if name != lost)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
 def test_another_seed_or_split_never_mixes_with_what_is_there(short: list[int], tmp_path: Path) -> None:
-    folder = make_collection(tmp_path / "c", 1.0, "train", seed=3)
+    folder = make_collection(tmp_path / "c", 2.0, "train", seed=3)
+    before = contents(folder)
     short.clear()
-    make_collection(folder, 1.0, "heldout", seed=4)
+    with pytest.raises(
+        UsageError, match=r"split train, seed 3, .* and split heldout, seed 4, .* is asked for.*--force"
+    ):
+        make_collection(folder, 1.0, "heldout", seed=4)
+    (folder / "manifest.json").rename(tmp_path / "away")  # interrupted before there was one: the notes tell
+    with pytest.raises(UsageError, match=r"00000-music\.flac is a piece of another seed"):
+        make_collection(folder, 1.0, "train", seed=4)
+    (tmp_path / "away").rename(folder / "manifest.json")
+    assert contents(folder) == before and not short
+    make_collection(folder, 1.0, "heldout", seed=4, force=True)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert short == [seed for _, seed in plan("heldout", 4, 3)]
     assert {p.name for p in folder.glob("*.flac")} == {p["file"] for p in manifest["pieces"]}
+    assert len(list(folder.iterdir())) == 7
+
+
+def test_less_than_is_there_removes_nothing(short: list[int], tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "c", 3.0, kinds=["synth"])
+    before = contents(folder)
+    make_collection(folder, 1.0, kinds=["synth"])
+    assert contents(folder) == before
+
+
+def test_other_files_stay_and_those_in_the_way_are_refused(short: list[int], tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    (folder / "00001-session").mkdir(parents=True)
+    others = {"00000-interview.wav": b"mine", "00000-notes.txt": b"mine", "00000-music.flac": b"mine", "x.json": b"{}"}
+    for name, data in others.items():
+        (folder / name).write_bytes(data)
+    make_collection(folder, 1.0, kinds=["synth"])
+    made = {f"{i:05d}-synth.{end}" for i in range(3) for end in ("flac", "json")}
+    assert set(contents(folder)) == {*others, *made, "manifest.json"}
+    make_collection(folder, 1.0, kinds=["synth"], seed=5, force=True)  # force does not reach what is not in the way
+    assert {name: data for name, data in contents(folder).items() if name in others} == others
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "00000-synth.flac", "00002-synth.json"])
+@pytest.mark.parametrize("data", [b"", b"mine", b'{"mine": 1}', b"[]", b"\xff\xfe"])
+def test_a_file_of_the_users_is_replaced_by_force_alone(
+    short: list[int], tmp_path: Path, name: str, data: bytes
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UsageError, match=r"manifest.json is not one|is not known to be of this collection"):
+        make_collection(tmp_path, 1.0, kinds=["synth"])
+    assert contents(tmp_path) | {"font.sf2": b"x"} == {name: data, "font.sf2": b"x"} and not short
+    make_collection(tmp_path, 1.0, kinds=["synth"], force=True)
+    assert len(json.loads((tmp_path / "manifest.json").read_text())["pieces"]) == 3
+    assert all(read(p).length == 12_000 for p in tmp_path.glob("*.flac"))
+
+
+def test_folders_in_the_way_are_refused(short: list[int], tmp_path: Path) -> None:
+    (tmp_path / "c" / "00001-synth.flac").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is a folder"):
+        make_collection(tmp_path / "c", 1.0, kinds=["synth"], force=True)
+    with pytest.raises(UsageError, match="is a file, expected a folder"):
+        make_collection(tmp_path / "font.sf2", 1.0, kinds=["synth"], force=True)
+    assert not short
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b"\xff", None])
+@pytest.mark.parametrize("end", ["json", "flac"])
+def test_damaged_pieces_and_notes_are_made_again(
+    short: list[int], tmp_path: Path, damage: bytes | None, end: str
+) -> None:
+    folder = make_collection(tmp_path / "c", 1.0, kinds=["synth"])
+    before = contents(folder)
+    short.clear()
+    victim = folder / f"00001-synth.{end}"
+    if damage is None:
+        victim.unlink()
+    else:
+        victim.write_bytes(damage if damage or end == "json" else before[victim.name][:5000])  # cut in the middle
+    make_collection(folder, 1.0, kinds=["synth"])
+    assert contents(folder) == before and len(short) == (end == "flac")
+
+
+def test_an_empty_piece_is_made_again_and_an_edited_one_is_refused(short: list[int], tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "c", 1.0, kinds=["synth"])
+    before = contents(folder)
+    (folder / "00000-synth.flac").write_bytes(b"")
+    make_collection(folder, 1.0, kinds=["synth"])
+    assert contents(folder) == before
+    write(folder / "00000-synth.flac", synthesize(9, 0.1), force=True)
+    edited = contents(folder)
+    with pytest.raises(UsageError, match=r"00000-synth\.flac was changed since it was made"):
+        make_collection(folder, 1.0, kinds=["synth"])
+    assert contents(folder) == edited
+    make_collection(folder, 1.0, kinds=["synth"], force=True)
+    assert contents(folder) == before
+
+
+def test_collections_of_earlier_versions_go_on(short: list[int], tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "c", 1.0, seed=3)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    pieces = [{k: v for k, v in piece.items() if k != "sha256"} for piece in manifest["pieces"]]
+    for piece in pieces:
+        (folder / piece["file"]).with_suffix(".json").write_text(json.dumps(piece))
+    old = {k: v for k, v in manifest.items() if k not in ("made_by", "kinds")} | {"pieces": pieces}
+    (folder / "manifest.json").write_text(json.dumps(old))
+    (folder / pieces[1]["file"]).write_bytes(b"fLaC")  # damaged
+    short.clear()
+    make_collection(folder, 2.0, seed=3)
+    assert short == [plan("train", 3, 6)[i][1] for i in (1, 3, 4, 5)]
+    with pytest.raises(UsageError, match=r"another seed|kinds"):
+        make_collection(folder, 2.0, seed=3, kinds=["synth"])
+
+
+def test_a_manifest_cannot_reach_outside_its_folder(short: list[int], tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "c", 1.0, kinds=["synth"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (tmp_path / "00000-synth.flac").write_bytes(b"mine")
+    manifest["pieces"].append({**manifest["pieces"][0], "file": "../00000-synth.flac"})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    make_collection(folder, 1.0, kinds=["synth"], seed=7, force=True)
+    assert (tmp_path / "00000-synth.flac").read_bytes() == b"mine"
+
+
+def test_two_processes_fill_one_folder_together(
+    short: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = contents(make_collection(tmp_path / "alone", 2.0, kinds=["synth"]))
+    short.clear()
+    calls: list[int] = []
+    plain = collection.make_piece
+
+    def meanwhile(seed: int, *args: Any, **options: Any) -> tuple[Waveform, dict[str, Any]]:
+        calls.append(seed)
+        if len(calls) == 2:  # a second process begins, and finishes more than the first one was to make
+            make_collection(tmp_path / "both", 2.0, kinds=["synth"])
+            with pytest.raises(UsageError, match="seed 0, and seed 1 is asked for"):
+                make_collection(tmp_path / "both", 2.0, kinds=["synth"], seed=1)
+        return plain(seed, *args, **options)
+
+    monkeypatch.setattr(collection, "make_piece", meanwhile)
+    make_collection(tmp_path / "both", 1.0, kinds=["synth"])
+    assert contents(tmp_path / "both") == alone
 
 
 def test_some_kinds_only(short: list[int], tmp_path: Path) -> None:

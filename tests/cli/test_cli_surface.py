@@ -25,7 +25,7 @@ COMMANDS = {
     "demo": {"--output", "--codec", "--seed", "--open", "--device", "--dtype", "--force", "--json"},
     "train": {"--data", "--out", "--json", "--quiet"},
     "report": {"--output", "--open"},
-    "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--quiet"},
+    "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--force", "--quiet"},
     "evaluate": {
         "--data", "--against", "--limit", "--seconds", "--speech", "--frechet", "--seed", "--html", "--device",
         "--dtype", "--json", "--quiet",

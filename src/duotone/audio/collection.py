@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from duotone.audio.collection_folder import CollectionFolder
 from duotone.audio.compose import Split, compose
-from duotone.audio.files import write
-from duotone.audio.midi import SOUNDFONT_LICENCES, find_soundfont, render, require_program, to_midi, write_bytes
+from duotone.audio.midi import SOUNDFONT_LICENCES, find_soundfont, render, require_program, to_midi
 from duotone.audio.speech import speak
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
@@ -131,55 +130,45 @@ def make_collection(
     soundfont: str | Path | None = None,
     kinds: Sequence[Kind] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
 ) -> Path:
     """Fill a folder with pieces of 20 s up to `minutes`, and write `manifest.json`; pieces already made are kept.
 
     `kinds` takes some of music, speech and synth only (default: all of the split); `progress` is told (made, in all).
-    Raises `UsageError` for a length or split that cannot be, `AudioError` when a program or soundfont is missing.
+    Other files in the folder stay as they are; where one is in the way, `UsageError` is raised before any work, or with
+    `force` it is replaced. Raises `UsageError` for a length or split that cannot be, too, and `AudioError` when a program
+    or soundfont is missing.
     """
     if split not in SHARES:
         raise UsageError(f"There is no split {split!r}. There are: {', '.join(SHARES)}.")
     if not 0 < minutes < 1e6:
         raise UsageError(f"A collection of {minutes} minutes was asked for; give a length above 0.")
-    pieces = plan(split, seed, max(1, round(minutes * 60 / PIECE_SECONDS)), kinds)
-    font = find_soundfont(soundfont) if any(kind == "music" for kind, _ in pieces) else Path()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for index, (kind, number) in enumerate(pieces):
-        entries.append(_keep_or_make(folder, index, kind, number, split, font))
+    count = max(1, round(minutes * 60 / PIECE_SECONDS))
+    uses_font = any(kind == "music" for kind, _ in plan(split, seed, count, kinds))
+    font = find_soundfont(soundfont) if uses_font else Path()
+    head = {
+        "made_by": "duotone make-sounds", "recipe": RECIPE, "split": split, "seed": seed,
+        "kinds": list(SHARES[split] if kinds is None else kinds), "rate": RATE, "target_dbfs": TARGET_DBFS,
+    }  # fmt: skip
+
+    def orders(several: int) -> list[dict[str, Any]]:
+        return [_order(i, *piece, split, font) for i, piece in enumerate(plan(split, seed, several, kinds))]
+
+    folder = CollectionFolder(Path(out), head, orders, PIECE_SECONDS)
+    folder.claim(count, force)
+    for index, order in enumerate(orders(count)):
+        if order["file"] not in folder.notes:
+            folder.put(order, *make_piece(order["seed"], split, order["kind"], soundfont=font))
         if progress:
-            progress(index + 1, len(pieces))
-    manifest = {
-        "recipe": RECIPE,
-        "split": split,
-        "seed": seed,
-        "minutes": len(entries) * PIECE_SECONDS / 60,
-        "rate": RATE,
-        "target_dbfs": TARGET_DBFS,
-        "pieces": entries,
-    }
-    write_bytes(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
-    return folder
+            progress(index + 1, count)
+    folder.finish()
+    return Path(out)
 
 
-def _keep_or_make(folder: Path, index: int, kind: Kind, seed: int, split: Split, font: Path) -> dict[str, Any]:
-    """The manifest's entry of a piece; made anew unless the very same piece lies there."""
-    path = folder / f"{index:05d}-{kind}.flac"
-    note = path.with_suffix(".json")
-    order = {"file": path.name, "kind": kind, "seed": seed, "split": split, "recipe": RECIPE}
-    order |= {"font": font.name} if kind == "music" else {}
-    if path.is_file() and note.is_file():
-        about: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        if all(about.get(key) == value for key, value in order.items()):
-            return about
-    for stale in folder.glob(f"{index:05d}-*"):  # another seed's piece of the same number
-        stale.unlink()
-    wave, made = make_piece(seed, split, kind, soundfont=font)
-    write(path, wave)
-    about = order | made
-    write_bytes(note, json.dumps(about).encode())  # last: a piece without its note is made again
-    return about
+def _order(index: int, kind: Kind, seed: int, split: Split, font: Path) -> dict[str, Any]:
+    """What a piece has to be: one that is there is kept if its note says the same."""
+    order = {"file": f"{index:05d}-{kind}.flac", "kind": kind, "seed": seed, "split": split, "recipe": RECIPE}
+    return order | ({"font": font.name} if kind == "music" else {})
 
 
 def makeable() -> tuple[list[Kind], list[str]]:

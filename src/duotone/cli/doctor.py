@@ -194,8 +194,16 @@ def _cache() -> dict[str, Any]:
     from duotone.config import cache_folder
 
     folder = cache_folder()
+    if folder is None:
+        return {"folder": None, "writable": False}
     near = next((f for f in (folder, *folder.parents) if f.exists()), folder)
     return {"folder": str(folder), "writable": near.is_dir() and os.access(near, os.W_OK | os.X_OK)}
+
+
+def _cache_line(cache: dict[str, Any]) -> str:
+    if cache["folder"] is None:
+        return "none: there is no home folder (done without; DUOTONE_CACHE names one)"
+    return str(cache["folder"]) + ("" if cache["writable"] else " (cannot be written; done without)")
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
@@ -218,7 +226,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
             for name, path in report["programs"].items()
         ),
         ("soundfont", report["soundfont"] or "missing (for make-sounds, music; Debian package fluid-soundfont-gm)"),
-        ("cache", cache["folder"] + ("" if cache["writable"] else " (cannot be written; done without)")),
+        ("cache", _cache_line(cache)),
     ]  # fmt: skip
     rows.append(("check", _verdict(report["check"])))
     return [line for key, value in rows for line in _wrapped(key, value)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from duotone.cli.common import Quiet, stderr_console
+from duotone.cli.common import Force, Quiet, stderr_console
 from duotone.cli.failures import tell
 from duotone.errors import UsageError
 
@@ -22,7 +21,7 @@ Examples:
 
 
 def command(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the FLAC files and manifest.json.")],
+    out: Annotated[str, typer.Argument(metavar="DIR", help="Folder for the FLAC files and manifest.json.")],
     minutes: Annotated[float, typer.Option(help="Length in all; pieces last 20 s.")] = 30.0,
     split: Annotated[
         str, typer.Option(help="train, or heldout: instruments, tempi and voices that train never has.")
@@ -34,14 +33,17 @@ def command(
     soundfont: Annotated[
         str | None, typer.Option(metavar="FILE", help="A .sf2 file (default: FluidR3_GM.sf2 where it is installed).")
     ] = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a collection of sound. Music needs fluidsynth and a soundfont, speech espeak-ng; synthesis needs nothing.
 
-    Pieces that are there already are kept, so an interrupted command goes on.
+    Pieces that are there already are kept, so an interrupted command goes on. Other files in DIR stay as they are.
     """
     from duotone.audio.collection import SHARES, make_collection, makeable
 
+    if not out:
+        raise UsageError("DIR is an empty name (a variable that is not set?). Write the name of a folder.")
     if split not in SHARES:
         raise UsageError(f"--split got {split!r}, expected one of: {', '.join(SHARES)}.")
     chosen: Any
@@ -58,7 +60,7 @@ def command(
             raise UsageError(f"--kinds got {kinds!r}, expected some of music,speech,synth.")
     console = stderr_console()
     if quiet or not console.is_terminal:
-        folder = make_collection(out, minutes, split, seed, soundfont, chosen)
+        folder = make_collection(out, minutes, split, seed, soundfont, chosen, force=force)
     else:
         from rich.progress import Progress
 
@@ -66,6 +68,6 @@ def command(
             task = bar.add_task("making sounds", total=None)
             folder = make_collection(
                 out, minutes, split, seed, soundfont, chosen,
-                lambda done, total: bar.update(task, completed=done, total=total),
+                lambda done, total: bar.update(task, completed=done, total=total), force,
             )  # fmt: skip
     typer.echo(folder)

@@ -107,7 +107,7 @@ def default_cache(data: str | Path | Sequence[str | Path]) -> Path:
     """Where what is known of these sources is kept, below `cache_folder`."""
     sources = [data] if isinstance(data, str | Path) else list(data)
     digest = hashlib.blake2b("\n".join(str(Path(s).absolute()) for s in sources).encode(), digest_size=8).hexdigest()
-    return cache_folder() / f"index-{digest}.json"
+    return (cache_folder() or Path(tempfile.gettempdir())) / f"index-{digest}.json"
 
 
 def _name(data: str | Path | Sequence[str | Path]) -> str:
