@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     listener = write(model, tokenizer, codec, options.seconds, options.seed)
     samples = torch.cat([*listener.heard, listener.decoder.finish().samples], dim=1)
     file = options.out / "language_model.wav"
-    duotone.write(file, duotone.Waveform(samples, codec.rate))
+    duotone.write(file, duotone.Waveform(samples, codec.rate), force=True)
     print(file)
     return Result(file, before, after, by_token, by_code, len(listener.heard), len(listener.waiting))
 

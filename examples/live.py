@@ -25,4 +25,4 @@ with codec.encode_stream(wave.rate, wave.channels) as sender, codec.stream(seed=
     pieces.append(receiver.push(sender.finish().codes()).samples)
     pieces.append(receiver.finish().samples)
 
-duotone.write("live.wav", duotone.Waveform(torch.cat(pieces, dim=1), codec.rate))
+duotone.write("live.wav", duotone.Waveform(torch.cat(pieces, dim=1), codec.rate), force=True)

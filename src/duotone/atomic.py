@@ -24,31 +24,37 @@ _NAME_BYTES = 48  # of the target's name that a temporary name repeats; file sys
 
 
 @contextmanager
-def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL) -> Iterator[Path]:
+def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool = True) -> Iterator[Path]:
     """A temporary path to write to; at a clean end of the block it takes the place of `target`, else it is removed.
 
     `suffix` replaces ``.part`` for programs that choose a format by the ending. Raises `UsageError` where the folder is
-    missing or `target` is a folder.
+    missing, `target` is a folder, or a file is there and `force` is off (one that another process made meanwhile too).
     """
-    if is_stream(target):  # asked before links are followed: those of /dev/stdout lead to no path
+    if is_stream(target):  # before links are followed: /dev/stdout leads to a name that cannot be opened
         with _through_a_file(Path(target), suffix) as temporary:
             yield temporary
         return
     final = Path(os.path.realpath(target))  # through symbolic links
     if final.is_dir():
-        raise UsageError(f"{target} is a folder, expected the name of a file. Add a name to it.")
+        raise UsageError(f"{_shown(target)} is a folder, expected the name of a file. Add a name to it.")
     if not final.parent.is_dir():
-        raise UsageError(f"There is no folder {final.parent} to write into. Create it first.")
-    start = os.fsdecode(os.fsencode(final.name)[:_NAME_BYTES])
+        raise UsageError(f"There is no folder {_shown(final.parent)} to write into. Create it first.")
+    if not force and final.exists():
+        raise _exists(target)
+    start = os.fsencode(final.name)[:_NAME_BYTES].decode("utf-8", "ignore")
     handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=final.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(_permissions(final))
+        with suppress(PermissionError):  # file systems without permissions
+            temporary.chmod(_permissions(final))
         with temporary.open("rb") as file:  # a rename may reach the disk before the bytes do
             os.fsync(file.fileno())
-        os.replace(temporary, final)
+        if force:
+            os.replace(temporary, final)
+        else:
+            _put_where_nothing_is(temporary, final, target)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -90,6 +96,26 @@ def _through_a_file(stream: Path, suffix: str) -> Iterator[Path]:
                 view = memoryview(block)
                 while view:
                     view = view[sink.write(view) or 0 :]
+
+
+def _put_where_nothing_is(temporary: Path, final: Path, target: str | os.PathLike[str]) -> None:
+    try:
+        os.link(temporary, final)  # a rename would replace what another process made meanwhile
+    except FileExistsError:
+        raise _exists(target) from None
+    except OSError:  # a file system without hard links
+        if final.exists():
+            raise _exists(target) from None
+        os.replace(temporary, final)
+
+
+def _exists(target: str | os.PathLike[str]) -> UsageError:
+    return UsageError(f"{_shown(target)} exists already. Choose another name, or pass force=True to replace it.")
+
+
+def _shown(name: str | os.PathLike[str]) -> str:
+    """For messages: bytes that are no UTF-8 become question marks."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _permissions(final: Path) -> int:

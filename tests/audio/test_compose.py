@@ -102,7 +102,7 @@ def test_midi_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         write_midi(path, [Note(0, 0, 1, 200, 100)], [Part(0, 0)], 100)
     (tmp_path / "folder.mid").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(UsageError, match="folder"):
         write_midi(tmp_path / "folder.mid", [], [], 100)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mid", "folder.mid"]  # no temporary is left

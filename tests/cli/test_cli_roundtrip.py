@@ -41,7 +41,7 @@ def test_length_rate_and_channels_come_back(
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 96_000])
 def test_the_announced_length_is_the_final_one(rate: int, here: Path, duotone: Any) -> None:
     for samples in (1, 333, 1_234):
-        write("in.wav", _noise(samples, rate, 1))
+        write("in.wav", _noise(samples, rate, 1), force=True)
         duotone("encode", "in.wav", "-o", "in.duo", "--force")
         with DuoReader("in.duo") as reader:
             announced = reader.about

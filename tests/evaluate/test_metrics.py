@@ -150,12 +150,18 @@ def test_silence_has_no_delay() -> None:
         (Waveform(torch.zeros(2, 100), 44_100), "resample"),
         (Waveform(torch.zeros(1, 100), RATE), "to_channels"),
         (Waveform(torch.zeros(2, 99), RATE), "Align"),
-        (Waveform(torch.full((2, 100), math.nan), RATE), "NaN"),
     ],
 )
 def test_pairs_that_do_not_match_are_refused_with_advice(other: Waveform, hint: str) -> None:
     with pytest.raises(AudioError, match=hint):
         metrics.measure(Waveform(torch.zeros(2, 100), RATE), other)
+
+
+def test_samples_that_became_nan_in_place_are_refused() -> None:
+    broken = Waveform(torch.zeros(2, 100), RATE)
+    broken.samples[:, 3] = math.nan
+    with pytest.raises(AudioError, match="decoded wave holds a sample that is NaN"):
+        metrics.measure(Waveform(torch.zeros(2, 100), RATE), broken)
 
 
 def test_nothing_cannot_be_compared() -> None:

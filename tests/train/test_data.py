@@ -117,7 +117,7 @@ def test_the_cache_spares_measuring_until_a_file_changes(
     first = build_index(tmp_path / "in", ALL, cache=cache)
     assert len(measured) == 2
     assert build_index(tmp_path / "in", ALL, cache=cache) == first and len(measured) == 2
-    write(tmp_path / "in" / "y.wav", synthesize(2, 0.3))
+    write(tmp_path / "in" / "y.wav", synthesize(2, 0.3), force=True)
     assert build_index(tmp_path / "in", ALL, cache=cache) != first and len(measured) == 3
     cache.write_text("{damaged")
     build_index(tmp_path / "in", ALL, cache=cache)

@@ -1,6 +1,7 @@
 """Reading and writing sound files: whole, or in blocks so that a file of any length passes in constant memory.
 
-wav, flac, ogg/vorbis, opus and mp3 through libsndfile; ``-`` is standard input or output.
+wav, flac, ogg/vorbis, opus and mp3 are read and written, and more are read (`formats.READABLE`), through libsndfile;
+``-`` is standard input or output.
 """
 
 from __future__ import annotations
@@ -10,115 +11,81 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO
 
 import numpy as np
 import soundfile
 import torch
 
+from duotone.atomic import replacing
+from duotone.audio.blocks import BLOCK_SECONDS, Blocks, Source
+from duotone.audio.formats import EXTENSIONS as EXTENSIONS
+from duotone.audio.formats import FORMATS as FORMATS
+from duotone.audio.formats import READABLE as READABLE
+from duotone.audio.formats import UNREADABLE_SOUND as UNREADABLE_SOUND
+from duotone.audio.formats import Format, check_format, shown
 from duotone.audio.resample import Resampler
-from duotone.audio.waveform import Waveform, check_finite, check_format
+from duotone.audio.waveform import Waveform, check_finite
 from duotone.errors import AudioError, UsageError
 
-#: Extension -> (libsndfile format, subtype, rates it can hold or None for any).
-FORMATS: dict[str, tuple[str, str, tuple[int, ...] | None]] = {
-    ".wav": ("WAV", "PCM_16", None),
-    ".flac": ("FLAC", "PCM_16", None),
-    ".ogg": ("OGG", "VORBIS", None),
-    ".oga": ("OGG", "VORBIS", None),
-    ".opus": ("OGG", "OPUS", (8_000, 12_000, 16_000, 24_000, 48_000)),
-    ".mp3": ("MP3", "MPEG_LAYER_III", (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)),
-}
-EXTENSIONS = tuple(FORMATS)
-BLOCK_SECONDS = 10.0
-_SLICE = 1 << 16  # frames handed to libsndfile at once: its vorbis encoder overflows its stack on long blocks
+#: A file's name, or ``-`` for standard output.
+Target = str | os.PathLike[str]
+_SLICE = 1 << 16  # samples handed to libsndfile at once: its vorbis encoder overflows its stack on long blocks
 _SPOOL = 8 << 20
+_OGG = {"VORBIS": ".ogg", "OPUS": ".opus"}  # each with rates of its own
 
 
-def read(source: str | Path | BinaryIO) -> Waveform:
-    """Read a whole file (``-``: standard input). Raises `AudioError` saying what is wrong and what to do."""
+def read(source: Source) -> Waveform:
+    """Read a whole file, or an open one (``-``: standard input).
+
+    Raises `AudioError` saying what is wrong with it and what to do.
+    """
     with open_reader(source) as reader:
         blocks = [block.samples for block in reader]
-        return Waveform(torch.cat(blocks, dim=1), reader.rate)
+        return Waveform._checked(torch.cat(blocks, dim=1), reader.rate)
 
 
 def write(
-    target: str | Path, wave: Waveform, *, force: bool = True, format: str | None = None, subtype: str | None = None
+    target: Target, wave: Waveform, *, force: bool = False, format: str | None = None, subtype: str | None = None
 ) -> None:
-    """Write a whole file (``-``: standard output), atomically; the extension gives the format.
+    """Write a whole file (``-``: standard output), whole or not at all; the ending gives the format.
 
-    Samples beyond +-1 are clamped where the format holds integers. Raises `AudioError` for zero samples or an unknown
-    format, `UsageError` if the file exists and `force` is off.
+    `subtype` keeps more than the usual 16 bits: ``"PCM_24"`` or ``"FLOAT"`` for wav, ``"PCM_24"`` for flac (that of a
+    file that was read is `AudioReader.subtype`). Samples beyond +-1 are clamped where the format holds integers. Raises
+    `UsageError` if the file exists and `force` is off, `AudioError` for zero samples or an unknown format.
     """
-    if not force and str(target) != "-" and Path(target).exists():
-        raise UsageError(f"{target} exists already. Choose another name, or pass force=True to replace it.")
+    _check_arguments(target, wave)
     if wave.length == 0:
-        raise AudioError(f"{target} would hold zero samples; there is nothing to write.")
-    with open_writer(target, wave.rate, wave.channels, format=format, subtype=subtype) as writer:
+        raise AudioError(f"{shown(target)} would hold zero samples; there is nothing to write.")
+    with AudioWriter(target, wave.rate, wave.channels, force=force, format=format, subtype=subtype) as writer:
         writer.write(wave)
 
 
-def open_reader(source: str | Path | BinaryIO, block: float = BLOCK_SECONDS) -> AudioReader:
+def open_reader(source: Source, block: float = BLOCK_SECONDS) -> AudioReader:
     """Open a file for reading in blocks of `block` seconds; use as a context manager."""
     return AudioReader(source, block)
 
 
 def open_writer(
-    target: str | Path, rate: int, channels: int, *, format: str | None = None, subtype: str | None = None
+    target: Target, rate: int, channels: int, *, format: str | None = None, subtype: str | None = None
 ) -> AudioWriter:
-    """Open a file for writing block by block; use as a context manager."""
+    """Open a file for writing block by block, replacing one that is there; use as a context manager."""
     return AudioWriter(target, rate, channels, format=format, subtype=subtype)
 
 
 class AudioReader:
-    """Iterates over a file as `Waveform` blocks. `rate`, `channels`, and `samples` (a channel, None if not known)."""
+    """Iterates over a file as `Waveform` blocks; use as a context manager.
 
-    def __init__(self, source: str | Path | BinaryIO, block: float = BLOCK_SECONDS) -> None:
-        self.name = "standard input" if source == "-" else str(getattr(source, "name", source))
-        self._own: IO[bytes] | None = None
-        self._file = self._open(source)
-        try:
-            self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
-            check_format(self.rate, self.channels, self.name)
-        except AudioError:
-            self.close()
-            raise
-        frames = int(self._file.frames)
-        self.samples: int | None = frames if 0 < frames < 1 << 48 else None
-        self._block = max(1, int(block * self.rate))
+    `rate`, `channels`, `samples` (a channel; None where only reading to the end tells), and `format` and `subtype` as
+    libsndfile names them (``"WAV"``, ``"PCM_24"``).
+    """
 
-    def _open(self, source: str | Path | BinaryIO) -> soundfile.SoundFile:
-        if source == "-" or not isinstance(source, (str, Path)):
-            stream: Any = sys.stdin.buffer if source == "-" else source
-            spool: IO[bytes] = tempfile.TemporaryFile(prefix="duotone-")  # noqa: SIM115 (closed in close)
-            shutil.copyfileobj(stream, spool, _SPOOL)
-            size = spool.tell()
-            spool.seek(0)
-            self._own = spool
-            if size == 0:
-                self.close()
-                raise AudioError(f"{self.name} is empty (0 bytes). Was the program before the pipe successful?")
-            return self._sound(spool)
-        path = Path(source)
-        if path.is_dir():
-            raise AudioError(f"{path} is a folder, expected a sound file. Name the files in it.")
-        if not path.exists():
-            raise AudioError(f"There is no file {path}. Check the name and the folder.")
-        if path.stat().st_size == 0:
-            raise AudioError(f"{path} is empty (0 bytes). Copy or export it again.")
-        return self._sound(str(path))
-
-    def _sound(self, source: Any) -> soundfile.SoundFile:
-        try:
-            return soundfile.SoundFile(source)
-        except (soundfile.LibsndfileError, TypeError) as error:
-            self.close()
-            raise AudioError(
-                f"{self.name} is not a sound file that can be read ({error}). "
-                f"Expected {', '.join(e[1:] for e in EXTENSIONS)}; convert it first, for example with: ffmpeg -i IN OUT.wav"
-            ) from None
+    def __init__(self, source: Source, block: float = BLOCK_SECONDS) -> None:
+        self._blocks = Blocks(source, block)
+        self.name, self.rate, self.channels = self._blocks.name, self._blocks.rate, self._blocks.channels
+        self.samples, self.format, self.subtype = self._blocks.samples, self._blocks.format, self._blocks.subtype
 
     def __enter__(self) -> AudioReader:
         return self
@@ -130,80 +97,90 @@ class AudioReader:
 
     def close(self) -> None:
         """Close the file."""
-        if hasattr(self, "_file"):
-            self._file.close()
-        if self._own is not None:
-            self._own.close()
+        self._blocks.close()
 
     def __iter__(self) -> Iterator[Waveform]:
         """Blocks in order. Raises `AudioError` for a cut or damaged file, or samples that are not finite."""
-        done = 0
-        while True:
-            try:
-                array = self._file.read(self._block, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise AudioError(
-                    f"{self.name} is damaged after {done / self.rate:.3f} s ({error}). Copy or export it again."
-                ) from None
-            if len(array) == 0:
-                break
-            samples = torch.from_numpy(np.ascontiguousarray(array.T))
-            check_finite(samples, self.rate, self.name, done)
-            done += len(array)
-            yield Waveform(samples, self.rate)
-        if done == 0:
-            raise AudioError(f"{self.name} holds zero samples; there is nothing to do with it.")
-        if self.samples is not None and done < self.samples:
-            raise AudioError(
-                f"{self.name} is cut short: its header promises {self.samples} samples and it holds {done} "
-                f"({done / self.rate:.3f} s). Copy or export it again."
-            )
+        for block in self._blocks:
+            with torch.inference_mode(False):
+                samples = torch.from_numpy(np.ascontiguousarray(block.T))
+            yield Waveform._checked(samples, self.rate)
 
 
 class AudioWriter:
-    """Writes blocks to a temporary file beside the target and renames it at a clean end of the ``with`` block."""
+    """Writes blocks to a temporary file beside the target, which takes its place at a clean end of the ``with`` block.
+
+    See `duotone.atomic.replacing` for links, pipes and permissions. Sound of a rate that the format cannot hold is
+    resampled. Raises `UsageError` if the file exists and `force` is off, `AudioError` for what cannot be written.
+    """
 
     def __init__(
-        self, target: str | Path, rate: int, channels: int, *, format: str | None = None, subtype: str | None = None
+        self,
+        target: Target,
+        rate: int,
+        channels: int,
+        *,
+        force: bool = True,
+        format: str | None = None,
+        subtype: str | None = None,
     ) -> None:
         check_format(rate, channels, "The output")
-        self.target = target
-        extension = (
-            f".{(format or 'wav').lstrip('.').lower()}" if target == "-" or format else Path(target).suffix.lower()
-        )
-        if extension not in FORMATS:
-            raise AudioError(
-                f"{target} has the extension {extension or '(none)'!r}, expected one of {', '.join(EXTENSIONS)}."
-            )
-        container, kind, rates = FORMATS[extension]
-        self.rate, self.channels = rate, channels
-        self._resampler: Resampler | None = None
-        if rates is not None and rate not in rates:  # formats of few rates get the sound at 48 kHz
-            self._resampler, rate = Resampler(rate, 48_000, channels), 48_000
-        folder = None if target == "-" else Path(target).resolve().parent
-        if folder is not None and not folder.is_dir():
-            raise AudioError(f"There is no folder {folder} to write into. Create it first.")
-        handle, name = tempfile.mkstemp(prefix=".duotone-", suffix=extension, dir=folder)
-        os.close(handle)
-        self._temporary = Path(name)
-        self._count = 0
-        try:
-            self._file = soundfile.SoundFile(name, "w", rate, channels, subtype or kind, format=container)
-        except (soundfile.LibsndfileError, ValueError) as error:
-            self._temporary.unlink(missing_ok=True)
-            raise AudioError(f"{target} cannot be written as {container}/{subtype or kind}: {error}") from None
-        self._integers = (subtype or kind) not in ("FLOAT", "DOUBLE")
+        self._standard_output = target == "-"
+        self.target: Target = target if self._standard_output else Path(target)
+        self.rate, self.channels, self._force = rate, channels, force
+        self._format = _format(self.target, format, subtype)
+        self._subtype = _subtype(self._format, subtype)
+        self._integers = self._subtype not in ("FLOAT", "DOUBLE")
+        if self._standard_output and sys.stdout is None:
+            raise AudioError("Standard output is closed; name a file to write to.")
+        if not self._standard_output and not Path(os.path.realpath(target)).parent.is_dir():
+            raise AudioError(f"There is no folder {shown(Path(target).parent)} to write into. Create it first.")
+        self._count = self._bytes = 0
+        self._stack: ExitStack | None = None
 
     def __enter__(self) -> AudioWriter:
+        with ExitStack() as stack:
+            temporary = self._temporary(stack)
+            rate = self.rate if self._format.holds(self.rate) else self._format.otherwise
+            self._resampler = None if rate == self.rate else Resampler(self.rate, rate, self.channels)
+            name = str(temporary) if sys.platform == "win32" else os.fsencode(temporary)
+            container = self._format.container
+            try:
+                self._file = soundfile.SoundFile(name, "w", rate, self.channels, self._subtype, format=container)
+            except (soundfile.LibsndfileError, ValueError) as error:
+                words = getattr(error, "error_string", error)
+                raise AudioError(
+                    f"{shown(self.target)} cannot be written as {container}/{self._subtype} with {self.channels} "
+                    f"channels at {rate} Hz: {words}"
+                ) from None
+            stack.callback(self._file.close)
+            self._stack = stack.pop_all()
         return self
+
+    def _temporary(self, stack: ExitStack) -> Path:
+        if not self._standard_output:
+            return stack.enter_context(replacing(self.target, force=self._force))
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="duotone-")), "whole")
+
+        def deliver(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is None:
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer, _SPOOL)
+                sys.stdout.buffer.flush()
+
+        stack.push(deliver)
+        return path
 
     def write(self, wave: Waveform) -> None:
         """Append a block of the writer's rate and channels (else `AudioError`)."""
+        if self._stack is None:
+            raise UsageError("This writer is not open. Use it in a with block: with open_writer(...) as writer.")
+        _check_arguments(self.target, wave)
         if (wave.rate, wave.channels) != (self.rate, self.channels):
             raise AudioError(
                 f"The writer got {wave.channels} channels at {wave.rate} Hz, expected {self.channels} at {self.rate} Hz."
             )
-        check_finite(wave.samples, wave.rate, f"The sound for {self.target}", self._count)
+        check_finite(wave.samples, wave.rate, f"The sound for {shown(self.target)}", self._count)
         self._count += wave.length
         self._put(wave.samples if self._resampler is None else self._resampler.push(wave.samples))
 
@@ -215,22 +192,53 @@ class AudioWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None and self._resampler is not None:
-                self._put(self._resampler.finish())
-            self._file.close()
-            if kind is None:
-                self._deliver()
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-    def _deliver(self) -> None:
-        if self.target == "-":
-            with self._temporary.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer, _SPOOL)
-            sys.stdout.buffer.flush()
+        stack, self._stack = self._stack, None
+        assert stack is not None  # entered
+        if kind is not None:
+            stack.__exit__(kind, error, trace)
             return
-        mask = os.umask(0)
-        os.umask(mask)
-        self._temporary.chmod(0o666 & ~mask)  # temporary files are private; the result has the usual rights
-        os.replace(self._temporary, self.target)
+        with stack:
+            if self._resampler is not None:
+                self._put(self._resampler.finish())
+
+
+def _check_arguments(target: object, wave: object) -> None:
+    if isinstance(wave, Waveform) and isinstance(target, str | os.PathLike):
+        return
+    hint = "Wrap the samples first: Waveform(samples, rate)."
+    if isinstance(target, Waveform):
+        hint = "Give the path first."
+    elif isinstance(wave, Waveform):
+        hint = "To write to an open file, use soundfile.write(file, wave.numpy().T, wave.rate, format='WAV')."
+    raise UsageError(
+        f"write got {type(target).__name__} and {type(wave).__name__}, expected a path and a Waveform. {hint}"
+    )
+
+
+def _format(target: Target, asked: str | None, subtype: str | None) -> Format:
+    if target == "-" or asked:
+        ending = f".{(asked or 'wav').lstrip('.').lower()}"
+        if ending not in FORMATS:
+            raise AudioError(f"The format {asked!r} cannot be written, expected one of {_names(EXTENSIONS)}.")
+    else:
+        ending = Path(target).suffix.lower()
+        if ending not in FORMATS:
+            raise AudioError(
+                f"{shown(target)} has the extension {ending or '(none)'!r}, expected one of {', '.join(EXTENSIONS)}."
+            )
+    if FORMATS[ending].container == "OGG" and (subtype or "").upper() in _OGG:
+        return FORMATS[_OGG[(subtype or "").upper()]]
+    return FORMATS[ending]
+
+
+def _subtype(format: Format, asked: str | None) -> str:
+    if asked is None:
+        return format.subtype
+    known = soundfile.available_subtypes(format.container)
+    if asked.upper() not in known:
+        raise AudioError(f"{format.container} cannot hold the subtype {asked!r}, expected one of {', '.join(known)}.")
+    return asked.upper()
+
+
+def _names(endings: tuple[str, ...]) -> str:
+    return ", ".join(ending[1:] for ending in endings)

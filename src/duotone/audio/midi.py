@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from duotone.atomic import write_bytes
 from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
 from duotone.errors import AudioError, UsageError
@@ -97,20 +98,6 @@ def to_midi(notes: Sequence[Note], parts: Sequence[Part], tempo: float) -> bytes
     track += b"\x00\xff\x2f\x00"
     head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, TICKS)
     return head + b"MTrk" + struct.pack(">I", len(track)) + bytes(track)
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: a temporary name in the same folder, then a rename."""
-    file = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        os.chmod(name, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def write_midi(path: str | Path, notes: Sequence[Note], parts: Sequence[Part], tempo: float) -> None:

@@ -5,89 +5,85 @@ Legend: C channels (1 or 2), T samples.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from duotone.audio.formats import check_format as check_format
 from duotone.errors import AudioError
-
-LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
-
-
-def check_format(rate: int, channels: int, what: str) -> None:
-    """Raise `AudioError` unless the rate and the number of channels can be used."""
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(
-            f"{what} has a rate of {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz. "
-            f"Check the file, or give the rate that the sound was really recorded at."
-        )
-    if channels not in (1, 2):
-        raise AudioError(
-            f"{what} has {channels} channels, expected 1 (mono) or 2 (stereo). "
-            f"Mix it down first, for example with: ffmpeg -i IN -ac 2 OUT.wav"
-        )
 
 
 def check_finite(samples: Tensor, rate: int, what: str, start: int = 0) -> None:
     """Raise `AudioError` naming the first sample that is NaN or infinite; `start` is the block's place in the file."""
-    if samples.numel() and not bool(torch.isfinite(samples).all()):
-        first = int((~torch.isfinite(samples)).any(0).nonzero()[0]) + start
+    if torch.isfinite(samples.sum()):  # much faster than to look at each
+        return
+    bad = ~torch.isfinite(samples).all(0)
+    if bad.any():
+        first = int(bad.nonzero()[0]) + start
         raise AudioError(
             f"{what} holds a sample that is NaN or infinite at {first / rate:.3f} s (sample {first}). "
             f"Clean it first, for example with numpy.nan_to_num, and write it again."
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Waveform:
     """Sound: `samples` `[C, T]` float32, nominally within +-1, and their `rate` in Hz.
 
-    C is 1 or 2; T may be 0 (the end of a stream). Raises `AudioError` for other shapes, kinds or rates.
+    Takes arrays, tensors and lists of numbers, `[T]` (mono) or `[C, T]`, C 1 or 2; T may be 0 (the end of a stream).
+    The samples become a float32 tensor on the CPU without a gradient; one that is so already is kept, not copied.
+    Integers are scaled by the width of their type, so that int16 and int32 at full scale are +-1 (unsigned ones are
+    centred). 64-bit integers, which lists of integers become too, say nothing of their scale and are refused. Raises
+    `AudioError` for other shapes, kinds and rates, and for samples that are not finite.
     """
 
     samples: Tensor
     rate: int
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.samples, Tensor) or self.samples.ndim != 2:
-            got = tuple(self.samples.shape) if isinstance(self.samples, Tensor) else type(self.samples).__name__
-            raise AudioError(f"Waveform got {got}, expected a tensor [channels, samples]. Use Waveform.from_array.")
-        if self.samples.dtype != torch.float32:
+    def __init__(self, samples: Any, rate: int) -> None:
+        with torch.inference_mode(False):
+            samples = _samples(samples)
+        rate = _rate(rate)
+        if samples.ndim == 2 and samples.shape[0] > 2 and samples.shape[1] <= 2:
             raise AudioError(
-                f"Waveform got {self.samples.dtype}, expected float32. Use Waveform.from_array to convert."
+                f"Waveform got shape {tuple(samples.shape)}, which looks like [samples, channels]: transpose it (x.T)."
             )
-        check_format(self.rate, self.channels, "The waveform")
+        if samples.ndim == 1:
+            samples = samples[None]
+        if samples.ndim != 2:
+            raise AudioError(f"Waveform got shape {tuple(samples.shape)}, expected [samples] or [channels, samples].")
+        check_format(rate, int(samples.shape[0]), "The waveform")
+        check_finite(samples, rate, "The waveform")
+        object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "rate", rate)
 
     @classmethod
     def from_array(cls, values: Any, rate: int) -> Waveform:
-        """Build from a NumPy array or tensor, `[T]` (mono) or `[C, T]`; integers are scaled to +-1.
+        """The same as ``Waveform(values, rate)``."""
+        return cls(values, rate)
 
-        Raises `AudioError` for complex numbers, other shapes, `[T, C]` layouts and samples that are not finite.
-        """
-        tensor = values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
-        if tensor.is_complex() or tensor.dtype == torch.bool:
-            raise AudioError(
-                f"Waveform got {tensor.dtype} samples, expected real numbers (floats within +-1 or integers)."
-            )
-        if tensor.ndim == 1:
-            tensor = tensor[None]
-        if tensor.ndim != 2:
-            raise AudioError(f"Waveform got shape {tuple(tensor.shape)}, expected [samples] or [channels, samples].")
-        if tensor.shape[0] > 2 and tensor.shape[1] <= 2:
-            raise AudioError(
-                f"Waveform got shape {tuple(tensor.shape)}, which looks like [samples, channels]: transpose it."
-            )
-        if tensor.dtype == torch.uint8:  # unsigned bytes are centred at 128
-            scaled = (tensor.float() - 128) / 128
-        elif tensor.dtype.is_floating_point:
-            scaled = tensor.float()
-        else:
-            scaled = (tensor.double() / -float(torch.iinfo(tensor.dtype).min)).float()
-        check_finite(scaled, rate, "The array")
-        return cls(scaled.contiguous(), int(rate))
+    @classmethod
+    def _checked(cls, samples: Tensor, rate: int) -> Waveform:
+        """From samples that are known to be right."""
+        wave = object.__new__(cls)
+        object.__setattr__(wave, "samples", samples)
+        object.__setattr__(wave, "rate", rate)
+        return wave
+
+    def __eq__(self, other: object) -> bool:
+        """Whether rate and all samples are the same."""
+        if not isinstance(other, Waveform):
+            return NotImplemented
+        return self.rate == other.rate and torch.equal(self.samples, other.samples)
+
+    def __repr__(self) -> str:
+        channels = "mono" if self.channels == 1 else "stereo"
+        return f"Waveform({channels}, {self.rate} Hz, {self.seconds:.3f} s)"
 
     @property
     def channels(self) -> int:
@@ -106,6 +102,7 @@ class Waveform:
 
     def resample(self, rate: int) -> Waveform:
         """The same sound at another rate (soxr, high quality); ``round(T * rate / self.rate)`` samples."""
+        rate = _rate(rate)
         if rate == self.rate:
             return self
         from duotone.audio.resample import Resampler
@@ -122,7 +119,70 @@ class Waveform:
         samples = self.samples.expand(2, -1).contiguous() if channels == 2 else self.samples.mean(0, keepdim=True)
         return Waveform(samples, self.rate)
 
-    def numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def numpy(self) -> NDArray[np.float32]:
         """The samples as an array `[C, T]`."""
-        array: np.ndarray[Any, np.dtype[np.float32]] = self.samples.numpy()
+        array: NDArray[np.float32] = self.samples.numpy()
         return array
+
+
+def _rate(rate: Any) -> int:
+    """A whole number of Hz; those that arrays and files give are of many types."""
+    try:
+        number = int(rate)
+        if number == rate:
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise AudioError(f"The rate is {rate!r}, expected a whole number of Hz, for example 48000.")
+
+
+def _samples(values: Any) -> Tensor:
+    """Float32 samples on the CPU, without gradient and not an inference tensor."""
+    if isinstance(values, Tensor):
+        tensor = values.detach().cpu()
+        if tensor.dtype.is_floating_point:
+            samples = tensor.to(torch.float32).contiguous()
+            return samples.clone() if samples.is_inference() else samples
+        return torch.from_numpy(_scaled(_array(tensor)))
+    return torch.from_numpy(_scaled(_array(values)))
+
+
+def _array(values: Any) -> NDArray[Any]:
+    if isinstance(values, Waveform):
+        raise AudioError("Waveform got a Waveform already. Its rate is changed with wave.resample(rate).")
+    if isinstance(values, str | bytes | os.PathLike):
+        raise AudioError(
+            f"Waveform got {type(values).__name__}, expected samples. Files are read with duotone.read(path)."
+        )
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise AudioError(
+            f"Waveform got {type(values).__name__}, which is no array of numbers ({error}). "
+            f"Expected samples [samples] or [channels, samples]."
+        ) from None
+
+
+def _scaled(array: NDArray[Any]) -> NDArray[np.float32]:
+    """A copy in float32; integers of up to 32 bits are scaled by the width of their type."""
+    kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
+    if kind == "f":
+        with np.errstate(over="ignore"):
+            return np.array(array, np.float32, order="C")
+    if kind not in "iu":
+        raise AudioError(
+            f"Waveform got {array.dtype} samples, expected real numbers (floats within +-1, or integers of 8 to 32 bits)."
+        )
+    if array.size == 0:
+        return np.zeros(array.shape, np.float32)
+    if bits == 64:
+        if kind == "i" and not array.any():
+            return np.zeros(array.shape, np.float32)
+        peak = max(abs(int(array.min())), abs(int(array.max())))
+        raise AudioError(
+            f"Waveform got {array.dtype} samples up to {peak}, whose full scale cannot be told. Give them as int16 or "
+            f"int32, or as floats within +-1: for 16-bit values, array.astype('int16') or array / 32768."
+        )
+    half = float(1 << (bits - 1))
+    values = array.astype(np.float64)
+    return ((values - half if kind == "u" else values) / half).astype(np.float32, order="C")

@@ -289,7 +289,7 @@ def _decode_all(
         loudness = _read_scale(beside, codes.shape[-1]) if codec.scaled and beside.is_file() else scale
         wave = codec.decode(codes, loudness)
         Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-        write(job.target, wave)
+        write(job.target, wave, force=True)
         return {"input": job.source, "output": job.target, "seconds": wave.seconds}, f"{job.source} -> {job.target}"
 
     planned = plan(sources, f"{output}/", takes=(".npy",), makes=(), suffix=".wav", force=overwrite)

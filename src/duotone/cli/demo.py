@@ -136,7 +136,7 @@ def _perform(
         dtype=str(codec.dtype).removeprefix("torch."), provenance=str(codec.provenance.get("weights", "")),
         encode_speed=wave.seconds / (time.perf_counter() - started),
     )  # fmt: skip
-    write(folder / "original.wav", wave)
+    write(folder / "original.wav", wave, force=True)
     takes: list[Take] = []
     sounds: dict[str, Waveform] = {}
     values: dict[str, Latents | Codes] = {"latents": latents, "tokens": latents.codes()}
@@ -148,7 +148,7 @@ def _perform(
             sound = codec.decode(value, strategy, seed=seed)
             speed = wave.seconds / (time.perf_counter() - started)
             sounds[f"{face}-{strategy}"] = sound
-            write(folder / f"{face}-{strategy}.wav", sound)
+            write(folder / f"{face}-{strategy}.wav", sound, force=True)
             figures = {k: v if math.isfinite(v) else None for k, v in measure(wave, sound).items()}
             kbit = count * 8 / wave.seconds / 1000
             takes.append(Take(f"{face}-{strategy}", face, strategy, count, kbit, speed, figures))

@@ -102,7 +102,7 @@ class Validation:
         return {f"listen_{k}": sum(r[k] for r in rows) / len(rows) for k in keys}
 
     def _write(self, folder: Path, name: str, wave: Waveform) -> None:
-        write(folder / f"{name}.wav", wave)
+        write(folder / f"{name}.wav", wave, force=True)
         if self.picture:
             (folder / f"{name}.png").write_bytes(self.picture(wave))
 

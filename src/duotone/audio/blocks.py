@@ -1,0 +1,273 @@
+"""Sound files as NumPy blocks, read to their true end whatever their header says. Needs no torch.
+
+Legend: C channels (1 or 2), T samples.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from duotone.audio.formats import CONVERT, READABLE, check_format, shown
+from duotone.audio.headers import Layout, View, layout
+from duotone.errors import AudioError, UsageError
+
+#: A file's name, ``-`` for standard input, or a file opened for reading bytes.
+Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | io.IOBase
+BLOCK_SECONDS = 10.0
+_SPOOL = 8 << 20
+_KNOWN = 1 << 48  # libsndfile gives larger numbers of samples where it knows none
+
+
+@dataclass(frozen=True)
+class SoundInfo:
+    """What a sound file holds: `samples` are those of a channel."""
+
+    rate: int
+    channels: int
+    samples: int
+    format: str  #: libsndfile's names: WAV, FLAC, OGG, MP3, ...
+    subtype: str  #: PCM_16, PCM_24, FLOAT, VORBIS, ...
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.samples / self.rate
+
+
+def measure(source: Source) -> SoundInfo:
+    """Rate, channels and true length of a file: decoded where its header cannot be trusted, else read from that.
+
+    Raises `AudioError` for a file that cannot be used.
+    """
+    with Blocks(source) as blocks:
+        samples = blocks.samples
+        if samples is None:
+            samples = 0
+            while count := len(blocks.read(blocks.block)):
+                samples += count
+        return SoundInfo(blocks.rate, blocks.channels, samples, blocks.format, blocks.subtype)
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is read to the end of its data.
+
+    soundfile stops at the length of the header, and seeks after each read, where it takes a file to be seekable.
+    """
+
+    def seekable(self) -> bool:
+        """No, for `read`; `seek` works all the same."""
+        return False
+
+
+class Blocks:
+    """Iterates over a sound file as float32 blocks `[T, C]`; use as a context manager.
+
+    `rate`, `channels`, `samples` (a channel; None where only reading to the end tells), `format` and `subtype` as
+    libsndfile names them. Raises `AudioError` saying what is wrong with a file and what to do.
+    """
+
+    def __init__(self, source: Source, seconds: float = BLOCK_SECONDS) -> None:
+        self._files: list[Any] = []  # to close
+        self._sound: Any = None
+        self._at = 0
+        try:
+            self.name, self._file, path = self._open(source)
+            self._layout = self._checked_layout()
+            self._waiting = list(self._layout.parts)
+            self._sound = self._next_sound(path)
+            self.rate, self.channels = int(self._sound.samplerate), int(self._sound.channels)
+            check_format(self.rate, self.channels, self.name)
+        except BaseException:
+            self.close()
+            raise
+        self.format, self.subtype = str(self._sound.format), str(self._sound.subtype)
+        frames = int(self._sound.frames)
+        self.samples: int | None = frames if 0 < frames < _KNOWN and self._layout.exact else None
+        #: samples of a block
+        self.block = max(1, int(seconds * self.rate))
+
+    def _open(self, source: Source) -> tuple[str, BinaryIO, str | bytes | None]:
+        """A name for messages, an open file that can seek, and the path where it is that of a plain file."""
+        if isinstance(source, str | bytes | os.PathLike):
+            name = os.fspath(source)
+            if name in ("-", b"-"):
+                if sys.stdin is None:
+                    raise AudioError("Standard input is closed, expected the bytes of a sound file.")
+                return "standard input", self._spooled(sys.stdin.buffer, "standard input"), None
+            return self._open_path(name)
+        name = shown(str(getattr(source, "name", None) or "The open file"))
+        if isinstance(source, io.TextIOBase):
+            raise UsageError(f"{name} is open for reading text, expected bytes. Open it with open(path, 'rb').")
+        if not callable(getattr(source, "read", None)):
+            raise UsageError(
+                f"Got {type(source).__name__}, expected the path of a sound file, an open file, or - for standard input."
+            )
+        direct = isinstance(source, io.BytesIO | io.BufferedReader | io.RawIOBase) and source.seekable()
+        if direct and source.tell() == 0:
+            return name, cast(BinaryIO, source), None
+        return name, self._spooled(source, name), None
+
+    def _open_path(self, path: str | bytes) -> tuple[str, BinaryIO, str | bytes | None]:
+        name = shown(path)
+        try:
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise AudioError(f"{name} is a folder, expected a sound file. Name the files in it.")
+            file = open(path, "rb")  # noqa: SIM115 (closed in close)
+        except FileNotFoundError:
+            raise AudioError(f"There is no file {name}. Check the name and the folder.") from None
+        except OSError as error:
+            raise AudioError(
+                f"{name} cannot be opened ({error.strerror}). Check the name and the permissions."
+            ) from None
+        self._files.append(file)
+        if not stat.S_ISREG(mode):  # a pipe
+            return name, self._spooled(file, name), None
+        if os.fstat(file.fileno()).st_size == 0:
+            raise AudioError(f"{name} is empty (0 bytes). Copy or export it again.")
+        # soundfile encodes names strictly, so names that are no UTF-8 go to it as bytes
+        return name, file, path if sys.platform == "win32" else os.fsencode(path)
+
+    def _spooled(self, stream: Any, name: str) -> BinaryIO:
+        """A stream's bytes in a temporary file, for libsndfile seeks."""
+        spool: Any = tempfile.TemporaryFile(prefix="duotone-")  # noqa: SIM115 (closed in close)
+        self._files.append(spool)
+        shutil.copyfileobj(stream, spool, _SPOOL)
+        if spool.tell() == 0:
+            raise AudioError(f"{name} is empty (0 bytes). Was the program before the pipe successful?")
+        return spool  # type: ignore[no-any-return]
+
+    def _checked_layout(self) -> Layout:
+        found = layout(self._file)
+        if found.promised:
+            raise AudioError(
+                f"{self.name} is cut short: its header promises {found.promised} bytes of sound and it holds "
+                f"{found.held}. Copy or export it again."
+            )
+        self._file.seek(0)
+        return found
+
+    def _next_sound(self, path: str | bytes | None = None) -> Any:
+        """Open the next part of the file, or the file as it is."""
+        source: Any = path or self._file
+        if self._waiting:
+            source = View(self._file, self._waiting.pop(0), self._layout.endless)
+        try:
+            return _Forward(source)
+        except (soundfile.LibsndfileError, TypeError) as error:
+            raise AudioError(
+                f"{self.name} is not a sound file that can be read ({_reason(error)}). "
+                f"Expected {', '.join(e[1:] for e in READABLE)}; {CONVERT}"
+            ) from None
+
+    def __enter__(self) -> Blocks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._sound is not None:
+            self._sound.close()
+        for file in self._files:
+            file.close()
+
+    def read(self, samples: int) -> NDArray[np.float32]:
+        """The next `samples` samples `[T, C]`, fewer only at the end; NaN and infinity as they are in the file."""
+        blocks: list[NDArray[np.float32]] = []
+        while samples > 0:
+            try:
+                block = self._sound.read(samples, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise self._damaged(error) from None
+            if len(block):
+                blocks.append(block)
+                samples -= len(block)
+                self._at += len(block)
+            elif self._waiting:
+                self._next_part()
+            else:
+                break
+        if len(blocks) == 1:
+            return blocks[0]
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.channels), np.float32)
+
+    def _next_part(self) -> None:
+        self._sound.close()
+        self._sound = self._next_sound()
+        got = int(self._sound.samplerate), int(self._sound.channels)
+        if got != (self.rate, self.channels):
+            raise AudioError(
+                f"{self.name} is several recordings in one file: from {self._at / self.rate:.3f} s on it has {got[1]} "
+                f"channels at {got[0]} Hz, before {self.channels} at {self.rate} Hz. Take it apart first, for example "
+                f"with ffmpeg."
+            )
+
+    def skip(self, samples: int) -> None:
+        """Pass over the next `samples` samples, without decoding them where the format can."""
+        if self._layout.parts[1:]:
+            end = self._at + samples
+            while self._at < end and len(self.read(min(self.block, end - self._at))):
+                pass
+            return
+        try:
+            self._sound.seek(self._at + samples)
+        except soundfile.LibsndfileError as error:
+            raise self._damaged(error) from None
+        self._at += samples
+
+    def _damaged(self, error: soundfile.LibsndfileError) -> AudioError:
+        where = self._at / self.rate
+        return AudioError(f"{self.name} is damaged after {where:.3f} s ({_reason(error)}). Copy or export it again.")
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Blocks in order. Raises `AudioError` for a cut or damaged file, or samples that are not finite."""
+        integers = self.subtype.startswith("PCM_")
+        while len(block := self.read(self.block)):
+            if not integers:
+                check_finite(block, self.rate, self.name, self._at - len(block))
+            yield block
+        if self._at == 0:
+            raise AudioError(f"{self.name} holds zero samples; there is nothing to do with it.")
+        if self.samples is not None and self._at < self.samples:
+            raise AudioError(
+                f"{self.name} is cut short: its header promises {self.samples} samples and it holds {self._at} "
+                f"({self._at / self.rate:.3f} s). Copy or export it again."
+            )
+
+
+def check_finite(block: NDArray[np.float32], rate: int, what: str, start: int = 0) -> None:
+    """Raise `AudioError` naming the first sample of `[T, C]` that is NaN or infinite; `start` is the block's place."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(block.sum()):  # much faster than to look at each
+            return
+    bad = ~np.isfinite(block).all(1)
+    if bad.any():
+        first = int(bad.argmax()) + start
+        raise AudioError(
+            f"{what} holds a sample that is NaN or infinite at {first / rate:.3f} s (sample {first}). "
+            f"Clean it first, for example with numpy.nan_to_num, and write it again."
+        )
+
+
+def _reason(error: Exception) -> str:
+    """libsndfile's words, without the path that soundfile puts before them."""
+    text = str(getattr(error, "error_string", "") or "").strip().rstrip(".")
+    code = getattr(error, "code", None)
+    return text or (f"libsndfile's error {code}" if code is not None else str(error))
