@@ -17,11 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from duotone.atomic import PARTIAL
-
-#: Endings of sound that can be read.
-READABLE = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
-#: Endings of sound that cannot be read: a walk names such files.
-UNREADABLE_SOUND = (".m4a", ".aac", ".wma", ".mp4", ".ape", ".wv", ".ac3", ".dsf", ".dff", ".mka", ".webm", ".amr")
+from duotone.audio.formats import READABLE as READABLE
+from duotone.audio.formats import UNREADABLE_SOUND as UNREADABLE_SOUND
 
 _NAMED = 10  # files that `explain` names before it only counts
 
