@@ -22,8 +22,8 @@ import torch
 
 import machine
 from duotone.codec.codicodec import CoDiCodec, best_dtype
-from duotone.codec.values import Latents
 from duotone.codec.codicodec.weights import import_codicodec
+from duotone.codec.values import Latents
 
 KEY = ("task", "opponent", "ours")
 

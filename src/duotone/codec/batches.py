@@ -175,9 +175,9 @@ def empty(spec: CodecSpec, source: Source) -> Latents | Codes:
     """A value of no chunks."""
     streams = source.channels if spec.channels == 1 else 1
     if spec.latent is not None:
-        return Latents(torch.zeros(0, *spec.latent[:-1], streams * spec.latent[-1]), spec, source)
+        return Latents(torch.zeros(0, *spec.latent[:-1], streams * spec.latent[-1], dtype=torch.float32), spec, source)
     codes = torch.zeros(streams * len(spec.codebooks), 0, dtype=torch.int64)
-    return Codes(codes, spec, source, torch.zeros(streams, 0) if spec.scaled else None)
+    return Codes(codes, spec, source, torch.zeros(streams, 0, dtype=torch.float32) if spec.scaled else None)
 
 
 def _not_none(tensor: Tensor | None) -> Tensor:

@@ -335,11 +335,11 @@ class _Whole:
 
     def push(self, value: Latents | Codes) -> Tensor:
         self.parts.append(value)  # type: ignore[arg-type]
-        return torch.zeros(2 if self.codec.spec.channels == 2 else value.streams, 0)
+        return torch.zeros(2 if self.codec.spec.channels == 2 else value.streams, 0, dtype=torch.float32)
 
     def finish(self) -> Tensor:
         if not self.parts:
-            return torch.zeros(self.codec.spec.channels, 0)
+            return torch.zeros(self.codec.spec.channels, 0, dtype=torch.float32)
         value = type(self.parts[0]).join(self.parts)  # type: ignore[arg-type]
         if isinstance(value, Latents) and self.codec.spec.latent is None:
             raise AssertionError("latents of a codec that has none")
@@ -356,7 +356,7 @@ class _Whole:
                 )
             k = len(codes.spec.codebooks)
             out = self.codec.decode_batch(codes.indices.reshape(-1, k, codes.indices.shape[1]), codes.scale)
-        return out.float().reshape(-1, out.shape[-1])
+        return out.float().flatten(0, -2)
 
 
 def _equal_space(a: CodecSpec, b: CodecSpec) -> bool:

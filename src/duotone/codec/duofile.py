@@ -17,7 +17,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -27,7 +27,7 @@ from pydantic import Field
 
 from duotone.codec.crc32c import crc32c
 from duotone.codec.packing import pack_codes, pack_latents, packed_size, unpack_codes, unpack_latents
-from duotone.codec.repair import Damage, Found, repair
+from duotone.codec.repair import Damage, Found, Search, repair
 from duotone.config import Config
 from duotone.errors import ConfigError, FormatError, UsageError
 from duotone.spec import CodecSpec, Framing, Source
@@ -36,6 +36,7 @@ MAGIC = b"\x89DUO\r\n\x1a\n"
 VERSION = 2
 #: A record's length, about: 4 chunks of CoDiCodec. Damage costs a record; each costs 5 bytes besides its payload.
 RECORD_SECONDS = 4 * 32_768 / 48_000
+RECORD_BITS = 1 << 16  # and no longer than this: a record is one large integer, whose cost grows with its square
 MAX_HEADER = 1 << 20
 MAX_RECORD_BITS = 1 << 23
 END = struct.Struct("<QQQ")
@@ -78,8 +79,9 @@ class Header:
         """The header of a new file. Raises `UsageError` for a face that the codec has not."""
         if kind not in spec.faces:
             raise UsageError(f"{spec.model or spec.family} has {' and '.join(spec.faces)} alone, got {kind}.")
-        count = max(1, min(255, round(RECORD_SECONDS / spec.chunk_seconds)))
-        return cls(kind, spec, source, count)
+        one = cls(kind, spec, source, 1)
+        count = min(255, round(RECORD_SECONDS / spec.chunk_seconds), int(RECORD_BITS / max(1.0, one.bits)))
+        return replace(one, chunks_per_record=max(1, count))
 
     @property
     def streams(self) -> int:
@@ -258,6 +260,18 @@ def end_bytes(header: Header, chunks: int, source: Source) -> bytes:
     return b"\0" + fields + struct.pack("<I", crc32c(b"\0" + fields))
 
 
+_END_BYTES = 1 + END.size + 4
+
+
+def _end_of(data: bytes) -> tuple[int, int] | None:
+    """Chunks and source samples of the end record at the start of some bytes, if an intact one is there."""
+    data = data[:_END_BYTES]
+    if len(data) < _END_BYTES or data[0] != 0 or struct.unpack("<I", data[-4:])[0] != crc32c(data[:-4]):
+        return None
+    chunks, _, source_samples = END.unpack(data[1:-4])
+    return chunks, source_samples
+
+
 class LookAhead:
     """Sequential bytes with look-ahead; works on pipes."""
 
@@ -308,6 +322,7 @@ class RecordReader:
             raise
         self.source = self.header.source
         self.next = 0  # place of the next chunk
+        self._sizes: dict[int, int] = {}  # of payloads, by their chunks
 
     @property
     def kind(self) -> Kind:
@@ -360,10 +375,10 @@ class RecordReader:
             if not lead:
                 self._cut()
                 return
-            if lead == b"\0" and (end := self.try_end()) is not None:
+            if lead == b"\0" and (end := _end_of(self.bytes.peek(_END_BYTES))) is not None:
                 yield from self._finish(*end)
                 return
-            found = self.try_record(0, self.next)
+            found = self.try_record(self.next)
             if found is not None:
                 count, payload = found
                 self.bytes.skip(1 + len(payload) + 4)
@@ -375,25 +390,16 @@ class RecordReader:
                     f"{self.name} is damaged in {self.where(self.next, self.header.chunks_per_record)}: the checksum "
                     f"does not match. Decode with --salvage to keep the other chunks."
                 )
-            yield from self.blank(self._lose(repair(self, self.header.chunks_per_record, self.next)))
+            yield from self.blank(self._lose(repair(self._search())))
 
-    def try_end(self, offset: int = 0) -> tuple[int, int] | None:
-        """Chunks and source samples of the end record at an offset of the look-ahead, if an intact one is there."""
-        size = 1 + END.size + 4
-        data = self.bytes.peek(offset + size)[offset:]
-        if len(data) < size or data[0] != 0 or struct.unpack("<I", data[-4:])[0] != crc32c(data[:-4]):
-            return None
-        chunks, _, source_samples = END.unpack(data[1:-4])
-        return chunks, source_samples
-
-    def try_record(self, offset: int, first: int) -> tuple[int, bytes] | None:
-        """Count and payload of the record at an offset of the look-ahead, if it is intact and begins at chunk `first`."""
-        lead = self.bytes.peek(offset + 1)[offset:]
+    def try_record(self, first: int) -> tuple[int, bytes] | None:
+        """Count and payload of the next record, if it is intact and begins at chunk `first`."""
+        lead = self.bytes.peek(1)
         if not lead or not 1 <= lead[0] <= self.header.chunks_per_record:
             return None
         count = lead[0]
-        size = self.header.payload(count)
-        data = self.bytes.peek(offset + 1 + size + 4)[offset + 1 :]
+        size = self._payload(count)
+        data = self.bytes.peek(1 + size + 4)[1:]
         if len(data) < size + 4:
             return None
         payload = data[:size]
@@ -401,13 +407,17 @@ class RecordReader:
             return None
         return count, payload
 
-    def stride(self) -> int:
-        """Bytes of a full record."""
-        return 1 + self.header.payload(self.header.chunks_per_record) + 4
+    def _payload(self, count: int) -> int:
+        """Bytes of the payload of so many chunks; large powers, computed once."""
+        if count not in self._sizes:
+            self._sizes[count] = self.header.payload(count)
+        return self._sizes[count]
 
-    def remaining(self, most: int) -> int:
-        """Bytes that are left, looking at most so far."""
-        return len(self.bytes.peek(most))
+    def _search(self) -> Search:
+        """Where to look for the next intact record: up to three records ahead, and two more to confirm it."""
+        full = self.header.chunks_per_record
+        data = self.bytes.peek(5 * (1 + self._payload(full) + 4) + 64)
+        return Search(data, self._payload, lambda part: (_end_of(part) or (None,))[0], full, self.next)
 
     def where(self, first: int, count: int) -> str:
         """Chunks as words, with their time."""
@@ -459,7 +469,7 @@ class RecordReader:
             yield from self.blank(missing)
         self.source = self.source.of_length(source_samples or None)
         self.complete = True
-        self.bytes.skip(1 + END.size + 4)
+        self.bytes.skip(_END_BYTES)
         if self.bytes.peek(1):
             reason = "more bytes follow after its end record: were two files joined?"
             if not self.salvage:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duotone.codec.crc32c import Parts, after_zeros, crc32c
+
+#: From so many chunks a record on, a chance match of the checksum is no longer negligible: the next record must fit too.
+_CONFIRM = 16
+_TAIL = struct.Struct("<BQ")  # count and place, which a record's checksum covers after its payload
+_ZEROS = bytes(_TAIL.size)
 
 
 @dataclass(frozen=True)
@@ -24,40 +35,107 @@ class Found:
     reason: str
 
 
-class Bytes(Protocol):
-    """What the search needs of a reader."""
+@dataclass(frozen=True)
+class Search:
+    """Where the search looks: the bytes from the damaged record on, and what a record of this file looks like.
 
-    def try_end(self, offset: int = 0) -> tuple[int, int] | None:
-        """Chunks and source samples of an end record at that offset."""
-        ...
+    `payload(count)` is the size of a payload, `end(data)` the chunks of an intact end record at the start of some bytes.
+    """
 
-    def try_record(self, offset: int, first: int) -> tuple[int, bytes] | None:
-        """Count and payload of a record at that offset which begins at chunk `first`."""
-        ...
+    data: bytes
+    payload: Callable[[int], int]
+    end: Callable[[bytes], int | None]
+    full: int  # chunks of a full record
+    first: int  # place of the lost record's first chunk
 
+    @property
     def stride(self) -> int:
         """Bytes of a full record."""
-        ...
+        return 1 + self.payload(self.full) + 4
 
-    def remaining(self, most: int) -> int:
-        """Bytes that are left, looking at most so far."""
-        ...
+    @property
+    def reach(self) -> int:
+        """Bytes that are searched: three records."""
+        return 3 * self.stride
 
 
-def repair(reader: Bytes, full: int, first: int) -> Found:
-    """Search up to three records ahead, byte by byte; `full` chunks a record, `first` the place of the lost one."""
-    reason, stride = "checksum does not match", reader.stride()
-    for offset in range(1, 3 * stride + 1):
-        if reader.remaining(offset + 1) <= offset:
-            break
-        end = reader.try_end(offset)
-        if end is not None and 0 <= end[0] - first <= 64 * full:
-            return Found(end[0] - first, offset, reason)
-        for ahead in range(4 * full + 1):
-            if reader.try_record(offset, first + ahead) is not None:
-                return Found(ahead, offset, reason)
-    rest = reader.remaining(3 * stride)
-    if rest < 3 * stride:  # the end of the bytes: what is here belongs to at most so many chunks
-        lost = min(full, -(-rest // max(1, stride // full)))
-        return Found(lost, rest, "the rest of the file is damaged or cut off")
-    return Found(3 * full, 3 * stride, reason)
+def repair(search: Search) -> Found:
+    """Find the nearest intact record, or end record, up to three records ahead."""
+    reason, full, first = "checksum does not match", search.full, search.first
+    limit = min(search.reach, len(search.data) - 1)
+    ends = _ends(search, limit)
+    record = _nearest_record(search, limit, before=ends[0] if ends else limit + 1)
+    if record is not None:
+        offset, place = record
+        return Found(place - first, offset, reason)
+    if ends:
+        return Found(ends[1] - first, ends[0], reason)
+    if len(search.data) < search.reach:  # the end of the bytes: what is here belongs to at most so many chunks
+        lost = min(full, -(-len(search.data) // max(1, search.stride // full)))
+        return Found(lost, len(search.data), "the rest of the file is damaged or cut off")
+    return Found(3 * full, search.reach, reason)
+
+
+def _ends(search: Search, limit: int) -> tuple[int, int] | None:
+    """Offset and chunks of the nearest end record."""
+    at = search.data.find(b"\0", 1, limit + 1)
+    while at >= 0:
+        chunks = search.end(search.data[at : at + 64])
+        if chunks is not None and 0 <= chunks - search.first <= 64 * search.full:
+            return at, chunks
+        at = search.data.find(b"\0", at + 1, limit + 1)
+    return None
+
+
+# CRC is affine: of a message that is the exclusive or of two, and of the state before it, the parts can be taken alone.
+#     crc(count || place, state) = crc(0, state) ^ part(count) ^ part(place)
+# So a record's place is read from its checksum, without trying every place.
+
+
+def _part(count: int, place: int) -> int:
+    """What a record's count, or its place, adds to its checksum."""
+    return crc32c(_TAIL.pack(count, place)) ^ crc32c(_ZEROS)
+
+
+def _nearest_record(search: Search, limit: int, before: int) -> tuple[int, int] | None:
+    """Offset and place of the nearest intact record that begins before an offset."""
+    places = {_part(0, search.first + ahead): search.first + ahead for ahead in range(4 * search.full + 1)}
+    known = np.array(sorted(places), np.uint32)
+    data, sums = np.frombuffer(search.data, np.uint8), Parts(search.data)
+    leads = data[1 : min(limit + 1, before)]
+    found: list[tuple[int, int, int]] = []  # offset, end, residue
+    for count in np.unique(leads[(leads >= 1) & (leads <= search.full)]).tolist():
+        size = search.payload(count)
+        offsets: NDArray[np.int64] = np.flatnonzero(leads == count) + 1
+        offsets = offsets[offsets + 1 + size + 4 <= len(data)]
+        residues = _stored(data, offsets + 1 + size) ^ np.uint32(_part(count, 0))
+        residues ^= after_zeros(sums.of(offsets + 1, size), _TAIL.size)
+        hits = np.isin(residues, known)
+        found += [(int(o), int(o) + size + 5, int(r)) for o, r in zip(offsets[hits], residues[hits], strict=True)]
+    for offset, end, residue in sorted(found):
+        place = places[residue]
+        if search.full < _CONFIRM or _confirmed(search, end, place + search.data[offset]):
+            return offset, place
+    return None
+
+
+def _stored(data: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """The checksums stored at some places, little-endian."""
+    parts = [data[at + i].astype(np.uint32) << np.uint32(8 * i) for i in range(4)]
+    stored: NDArray[np.uint32] = parts[0] | parts[1] | parts[2] | parts[3]
+    return stored
+
+
+def _confirmed(search: Search, at: int, place: int) -> bool:
+    """Whether the bytes end there, or an end record or the record of that place is there."""
+    data = search.data
+    if at >= len(data) or search.end(data[at : at + 64]) is not None:
+        return True
+    count = data[at]
+    if not 1 <= count <= search.full:
+        return False
+    end = at + 1 + search.payload(count)
+    if end + 4 > len(data):
+        return True  # cut off, or beyond what was read: nothing speaks against it
+    checksum = crc32c(_TAIL.pack(count, place), crc32c(data[at + 1 : end]))
+    return bool(struct.unpack_from("<I", data, end)[0] == checksum)

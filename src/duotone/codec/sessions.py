@@ -100,9 +100,13 @@ class EncodeSession(_Session):
         self._open()
         if self._taken == 0:
             raise AudioError(EMPTY)
-        rest = torch.zeros(self.source.channels, 0) if self._resampler is None else self._resampler.finish()
+        rest = (
+            torch.zeros(self.source.channels, 0, dtype=torch.float32)
+            if self._resampler is None
+            else self._resampler.finish()
+        )
         if self._cutter.samples + rest.shape[1] == 0:  # a few samples at a high rate can resample to none
-            rest = torch.zeros(self.source.channels, 1)
+            rest = torch.zeros(self.source.channels, 1, dtype=torch.float32)
         self.source = self.source.of_length(self._taken)
         segments = [*self._cutter.push(rest.float()), *self._cutter.finish()]
         out = self._value(segments, final=True)
@@ -153,7 +157,7 @@ class DecodeSession(_Session):
         self.spec, self.source, self.restore = spec, source, restore
         self._decoder = decoder
         self._hold = 0 if live or source.samples is not None else round(spec.chunk * spec.rate_out / spec.rate)
-        self._held = torch.zeros(self._inner, 0)
+        self._held = torch.zeros(self._inner, 0, dtype=torch.float32)
         self._made = 0  # samples at the decoder's rate handed on so far
         self._out = 0  # samples at the output's rate given so far
         resample = restore and source.rate != spec.rate_out

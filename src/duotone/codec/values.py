@@ -97,7 +97,7 @@ class Latents:
             raise UsageError(f"Latents got values of shape {shape}, expected [N, {expected}].")
         detached = values.detach()
         if not bool(torch.isfinite(detached).all()):
-            raise UsageError("Latents got values that are NaN or infinite. Check the model that made them.")
+            raise UsageError("Latents got values that are not finite. Check the model that made them.")
         if spec.bounded and detached.numel() and float(detached.abs().max()) > 1:
             raise UsageError(
                 f"Latents got values up to {float(detached.abs().max()):.4g}, expected -1 to 1. "
@@ -165,7 +165,7 @@ class Latents:
         each = self.values.reshape(n, spec.steps, streams, width).movedim(2, 0)
         digits = each.reshape(streams, n * spec.steps, len(spec.codebooks), len(spec.levels))
         indices = FSQ(spec.levels).bounded_to_index(digits.detach())  # [streams, S, K]
-        return Codes(indices.transpose(1, 2).reshape(-1, n * spec.steps), spec, self.source)
+        return Codes(indices.transpose(1, 2).reshape(streams * len(spec.codebooks), n * spec.steps), spec, self.source)
 
     def channels(self, channels: int = 64) -> Tensor:
         """The layout for generative models `[N, M, channels]`: ``atanh(v) / 0.8`` (about unit scale) of bounded latents.

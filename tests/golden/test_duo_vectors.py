@@ -1,0 +1,57 @@
+"""Files written before stay right: version 1 as it was written then, version 2 by its test vectors, byte for byte."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from make_duo_vectors import FOLDER, vectors
+
+import duotone
+from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.container import read_duo, write_duo
+from duotone.codec.duofile import SPACES, describe
+from duotone.codec.values import Codes, Latents
+
+
+@pytest.fixture(scope="module")
+def tiny() -> CoDiCodec:
+    codec: CoDiCodec = duotone.load("tiny", dtype="float32")
+    return codec
+
+
+def test_the_bundled_codec_has_the_identities_that_files_name(tiny: CoDiCodec) -> None:
+    """A new field of the configuration must not change them: every file that was written names them."""
+    assert (tiny.spec.fingerprint, tiny.spec.space) == ("e8c608f7f1106d66", "953e3f4a2b72cae3")
+    assert SPACES[tiny.spec.fingerprint] == tiny.spec.space
+
+
+def test_version_1(tiny: CoDiCodec) -> None:
+    known = np.load(FOLDER / "version-1-values.npz")
+    codes = read_duo(FOLDER / "version-1-tokens.duo")
+    assert isinstance(codes, Codes) and np.array_equal(codes.numpy(), known["codes"])
+    assert (codes.source.rate, codes.source.channels, codes.source.samples) == (44_100, 2, 220_500)
+    latents = read_duo(FOLDER / "version-1-latents.duo")
+    assert isinstance(latents, Latents) and latents.source.framing == "published"
+    assert np.abs(latents.numpy() - known["latents"] / 32767).max() < 1e-4
+    assert tiny.decode(codes[:2]).channels == 2
+    assert tiny.decode(latents).length == latents.source.samples or latents.source.framing == "published"
+    told = describe(FOLDER / "version-1-tokens.duo")
+    assert (told.version, told.chunks, told.seconds, told.damage) == (1, 8, 5.0, ())
+
+
+@pytest.mark.parametrize("name", vectors())
+def test_version_2(name: str) -> None:
+    value = vectors()[name]
+    found = read_duo(FOLDER / f"{name}.duo")
+    assert type(found) is type(value) and found.source == value.source and found.spec == value.spec
+    if isinstance(value, Codes) and isinstance(found, Codes):
+        assert found == value
+    elif isinstance(value, Latents) and isinstance(found, Latents):
+        assert torch.allclose(found.values, value.values, atol=2e-5)
+    again = io.BytesIO()
+    write_duo(again, value)
+    assert again.getvalue() == (FOLDER / f"{name}.duo").read_bytes()
+    assert describe(FOLDER / f"{name}.duo").chunks == len(value)
