@@ -44,7 +44,7 @@ def read(source: Source) -> Waveform:
     """
     with open_reader(source) as reader:
         blocks = [block.samples for block in reader]
-        return Waveform._checked(torch.cat(blocks, dim=1), reader.rate)
+        return Waveform.of_checked(torch.cat(blocks, dim=1), reader.rate)
 
 
 def write(
@@ -104,7 +104,7 @@ class AudioReader:
         for block in self._blocks:
             with torch.inference_mode(False):
                 samples = torch.from_numpy(np.ascontiguousarray(block.T))
-            yield Waveform._checked(samples, self.rate)
+            yield Waveform.of_checked(samples, self.rate)
 
 
 class AudioWriter:

@@ -68,8 +68,8 @@ class Waveform:
         return cls(values, rate)
 
     @classmethod
-    def _checked(cls, samples: Tensor, rate: int) -> Waveform:
-        """From samples that are known to be right."""
+    def of_checked(cls, samples: Tensor, rate: int) -> Waveform:
+        """From samples `[C, T]` that are known to be right; they are kept as they are, gradients too."""
         wave = object.__new__(cls)
         object.__setattr__(wave, "samples", samples)
         object.__setattr__(wave, "rate", rate)

@@ -104,7 +104,7 @@ class Codec(ABC):
     ) -> Source:
         """A source for an encoding by this codec; by default of its own rate, in stereo, of unknown length."""
         self.spec.framed(framing)  # refuses a framing that the codec has not
-        return Source(rate or self.spec.rate_out, channels, samples, framing, self.encoding_format)
+        return Source(self.spec.rate_out if rate is None else rate, channels, samples, framing, self.encoding_format)
 
     def codes(self, indices: Any, source: Source | None = None, scale: Any = None) -> Codes:
         """Codes `[K, S]` (or fewer codebooks, the first ones) from an array or a tensor, as a value of this codec."""
@@ -224,7 +224,7 @@ class Codec(ABC):
         session = self._decode_session(value.spec, value.source, strategy, seed, restore, False, options)
         with session, _gradients(grad):
             pieces = [session.push(value).samples, session.finish().samples]
-            return Waveform(torch.cat(pieces, dim=-1), session.rate)
+            return Waveform.of_checked(torch.cat(pieces, dim=-1), session.rate)
 
     def decode_stream(
         self,

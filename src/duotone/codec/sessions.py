@@ -181,7 +181,7 @@ class DecodeSession(_Session):
     def push(self, value: Latents | Codes) -> Waveform:
         """k >= 0 chunks -> the samples (perhaps none) that they make final."""
         self._open()
-        return Waveform(self._take(self._decoder.push(value) if len(value) else None), self.rate)
+        return Waveform.of_checked(self._take(self._decoder.push(value) if len(value) else None), self.rate)
 
     def finish(self, source: Source | None = None) -> Waveform:
         """The rest; `source` gives the final length where it was not known before."""
@@ -196,7 +196,7 @@ class DecodeSession(_Session):
         wave = torch.cat(pieces, dim=1)
         exact = self.restore and self.source.framing == "exact"
         missing = (self.source.samples or 0) - self._out if exact else 0
-        return Waveform(torch.nn.functional.pad(wave, (0, max(0, missing))), self.rate)
+        return Waveform.of_checked(torch.nn.functional.pad(wave, (0, max(0, missing))), self.rate)
 
     def _take(self, samples: Tensor | None) -> Tensor:
         """The decoder's samples -> those of the output."""

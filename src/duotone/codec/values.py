@@ -335,7 +335,7 @@ def _tensor(values: Any, what: str) -> Tensor:
         if array.dtype.kind == "u" and array.size and int(array.max()) >= 1 << 63:
             raise TypeError("whole numbers beyond int64")
         plain = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}[array.dtype.kind]
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=plain).copy())
+        return torch.from_numpy(np.array(array, dtype=plain, order="C"))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what} got {type(values).__name__} ({error}), expected a tensor or an array.") from None
 
