@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from duotone.atomic import PARTIAL
-from duotone.audio.formats import READABLE as READABLE
-from duotone.audio.formats import UNREADABLE_SOUND as UNREADABLE_SOUND
+from duotone.audio.formats import READABLE, UNREADABLE_SOUND
 
 _NAMED = 10  # files that `explain` names before it only counts
 

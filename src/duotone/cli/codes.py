@@ -100,7 +100,7 @@ def command(
         return
     if scale is not None:
         raise UsageError("--scale is for --decode. Encoding finds the loudness by itself.")
-    from duotone.audio.walk import READABLE
+    from duotone.audio.formats import READABLE
     from duotone.codec.adapters.contract import Windows
 
     windows = Windows.of(loaded, chunk_size_secs, context_secs)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from duotone.atomic import is_stream
-from duotone.audio.walk import READABLE, UNREADABLE_SOUND, LeftOut, explain, walk
+from duotone.audio.formats import READABLE, UNREADABLE_SOUND
+from duotone.audio.walk import LeftOut, explain, walk
 from duotone.errors import UsageError
 
 _NAME_BYTES = 255  # that file systems allow a name

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from duotone.audio.files import read
-from duotone.audio.walk import READABLE, explain, walk
+from duotone.audio.formats import READABLE
+from duotone.audio.walk import explain, walk
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import write_duo
 from duotone.codec.values import Codes, Latents

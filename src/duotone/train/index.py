@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
-import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import soundfile
 
+from duotone.audio.blocks import Blocks
+from duotone.audio.formats import READABLE, shown
 from duotone.config import cache_folder
-from duotone.errors import AudioError
-from duotone.train.recipe import DataSection
+from duotone.errors import AudioError, UsageError
+from duotone.train.index_cache import Measured, read_cache, write_cache
 from duotone.train.sources import Place, find
 
 WINDOWS, WINDOW_SECONDS = 24, 0.5
 FULL_SCALE = 0.999
 #: With fewer files than this, validation takes the end of each file and not whole files.
 FEW = 20
-_VERSION = 1
+
+
+class Wanted(Protocol):
+    """Which files are used: the part of a recipe's `data` section that is asked for here."""
+
+    @property
+    def silence_db(self) -> float:
+        """Files that are below it throughout are left out."""
+
+    @property
+    def clipped_share_max(self) -> float:
+        """Files with a larger share of samples at full scale are left out."""
+
+    @property
+    def validation_share(self) -> float:
+        """The share that is held out."""
+
+    @property
+    def workers(self) -> int:
+        """Threads that measure."""
 
 
 @dataclass(frozen=True)
@@ -64,50 +83,73 @@ class Index:
 
 def build_index(
     data: str | Path | Sequence[str | Path],
-    section: DataSection,
+    section: Wanted,
     progress: Callable[[int, int], None] | None = None,
     cache: Path | None = None,
 ) -> Index:
     """Find, measure, filter and split the files that `data` names (see `sources.find`).
 
     Measuring runs in parallel and is remembered by path, size and time of change in `cache` (default: the user's cache
-    folder). `progress` is told (files done, files in all). Raises `AudioError` when nothing usable is found.
+    folder); a cache that cannot be used is done without. `progress` is told (files done, files in all). Raises
+    `AudioError` when nothing usable is found.
     """
     places, skipped = find(data)
     known_at = cache or default_cache(data)
-    known = _read_cache(known_at)
+    kept = read_cache(known_at)
     keys = {place: _key(place) for place in places}
-    missing = [p for p in places if keys[p] not in known]
+    known = {place: kept[keys[place]] for place in places if keys[place] in kept}
+    missing = [place for place in places if place not in known]
     if progress:
-        progress(len(places) - len(missing), len(places))
+        progress(len(known), len(places))
     with ThreadPoolExecutor(section.workers) as pool:
-        for done, (place, about) in enumerate(zip(missing, pool.map(_measure, missing), strict=True), start=1):
-            known[keys[place]] = about
+        for place, about in zip(missing, pool.map(_measure, missing), strict=True):
+            known[place] = about
             if progress:
-                progress(len(places) - len(missing) + done, len(places))
+                progress(len(known), len(places))
     if missing:
-        _write_cache(known_at, {keys[p]: known[keys[p]] for p in places})
+        _keep(known_at, {keys[place]: known[place] for place in places})
     sounds = []
     for place in places:
-        about = known[keys[place]]
-        reason = about.get("problem") or _reason(about, section)
+        about = known[place]
+        reason = about.problem or _reason(about, section)
         if reason:
             skipped.append(f"{place.name}: {reason}")
         else:
-            sounds.append(Sound(place, **about, stop=about["frames"]))
+            values = (about.rate, about.frames, about.channels, about.level_db, about.silent, about.clipped)
+            sounds.append(Sound(place, *values, stop=about.frames))
     if not sounds:
         hint = f" {len(skipped)} could not be used, the first: {skipped[0]}." if skipped else ""
         raise AudioError(
-            f"{_name(data)} holds no sound that can be trained on.{hint} Expected wav, flac, ogg, opus or mp3."
+            f"{_name(data)} holds no sound that can be trained on.{hint} Expected some of {', '.join(READABLE)}."
         )
     return _split(sounds, section.validation_share, skipped)
 
 
-def default_cache(data: str | Path | Sequence[str | Path]) -> Path:
-    """Where what is known of these sources is kept, below `cache_folder`."""
+def default_cache(data: str | Path | Sequence[str | Path]) -> Path | None:
+    """Where what is known of these sources is kept, below `cache_folder`; None where there is no such folder."""
+    folder = cache_folder()
+    if folder is None:
+        return None
     sources = [data] if isinstance(data, str | Path) else list(data)
-    digest = hashlib.blake2b("\n".join(str(Path(s).absolute()) for s in sources).encode(), digest_size=8).hexdigest()
-    return (cache_folder() or Path(tempfile.gettempdir())) / f"index-{digest}.json"
+    named = b"\n".join(os.fsencode(Path(source).absolute()) for source in sources)
+    return folder / f"index-{hashlib.blake2b(named, digest_size=8).hexdigest()}.json"
+
+
+def _keep(cache: Path | None, known: dict[str, Measured]) -> None:
+    """Write the cache; where that is not possible, say that the next run has to measure again."""
+    problem = "there is no home folder"
+    if cache is not None:
+        try:
+            write_cache(cache, known)
+            return
+        except (OSError, UsageError) as error:
+            problem = str(error)
+    warnings.warn(
+        f"What was measured of the training files could not be kept ({problem}), so the next run measures them again. "
+        "Set DUOTONE_CACHE to a folder that can be written.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _name(data: str | Path | Sequence[str | Path]) -> str:
@@ -122,45 +164,67 @@ def _key(place: Place) -> str:
     return f"{place.name}|{about.st_size}|{about.st_mtime_ns}|{place.offset}"
 
 
-def _measure(place: Place) -> dict[str, Any]:
-    """Header and loudness of a file; ``{"problem": ...}`` when it cannot be read."""
+def _measure(place: Place) -> Measured:
+    """Length and loudness of a file, by what can be read of it; or its problem."""
     try:
-        with soundfile.SoundFile(place.open()) as file:
-            about: dict[str, Any] = {"rate": file.samplerate, "frames": file.frames, "channels": file.channels}
-            if file.frames <= 0:
-                return {"problem": "it has no samples"}
-            if file.channels > 2:
-                return {"problem": f"{file.channels} channels, expected 1 or 2"}
-            return about | _loudness(file)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        return {"problem": f"it cannot be read ({error})"}
+        with open(place.path, "rb"):
+            pass
+    except OSError as error:
+        return Measured(problem=f"it cannot be opened ({error.strerror})", lasting=False)
+    try:
+        with place.blocks(WINDOW_SECONDS) as sound:
+            return _loudness(sound)
+    except (AudioError, OSError) as error:
+        text, name = str(error), shown(place.name)
+        return Measured(
+            problem=f"it {text[len(name) :].strip()}" if text.startswith(f"{name} ") else text,
+            lasting=isinstance(error, AudioError),
+        )
 
 
-def _loudness(file: soundfile.SoundFile) -> dict[str, float]:
-    """Level, silent share and clipped share from windows spread evenly over the file; short files are read whole."""
-    window = max(1, round(WINDOW_SECONDS * file.samplerate))
-    last = max(0, file.frames - window)
-    starts = sorted({round(last * i / (WINDOWS - 1)) for i in range(WINDOWS)})
-    powers, clipped = [], []
-    for start in starts:
-        file.seek(start)
-        block = np.nan_to_num(file.read(window, dtype="float32", always_2d=True))
+def _loudness(sound: Blocks) -> Measured:
+    """True length, level, silent share and clipped share, from windows spread evenly over the file.
+
+    Files that are short, or whose length only reading tells, are read whole.
+    """
+    window = sound.block
+    lengths, powers, clipped = [], [], []
+
+    def take() -> int:
+        block = np.nan_to_num(sound.read(window))
         if len(block):
+            lengths.append(len(block))
             powers.append(float(np.square(block, dtype=np.float64).mean()))
             clipped.append(float((np.abs(block) >= FULL_SCALE).mean()))
-    if not powers:
-        raise RuntimeError("its samples cannot be decoded")
-    power = np.array(powers)
+        return len(block)
+
+    if sound.samples is None or sound.samples <= WINDOWS * window:
+        frames = 0
+        while count := take():
+            frames += count
+        promised = sound.samples or frames
+    else:
+        frames = at = 0
+        promised = sound.samples
+        for start in (round((promised - window) * i / (WINDOWS - 1)) for i in range(WINDOWS)):
+            sound.skip(start - at)
+            frames = at = start + take()
+    if frames == 0:
+        return Measured(problem="it has no samples")
+    if frames < promised:
+        return Measured(problem=f"it is cut short: its header promises {promised} samples, and at {frames} it ends")
+    power, share = np.array(powers), np.array(lengths) / sum(lengths)
     heard = power > 10 ** (-60 / 10)
-    level = 10 * np.log10(power[heard].mean()) if heard.any() else -120.0
-    return {"level_db": float(level), "silent": float(1 - heard.mean()), "clipped": float(np.mean(clipped))}
+    level = 10 * np.log10((power * share)[heard].sum() / share[heard].sum()) if heard.any() else -120.0
+    silent, full = 1 - share[heard].sum(), (np.array(clipped) * share).sum()
+    return Measured(sound.rate, frames, sound.channels, float(level), float(silent), float(full))
 
 
-def _reason(about: dict[str, Any], section: DataSection) -> str:
-    if about["level_db"] <= section.silence_db:
+def _reason(about: Measured, section: Wanted) -> str:
+    if about.level_db <= section.silence_db:
         return f"it is silent (below {section.silence_db:g} dBFS throughout; data.silence_db)"
-    if about["clipped"] > section.clipped_share_max:
-        return f"{about['clipped']:.1%} of its samples are at full scale (data.clipped_share_max)"
+    if about.clipped > section.clipped_share_max:
+        return f"{about.clipped:.1%} of its samples are at full scale (data.clipped_share_max)"
     return ""
 
 
@@ -185,22 +249,4 @@ def _split(sounds: list[Sound], share: float, skipped: list[str]) -> Index:
 def _hash(place: Place) -> float:
     """A number in [0, 1) from the last two parts of the name, so that moving the collection changes nothing."""
     name = "/".join(Path(place.member or place.path).parts[-2:])
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
-
-
-def _read_cache(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}  # a cache: what is missing or damaged is measured again
-    return dict(values["files"]) if isinstance(values, dict) and values.get("version") == _VERSION else {}
-
-
-def _write_cache(path: Path, files: dict[str, dict[str, Any]]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"version": _VERSION, "files": files}, file)
-        os.replace(file.name, path)
-    except PermissionError:
-        return  # a cache that may not be written is no reason to fail; the next run measures again
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little") / 2**64

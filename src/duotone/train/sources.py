@@ -10,11 +10,14 @@ import re
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duotone.audio.walk import READABLE, UNREADABLE_SOUND, Walk, expand, is_hidden, walk
+from duotone.audio.blocks import BLOCK_SECONDS, Blocks
+from duotone.audio.formats import READABLE, UNREADABLE_SOUND
+from duotone.audio.walk import Walk, expand, is_hidden, walk
 from duotone.errors import AudioError
 
 LISTS = (".txt", ".lst", ".m3u", ".m3u8")
@@ -41,19 +44,30 @@ class Place:
         """For messages: the path, and the member of a shard."""
         return f"{self.path}::{self.member}" if self.member else self.path
 
+    @contextmanager
+    def blocks(self, seconds: float = BLOCK_SECONDS) -> Iterator[Blocks]:
+        """The sound, read to its true end. Raises `AudioError` for a file that cannot be read."""
+        if self.size < 0:
+            with Blocks(self.path, seconds) as sound:
+                yield sound
+        else:
+            with _Part(self) as part, Blocks(part, seconds) as sound:
+                yield sound
+
     def open(self) -> Any:
         """What soundfile can read: the path (as bytes, for names that are no UTF-8), or the part of the shard as a file."""
         if self.size >= 0:
-            return _Part(self.path, self.offset, self.size)
+            return _Part(self)
         return self.path if sys.platform == "win32" else os.fsencode(self.path)
 
 
 class _Part(io.RawIOBase):
-    """`size` bytes of a file from `offset` on, as a file of its own."""
+    """The bytes of a place in a shard, as a file of its own."""
 
-    def __init__(self, path: str, offset: int, size: int) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
-        self._file, self._offset, self._size, self._at = Path(path).open("rb"), offset, size, 0  # noqa: SIM115
+        self.name, self._offset, self._size, self._at = place.name, place.offset, place.size, 0
+        self._file = Path(place.path).open("rb")  # noqa: SIM115
 
     def readable(self) -> bool:
         return True
