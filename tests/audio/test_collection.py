@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from duotone.audio import collection
 from duotone.audio.collection import LIMIT_DB, PEAK, TARGET_DBFS, make_collection, make_piece, master, plan
+from duotone.audio.collection_folder import CollectionFolder
 from duotone.audio.compose import KITS, PROGRAMS, TEMPI
 from duotone.audio.files import read, write
 from duotone.audio.midi import run_program
@@ -322,6 +323,27 @@ def test_a_manifest_cannot_reach_outside_its_folder(short: list[int], tmp_path: 
     (folder / "manifest.json").write_text(json.dumps(manifest))
     make_collection(folder, 1.0, kinds=["synth"], seed=7, force=True)
     assert (tmp_path / "00000-synth.flac").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_processes_that_begin_at_once_agree_or_one_is_refused(
+    short: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    mark = CollectionFolder._mark
+
+    def late(folder: CollectionFolder) -> None:  # the other one is faster
+        monkeypatch.setattr(CollectionFolder, "_mark", mark)
+        make_collection(tmp_path / "c", 1.0, kinds=["synth"], seed=seed)
+        mark(folder)
+
+    monkeypatch.setattr(CollectionFolder, "_mark", late)
+    if seed:
+        with pytest.raises(UsageError, match="of seed 1, and seed 0 is asked for"):
+            make_collection(tmp_path / "c", 1.0, kinds=["synth"])
+    else:
+        make_collection(tmp_path / "c", 1.0, kinds=["synth"])
+    assert json.loads((tmp_path / "c" / "manifest.json").read_text())["seed"] == seed
+    assert len(list((tmp_path / "c").iterdir())) == 7
 
 
 def test_two_processes_fill_one_folder_together(

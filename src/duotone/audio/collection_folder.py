@@ -67,8 +67,10 @@ class CollectionFolder:
         for name, note in self.notes.items():  # a damaged note is written again from the manifest
             if _read_object(_beside(self.folder / name)) != note:
                 write_json(_beside(self.folder / name), note, indent=None)
-        if manifest is None or strange:
+        if strange:
             self._write_manifest([])
+        elif manifest is None:
+            self._mark()
 
     def put(self, order: Note, wave: Waveform, about: Note) -> None:
         """Write a piece, its note first."""
@@ -87,9 +89,19 @@ class CollectionFolder:
                 self.notes[name] = proofs[name]
         self._write_manifest([self.notes[name] for name in sorted(self.notes, key=_number)])
 
-    def _write_manifest(self, pieces: list[Note]) -> None:
-        minutes = len(pieces) * self.seconds / 60
-        write_json(self.folder / MANIFEST, {**self.head, "minutes": minutes, "pieces": pieces})
+    def _mark(self) -> None:
+        """Write a first manifest. Raises `UsageError` where another process has just marked the folder for another one."""
+        try:
+            self._write_manifest([], force=False)
+        except UsageError:
+            problems = self._differences(_read_object(self.folder / MANIFEST) or {})
+            if problems:
+                raise UsageError(f"{self.folder}: {problems[0]}. Choose another folder.") from None
+
+    def _write_manifest(self, pieces: list[Note], force: bool = True) -> None:
+        values = {**self.head, "minutes": len(pieces) * self.seconds / 60, "pieces": pieces}
+        with replacing(self.folder / MANIFEST, force=force) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
     def _differences(self, manifest: Note) -> list[str]:
         """What tells a manifest from ours."""
