@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from duotone.audio import blocks
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
 from duotone.errors import AudioError
@@ -104,6 +105,26 @@ def test_lengths_are_those_that_can_be_read(tmp_path: Path) -> None:
     assert found["unknown.flac"] == found["zero.wav"] == found["endless.wav"] == n
     assert abs(found["headerless.mp3"] - n) <= 3 * 1152
     assert abs(found["joined.mp3"] - 2 * n) <= 6 * 1152
+
+
+def test_what_a_header_hides_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    original = blocks.layout
+
+    def spy(file: Any) -> Any:
+        looked.append(1)
+        return original(file)
+
+    monkeypatch.setattr(blocks, "layout", spy)
+    noise = np.random.default_rng(0).normal(0, 0.2, (44_100, 2)).astype("float32")
+    path = tmp_path / "joined.mp3"
+    for parts in (2, 3):
+        path.write_bytes(mp3(noise) * parts)
+        for start in (0, 30_000, 60_000):  # a file is opened for every crop
+            with Place(str(path)).blocks() as sound:
+                sound.skip(start)
+                assert len(sound.read(1000)) == 1000
+        assert len(looked) == parts - 1
 
 
 def test_a_file_that_is_cut_is_left_out_and_says_so(tmp_path: Path, sounds: Path) -> None:

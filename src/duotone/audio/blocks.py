@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
@@ -85,7 +86,7 @@ class Blocks:
         self._at = 0
         try:
             self.name, self._file, path = self._open(source)
-            self._layout = self._checked_layout()
+            self._layout = self._checked_layout(path)
             self._waiting = list(self._layout.parts)
             self._sound = self._next_sound(path)
             self.rate, self.channels = int(self._sound.samplerate), int(self._sound.channels)
@@ -150,8 +151,12 @@ class Blocks:
             raise AudioError(f"{name} is empty (0 bytes). Was the program before the pipe successful?")
         return spool  # type: ignore[no-any-return]
 
-    def _checked_layout(self) -> Layout:
-        found = layout(self._file)
+    def _checked_layout(self, path: str | bytes | None) -> Layout:
+        if path is None:
+            found = layout(self._file)
+        else:
+            about = os.fstat(self._file.fileno())
+            found = _layout_of(path, about.st_ino, about.st_size, about.st_mtime_ns)
         if found.promised:
             raise AudioError(
                 f"{self.name} is cut short: its header promises {found.promised} bytes of sound and it holds "
@@ -250,6 +255,13 @@ class Blocks:
                 f"{self.name} is cut short: its header promises {self.samples} samples and it holds {self._at} "
                 f"({self._at / self.rate:.3f} s). Copy or export it again."
             )
+
+
+@lru_cache(1 << 14)
+def _layout_of(path: str | bytes, inode: int, size: int, changed: int) -> Layout:
+    """The layout of a file, remembered until it changes: some files are looked through to the end for it."""
+    with open(path, "rb") as file:
+        return layout(file)
 
 
 def check_finite(block: NDArray[np.float32], rate: int, what: str, start: int = 0) -> None:
