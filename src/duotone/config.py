@@ -24,7 +24,9 @@ def cache_folder() -> Path | None:
     The folder need not exist or be writable; who uses it does without where it is not.
     """
     own, shared = os.environ.get("DUOTONE_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(shared) if os.path.isabs(shared) else Path("~/.cache")  # others are to be ignored, says the specification
+    base = (
+        Path(shared) if os.path.isabs(shared) else Path("~/.cache")
+    )  # others are to be ignored, says the specification
     try:
         return (Path(own) if own else base / "duotone").expanduser()
     except RuntimeError:  # "~" of a user without a home

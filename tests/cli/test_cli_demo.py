@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 import zlib
@@ -17,6 +18,7 @@ from duotone.audio.files import read, write
 from duotone.audio.waveform import Waveform
 from duotone.cli import demo
 from duotone.cli.demo_page import Piece, Take, page
+from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.container import read_duo
 from duotone.evaluate.picture import PANEL, place, png, spectrogram
 
@@ -60,6 +62,8 @@ def test_demo_fills_its_folder_and_can_run_again(here: Path, duotone: Any, monke
     result = duotone("demo", "a.wav", "-o", "out")
     assert result.exit_code == 0 and "takes the first" in result.stderr
     assert "latents, wavefront" in result.stdout and "same samples" in result.stdout
+    assert "Encoded in float32: other machines" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
     out = Path("out")
     assert read(out / "original.wav").length == 1_920
     for way in WAYS:
@@ -71,7 +75,7 @@ def test_demo_fills_its_folder_and_can_run_again(here: Path, duotone: Any, monke
     assert all((out / source).is_file() for source in links.sources)
     height, width, _ = _decoded((out / "spectrograms.png").read_bytes()).shape
     assert height == PANEL[0] and width > 5 * PANEL[1]
-    figures = json.loads((out / "figures.json").read_text())
+    figures = json.loads((out / "metrics.json").read_text())
     assert [take["name"] for take in figures["takes"]] == WAYS and figures["wavefront_gap"] < 1e-3
     assert figures["takes"][-1]["bytes"] == (out / "tokens.duo").stat().st_size
     assert duotone("demo", "a.wav", "-o", "out", "--json").exit_code == 0
@@ -81,7 +85,29 @@ def test_demo_leaves_other_folders_alone(here: Path, duotone: Any) -> None:
     result = duotone("demo", "a.wav", "-o", str(here))
     assert result.exit_code == 2 and "--force" in result.stderr
     assert duotone("demo", "a.wav", "-o", "a.wav").exit_code == 2
-    assert duotone("demo", "absent.wav", "-o", "new").exit_code == 3
+    assert duotone("demo", "absent.wav", "-o", "new").exit_code == 3 and not Path("new").exists()
+    Path("mine").mkdir()
+    Path("mine/metrics.json").write_text('{"mine": 1}')
+    assert duotone("demo", "a.wav", "-o", "mine").exit_code == 2
+
+
+def test_a_demo_that_was_stopped_can_run_again(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "_draw", stopped)
+        assert duotone("demo", "a.wav", "-o", "out").exit_code == 130
+    assert Path("out/tokens.duo").is_file() and not Path("out/index.html").exists()
+    assert duotone("demo", "a.wav", "-o", "out").exit_code == 0
+
+
+def test_what_is_said_of_repeating_fits_the_number_formats() -> None:
+    piece = Piece("a", 1.0, 48_000, 2, "tiny", "00", 1, "float32", "bfloat16", "", 1.0)
+    told = demo._repeatable(piece, True, 0.001)
+    assert "float32: other machines" in told and "rounding in bfloat16" in told and "60 dB" in told
+    told = demo._repeatable(dataclasses.replace(piece, encoded_in="bfloat16"), False, None)
+    assert "depend on the machine" in told and "Wavefront" not in told
 
 
 def test_demo_without_a_bundled_piece_says_so(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,11 +117,13 @@ def test_demo_without_a_bundled_piece_says_so(here: Path, duotone: Any, monkeypa
 
 
 def test_a_wavefront_that_differs_is_reported(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(sounds: dict[str, Waveform]) -> dict[str, Waveform]:
-        return {k: Waveform(v.samples / 2, v.rate) if k.endswith("wavefront") else v for k, v in sounds.items()}
+    decode = CoDiCodec.decode
 
-    compare = demo._compare
-    monkeypatch.setattr(demo, "_compare", lambda sounds: compare(half(sounds)))
+    def half(self: CoDiCodec, value: Any, strategy: str | None = None, **options: Any) -> Waveform:
+        wave = decode(self, value, strategy, **options)
+        return Waveform(wave.samples / 2, wave.rate) if strategy == "wavefront" else wave
+
+    monkeypatch.setattr(CoDiCodec, "decode", half)
     result = duotone("demo", "a.wav", "-o", "out")
     assert result.exit_code == 1 and "report it" in result.stderr
 
@@ -109,7 +137,7 @@ def test_silence_and_one_sample_pass(here: Path, duotone: Any) -> None:
 
 
 def test_page_escapes_what_comes_from_outside() -> None:
-    piece = Piece("<b>\udcff&.wav", 1.0, 8_000, 1, '"x"<i>', "00ff", 1_000_000, "float32", "<script>", 3.0)
+    piece = Piece("<b>\udcff&.wav", 1.0, 8_000, 1, '"x"<i>', "00ff", 1_000_000, "float32", "bfloat16", "<script>", 3.0)
     text = page(piece, [Take("tokens-parallel", "tokens", "parallel", 10, 0.1, 2.0, {"si_sdr": None})], "equal & so")
     text.encode("utf-8")
     assert "<b>" not in text and "<script>" not in text and "<i>tone" in text and '"x"<i>' not in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ def test_info_of_a_duo_file(here: Path, duotone: Any, codec: CoDiCodec) -> None:
     duotone("encode", "a.wav", "-o", "a.duo")
     told = json.loads(duotone("info", "a.duo", "--json").stdout)
     size = Path("a.duo").stat().st_size
-    assert told["codec"] == codec.fingerprint and told["kind"] == "tokens" and told["framing"] == "exact"
+    assert (told["codec"], told["number_format"]) == ("small", "float32") and told["fingerprint"] == codec.fingerprint
+    assert told["space"] == codec.spec.space and told["kind"] == "tokens" and told["framing"] == "exact"
     assert (told["samples"], told["rate"], told["channels"], told["chunks"]) == (2_400, 48_000, 2, 5)
     assert told["bytes"] == size and told["kbit_per_second"] == pytest.approx(size * 8 / 0.05 / 1000)
     text = duotone("info", "a.duo").stdout
@@ -33,7 +36,42 @@ def test_info_of_a_sound_and_of_a_codec(here: Path, duotone: Any, codec: CoDiCod
     assert told["fingerprint"] == codec.fingerprint and told["config"] == codec.config.to_dict()
     assert told["parameters"] == sum(told["parameters_by_part"].values()) > 0
     assert told["kbit_per_second"] == pytest.approx(codec.config.bit_rate / 1000)
-    assert "random, seed 1" in duotone("info", codec_folder).stdout
+    assert (told["faces"], told["number_format"]) == (["latents", "tokens"], "float32")
+    assert "    weights: random, seed 1" in duotone("info", codec_folder).stdout.splitlines()
+
+
+def test_files_are_described_without_torch(here: Path, duotone: Any) -> None:
+    """Which is why `info FILE` answers at once."""
+    duotone("encode", "a.wav", "-o", "a.duo")
+    for name in ("a.wav", "a.duo"):
+        code = (
+            f"import sys; from duotone.cli.main import app\ntry: app(['info', {name!r}])\n"
+            "except SystemExit as left: sys.exit('torch was imported' if 'torch' in sys.modules else left.code)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "") and "0.050 s" in done.stdout
+
+
+def test_history_is_shown_as_lines(here: Path, duotone: Any) -> None:
+    told = duotone("info", "tiny").stdout
+    began = next(line for line in told.splitlines() if "began_from" in line)
+    assert began.endswith("steps") and "{" not in began and max(map(len, told.splitlines())) <= 100
+    assert json.loads(duotone("info", "tiny", "--json").stdout)["provenance"]["began_from"]["provenance"]
+
+
+def test_standard_input_has_a_name(here: Path, duotone: Any) -> None:
+    for data, code in ((b"no sound at all", 3), (b"", 3), (b"\x89DUO\r\n\x1a\nxx", 4)):
+        told = duotone("info", "-", stdin=data)
+        assert told.exit_code == code and "standard input" in told.stderr, told.stderr
+
+
+def test_a_tokenizer_is_no_codec(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        pass
+
+    monkeypatch.setattr("duotone.hub._find", lambda *_: Other())
+    told = duotone("info", "words")
+    assert told.exit_code == 2 and "words is Other, expected a codec" in told.stderr
 
 
 def test_convert_there_and_back_is_byte_equal(here: Path, duotone: Any, codec: CoDiCodec) -> None:

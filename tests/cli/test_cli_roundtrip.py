@@ -44,9 +44,9 @@ def test_the_announced_length_is_the_final_one(rate: int, here: Path, duotone: A
         write("in.wav", _noise(samples, rate, 1), force=True)
         duotone("encode", "in.wav", "-o", "in.duo", "--force")
         with DuoReader("in.duo") as reader:
-            announced = reader.about
+            announced = reader.source
             assert sum(len(piece) for piece in reader) > 0
-            assert reader.about == announced and announced.source_samples == samples
+            assert reader.source == announced and announced.samples == samples
 
 
 def test_cli_gives_the_library_s_codes_and_samples(here: Path, duotone: Any, codec: CoDiCodec) -> None:

@@ -13,16 +13,20 @@ from duotone.cli.decode import FormatName, StrategyName
 from duotone.cli.encode import FramingName, Kind
 from duotone.cli.main import app, share_cores
 
+_OF_OTHERS = ("--bandwidth", "--n-quantizers", "--codec-repo")
 COMMANDS = {
-    "encode": {"--output", "--codec", "--kind", "--framing", "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet"},
+    "encode": {
+        "--output", "--codec", "--kind", "--framing", "--chunk-size-secs", "--context-secs", *_OF_OTHERS, "--device",
+        "--dtype", "--force", "--skip-existing", "--json", "--quiet",
+    },
     "decode": {
         "--output", "--codec", "--strategy", "--steps", "--seed", "--time-prompt", "--format", "--native-rate",
-        "--salvage", "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet",
+        "--salvage", *_OF_OTHERS, "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet",
     },
-    "info": {"--json"},
+    "info": {*_OF_OTHERS, "--json"},
     "convert": {"--config", "--dtype", "--force"},
     "doctor": {"--device", "--json"},
-    "demo": {"--output", "--codec", "--seed", "--open", "--device", "--dtype", "--force", "--json"},
+    "demo": {"--output", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force", "--json"},
     "train": {"--data", "--out", "--json", "--quiet"},
     "report": {"--output", "--open"},
     "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--force", "--quiet"},
@@ -33,7 +37,7 @@ COMMANDS = {
     "codes": {
         "--output", "--codec", "--codec-type", "--codec-model", "--chunk-size-secs", "--context-secs", "--batch-size",
         "--bandwidth", "--n-quantizers", "--stereo", "--file-per-chunk", "--audio-filter", "--overwrite",
-        "--codec-info-only", "--device", "--json", "--quiet", "--codes-path", "--audio-path", "--codec-repo",
+        "--codec-info-only", "--device", "--dtype", "--json", "--quiet", "--codes-path", "--audio-path", "--codec-repo",
         "--extensions", "--decode", "--scale",
     },
 }  # fmt: skip

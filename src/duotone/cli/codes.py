@@ -1,25 +1,41 @@
-"""``duotone codes``: a folder of sound -> `.npy` codes of any codec, as acoustic BPE wants them; and back to sound."""
+"""``duotone codes``: `encode` to the `.npy` files that acoustic BPE wants, and such files back to sound."""
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.cli.common import Device, Json, Quiet, Reporter
-from duotone.cli.failures import debugging, tell, verdict
+from duotone.cli.codec_options import (
+    Bandwidth,
+    Device,
+    EncodeDtype,
+    Particular,
+    Quantizers,
+    Repository,
+    load_codec,
+    particular,
+    require_face,
+    title,
+)
+from duotone.cli.codes_files import SCALE, SPARE, check, claim, finish, is_finished, read_scale, save
+from duotone.cli.common import Json, Quiet, Reporter, Result
+from duotone.cli.encode import window_of
+from duotone.cli.failures import EXPECTED
 from duotone.cli.files import Job, Plan, plan
 from duotone.cli.tokens import Lenient
-from duotone.errors import AudioError, CodecMismatchError, DuotoneError, FormatError, UsageError
+from duotone.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from duotone.codec.adapters.contract import Encoded, ForeignCodec, Windows
+    from duotone.audio.waveform import Waveform
+    from duotone.codec.batches import Window
+    from duotone.codec.contract import Codec as LoadedCodec
+    from duotone.codec.values import Codes
 
 NAME = "codes"
 EXAMPLES = """
@@ -37,55 +53,67 @@ Files go to OUT/MODEL/CHUNKs_CONTEXTs/mono (or stereo), with codec_info.json. Ru
 A codec that keeps loudness apart (EnCodec 48 kHz, FunCodec) gets NAME.scale.json beside NAME.npy.
 """
 NAMES = "encodec, dac, mimi, xcodec, xcodec2, neucodec, distill-neucodec, higgs_audio_v2, funcodec, wavtokenizer, simvq, magicodec, or duotone (ours)"
-_MARK, _SCALE = ".codes", ".scale.json"
-_SPARE = 40  # bytes of a name that channel, time and endings take
+_PLAN = ".codes"  # ending of a name that stands for all files of a recording
 
 
 #: The tokens' command, with the option of several values that only this one has.
 CLASS = type("CLASS", (Lenient,), {"several": (*Lenient.several, "--extensions")})
 
 
+OutputFolder = Annotated[
+    Path, typer.Option("--output", "-o", "--codes-path", metavar="OUT", help="Folder to write to.")
+]
+Inputs = Annotated[
+    list[str] | None, typer.Argument(metavar="DIR...", help="Folders or files of sound.", show_default=False)
+]
+AudioPath = Annotated[str | None, typer.Option("--audio-path", help="The same, one folder.")]
+CodecName = Annotated[
+    str | None, typer.Option("--codec", "--codec-type", help=f"{NAMES}. Default: what --codec-model tells.")
+]
+CodecModel = Annotated[
+    str | None, typer.Option("--codec-model", help="Folder of the model, or a published one's name (is downloaded).")
+]
+ChunkSeconds = Annotated[float, typer.Option("--chunk-size-secs", help="Encode so much at a time.")]
+ContextSeconds = Annotated[
+    float, typer.Option("--context-secs", help="In windows of this length, which end where the chunk ends.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Chunks of one length encoded together.")]
+Stereo = Annotated[bool, typer.Option("--stereo", help="Encode both channels, not their mean.")]
+FilePerChunk = Annotated[bool, typer.Option("--file-per-chunk", help="A file for each chunk.")]
+Extensions = Annotated[
+    list[str] | None, typer.Option("--extensions", help="Of the files to take (default: all that can be read).")
+]
+AudioFilter = Annotated[list[str] | None, typer.Option("--audio-filter", help="Parts of which a path has to hold one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Encode again what is there.")]
+InfoOnly = Annotated[bool, typer.Option("--codec-info-only", help="Write codec_info.json alone.")]
+Decode = Annotated[bool, typer.Option("--decode", help="Back: DIR holds .npy codes, OUT gets .wav.")]
+Scale = Annotated[
+    float | None, typer.Option("--scale", help="Decoding: loudness where no file tells it (music: about 0.1).")
+]
+
+
 def command(
-    output: Annotated[Path, typer.Option("--output", "-o", "--codes-path", metavar="OUT", help="Folder to write to.")],
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="DIR...", help="Folders or files of sound.", show_default=False)
-    ] = None,
-    audio_path: Annotated[str | None, typer.Option("--audio-path", help="The same, one folder.")] = None,
-    codec: Annotated[
-        str | None, typer.Option("--codec", "--codec-type", help=f"{NAMES}. Default: what --codec-model tells.")
-    ] = None,
-    codec_model: Annotated[
-        str | None,
-        typer.Option("--codec-model", help="Folder of the model, or a published one's name (is downloaded)."),
-    ] = None,
-    codec_repo: Annotated[
-        str | None,
-        typer.Option("--codec-repo", help="Cloned code of wavtokenizer, simvq, magicodec (or funcodec)."),
-    ] = None,
-    chunk_size_secs: Annotated[float, typer.Option("--chunk-size-secs", help="Encode so much at a time.")] = 30.0,
-    context_secs: Annotated[
-        float, typer.Option("--context-secs", help="In windows of this length, which end where the chunk ends.")
-    ] = 0.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Chunks of one length encoded together.")] = 1,
-    bandwidth: Annotated[
-        float | None, typer.Option("--bandwidth", help="Of encodec, xcodec, higgs, funcodec: kbit/s, or bit/s.")
-    ] = None,
-    n_quantizers: Annotated[int | None, typer.Option("--n-quantizers", help="Of dac and mimi: codebooks.")] = None,
-    stereo: Annotated[bool, typer.Option("--stereo", help="Encode both channels, not their mean.")] = False,
-    file_per_chunk: Annotated[bool, typer.Option("--file-per-chunk", help="A file for each chunk.")] = False,
-    extensions: Annotated[
-        list[str] | None, typer.Option("--extensions", help="Of the files to take (default: all that can be read).")
-    ] = None,
-    audio_filter: Annotated[
-        list[str] | None, typer.Option("--audio-filter", help="Parts of which a path has to hold one.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Encode again what is there.")] = False,
-    codec_info_only: Annotated[bool, typer.Option("--codec-info-only", help="Write codec_info.json alone.")] = False,
-    decode: Annotated[bool, typer.Option("--decode", help="Back: DIR holds .npy codes, OUT gets .wav.")] = False,
-    scale: Annotated[
-        float | None, typer.Option("--scale", help="Decoding: loudness where no file tells it (music: about 0.1).")
-    ] = None,
+    output: OutputFolder,
+    inputs: Inputs = None,
+    audio_path: AudioPath = None,
+    codec: CodecName = None,
+    codec_model: CodecModel = None,
+    codec_repo: Repository = None,
+    chunk_size_secs: ChunkSeconds = 30.0,
+    context_secs: ContextSeconds = 0.0,
+    batch_size: BatchSize = 1,
+    bandwidth: Bandwidth = None,
+    n_quantizers: Quantizers = None,
+    stereo: Stereo = False,
+    file_per_chunk: FilePerChunk = False,
+    extensions: Extensions = None,
+    audio_filter: AudioFilter = None,
+    overwrite: Overwrite = False,
+    codec_info_only: InfoOnly = False,
+    decode: Decode = False,
+    scale: Scale = None,
     device: Device = "cpu",
+    dtype: EncodeDtype = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -93,238 +121,170 @@ def command(
     sources = [*(inputs or []), *([] if audio_path is None else [audio_path])]
     if not sources and not codec_info_only:
         raise UsageError("No folder of sound is named. Write it after the command: duotone codes sounds/ -o codes/.")
-    loaded = _load(codec, codec_model, codec_repo, device, bandwidth, n_quantizers)
+    if scale is not None and not decode:
+        raise UsageError("--scale is for --decode. Encoding finds the loudness by itself.")
+    loaded = _load(codec, codec_model, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
+    require_face(loaded.spec, "tokens")
     reporter = Reporter(as_json, quiet)
     if decode:
-        _decode_all(loaded, sources, output, audio_filter, scale, overwrite, reporter)
+        planned = plan(sources, f"{output}/", takes=(".npy",), makes=(), suffix=".wav", force=overwrite)
+        planned = _chosen(planned, audio_filter)
+        if reporter.begin(planned):
+            reporter.run(planned, partial(_decode, codec=loaded, scale=scale), "decoded")
         return
-    if scale is not None:
-        raise UsageError("--scale is for --decode. Encoding finds the loudness by itself.")
-    from duotone.audio.formats import READABLE
-    from duotone.codec.adapters.contract import Windows
-
-    windows = Windows.of(loaded, chunk_size_secs, context_secs)
-    folder = output / Path(loaded.info.codec_model).name
-    folder = folder / f"{chunk_size_secs:g}s_{context_secs:g}s" / ("stereo" if stereo else "mono")
-    frames = {"chunk_frames": (windows.blocks or 0) * loaded.frames, "context_frames": windows.context * loaded.frames}
-    _claim(folder, {**loaded.identity(), **frames, "file_per_chunk": file_per_chunk})
+    window = window_of(loaded, chunk_size_secs, context_secs)
+    folder = output / Path(title(loaded.spec)).name / f"{chunk_size_secs:g}s_{context_secs:g}s"
+    folder = folder / ("stereo" if stereo else "mono")
+    claim(folder, _settings(loaded, window, file_per_chunk))
     if codec_info_only:
         typer.echo(folder)
         return
-    takes = READABLE if extensions is None else [f".{e.lower().lstrip('.')}" for e in extensions]
-    planned = plan(sources, f"{folder}/", takes=takes, makes=(), suffix=_MARK, force=True, spare=_SPARE)
-    for line in planned.notes():
-        tell(line)
-    jobs = _chosen(planned.jobs, audio_filter)
-    work = _Work(loaded, windows, stereo, file_per_chunk, reporter)
-    wanted = [job for job in jobs if overwrite or not _done(job)]
-    code = work.run(wanted, batch_size)
-    if not quiet:
-        tell(f"{work.files} files encoded, {len(jobs) - len(wanted)} were there, {work.failed} failed.")
+    planned = _plan(sources, folder, extensions, audio_filter, overwrite)
     if not as_json:
         typer.echo(folder)
-    if code:
-        raise typer.Exit(code)
+    if reporter.begin(planned):
+        steps = (window.chunks or 0) * loaded.spec.steps
+        work = _Work(loaded, window, stereo, steps if file_per_chunk else None, reporter)
+        reporter.follow(planned, work.results(planned.jobs, batch_size), "encoded")
 
 
-def _load(
-    codec: str | None, model: str | None, repository: str | None, device: str, bandwidth: float | None,
-    n_quantizers: int | None,
-) -> ForeignCodec:  # fmt: skip
-    """The codec that is named; ours comes from `hub`, in float32 so that codes are the same on every machine."""
-    from duotone.codec.adapters.own import Own
-    from duotone.codec.adapters.table import CODECS, load_codec
-    from duotone.hub import DEFAULT, bundled, load, resolve_device
+def _load(codec: str | None, model: str | None, device: str, dtype: str, options: Particular) -> LoadedCodec:
+    """The codec that `--codec`, `--codec-model` or both name."""
+    from duotone.codec.adapters.table import CODECS
+    from duotone.codec.adapters.table import load_codec as load_adapter
+    from duotone.hub import resolve_device
 
-    options = {"bandwidth": bandwidth, "n_quantizers": n_quantizers}
-    if codec == Own.kind or (codec is None and model in bundled()):
-        if repository is not None or any(value is not None for value in options.values()):
-            raise UsageError("--codec duotone takes no --bandwidth, --n-quantizers or --codec-repo. Leave them out.")
-        return Own(load(model or DEFAULT, device, "float32"), model or DEFAULT)
-    if codec is not None and codec not in CODECS:
-        raise UsageError(f"--codec got {codec!r}, expected one of {', '.join((*CODECS, Own.kind))}.")
-    return load_codec(codec, model, resolve_device(device), repository, **options)
+    if codec is None and model is None:
+        raise UsageError(f"Name one of {', '.join(CODECS)} or duotone with --codec, or a model with --codec-model.")
+    if codec in (None, "duotone") or model is None:
+        return load_codec(model or codec, device, dtype, options)
+    if codec not in CODECS:
+        raise UsageError(f"--codec got {codec!r}, expected one of {', '.join(CODECS)} or duotone.")
+    wanted = {name: value for name, value in options.items() if value is not None}
+    return load_adapter(codec, model, resolve_device(device), **wanted).to(None, dtype)
 
 
-def _chosen(jobs: list[Job], parts: Sequence[str] | None) -> list[Job]:
-    chosen = [job for job in jobs if not parts or any(part in job.source for part in parts)]
-    if not chosen:
-        raise UsageError(f"--audio-filter got {list(parts or [])}, which none of the {len(jobs)} files holds.")
-    return chosen
+def _settings(codec: LoadedCodec, window: Window, file_per_chunk: bool) -> dict[str, Any]:
+    """The content of codec_info.json."""
+    from duotone.tokens.collection import codec_info
+
+    spec = codec.spec
+    return {
+        **codec_info(spec, codec.encoding_format), **({"channels": 2} if spec.channels == 2 else {}),
+        **({"scale_beside": True} if spec.scaled else {}), "chunk_frames": (window.chunks or 0) * spec.steps,
+        "context_frames": window.context * spec.steps, "file_per_chunk": file_per_chunk,
+    }  # fmt: skip
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """codec_info.json for the folder; raises `UsageError` where codes of other settings lie."""
-    from duotone.tokens.collection import INFO
-    from duotone.tokens.jsonfiles import read_json, write_json
+def _plan(
+    sources: list[str], folder: Path, extensions: list[str] | None, parts: Sequence[str] | None, overwrite: bool
+) -> Plan:
+    """The recordings to encode; those that are finished are skipped."""
+    from duotone.audio.formats import READABLE
 
-    path = folder / INFO
-    if path.is_file():
-        found = read_json(path, "a folder of codes")
-        differ = [
-            f"{k}: {found.get(k)} there, {settings.get(k)} now"
-            for k in {**settings, **found}
-            if found.get(k) != settings.get(k)
-        ]
-        if differ:
-            raise UsageError(f"{folder} holds codes of other settings ({'; '.join(differ)}). Choose another -o.")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    takes = READABLE if extensions is None else [f".{e.lower().lstrip('.')}" for e in extensions]
+    found = plan(sources, f"{folder}/", takes=takes, makes=(), suffix=_PLAN, force=True, spare=SPARE)
+    chosen = _chosen(found, parts)
+    done = {job for job in chosen.jobs if not overwrite and is_finished(_stem(job), job.source)}
+    jobs = [job for job in chosen.jobs if job not in done]
+    return Plan(jobs, [job for job in chosen.jobs if job in done], chosen.left_out)
+
+
+def _chosen(planned: Plan, parts: Sequence[str] | None) -> Plan:
+    """The jobs whose source holds one of the parts. Raises `UsageError` where none does."""
+    jobs = [job for job in planned.jobs if not parts or any(part in job.source for part in parts)]
+    if not jobs:
+        raise UsageError(f"--audio-filter got {list(parts or [])}, which none of the {len(planned.jobs)} files holds.")
+    return Plan(jobs, planned.skipped, planned.left_out)
 
 
 def _stem(job: Job) -> Path:
-    return Path(job.target.removesuffix(_MARK))
-
-
-def _done(job: Job) -> bool:
-    """A file's last mark: its channels are written before it."""
-    return _marker(job).exists()
-
-
-def _marker(job: Job) -> Path:
-    stem = _stem(job)
-    return stem.with_name(f".{stem.name}.done")
+    return Path(job.target.removesuffix(_PLAN))
 
 
 @dataclass
 class _Work:
-    """Reading, encoding and writing; a file that fails is told of, and the others go on."""
+    """Encoding recordings one by one, or in batches, and writing their codes."""
 
-    codec: ForeignCodec
-    windows: Windows
+    codec: LoadedCodec
+    window: Window
     stereo: bool
-    file_per_chunk: bool
+    per_file: int | None
     reporter: Reporter
-    files: int = 0
-    failed: int = 0
-    code: int = 0
 
-    def run(self, jobs: list[Job], batch_size: int) -> int:
-        """Encode and write all; returns the first failure's exit code."""
-        from duotone.codec.adapters.contract import Batched
+    def results(self, jobs: list[Job], batch_size: int) -> Iterator[tuple[Job, Result]]:
+        """Each job with the call that gives what came of it."""
+        if batch_size == 1:
+            yield from ((job, partial(self._one, job)) for job in jobs)
+            return
+        failed: list[tuple[Job, Result]] = []
+        waiting: deque[Job] = deque()  # read, and not encoded yet; values come in their order
+        waves = self._waves(jobs, waiting, failed)
+        for value in self.codec.encode_many(waves, window=self.window, batch=batch_size):
+            yield from failed
+            failed.clear()
+            job = waiting.popleft()
+            yield job, partial(self._save, job, value.codes())
+        yield from failed
 
-        missing: dict[str, int] = {}
-        by_source = {job.source: job for job in jobs}
-        encoder = Batched[tuple[str, int]](self.codec, self.windows, batch_size)
-        for (source, channel), found in encoder.run(self._streams(jobs, missing)):
-            self._write(by_source[source], channel, found)
-            missing[source] -= 1
-            if not missing[source]:
-                _marker(by_source[source]).touch()
-                self.files += 1
-                frames, target = found.codes.shape[-1], f"{_stem(by_source[source])}_c*.npy"
-                self.reporter.result(
-                    {"input": source, "output": target, "frames": frames}, f"{source} -> {target}, {frames} frames"
-                )
-        return self.code
-
-    def _streams(self, jobs: list[Job], missing: dict[str, int]) -> Iterator[tuple[tuple[str, int], Tensor]]:
+    def _waves(self, jobs: list[Job], waiting: deque[Job], failed: list[tuple[Job, Result]]) -> Iterator[Waveform]:
+        """The sounds that can be read; the others go to `failed`."""
         from duotone.audio.files import read
 
         for job in jobs:
             try:
                 wave = read(job.source)
-                streams = self.codec.streams(wave if self.stereo else wave.to_channels(1))
-                if streams[0].shape[-1] == 0:
-                    raise AudioError(f"{job.source} holds zero samples; there is nothing to encode.")
-            except (DuotoneError, OSError) as error:
-                found = verdict(error)
-                if found is None or debugging():
-                    raise
-                self.failed += 1
-                self.code = self.code or found[1]
-                tell(f"error: {job.source}: {found[0]}")
+            except EXPECTED as error:
+                failed.append((job, partial(_raise, error)))
                 continue
-            missing[job.source] = len(streams)
-            for channel, samples in enumerate(streams):
-                yield (job.source, channel), samples
+            waiting.append(job)
+            yield wave if self.stereo else wave.to_channels(1)
 
-    def _write(self, job: Job, channel: int, found: Encoded) -> None:
-        stem, step = _stem(job), (self.windows.blocks or 0) * self.codec.frames
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        parts = {f"{stem.name}_c{channel}": found}
-        if self.file_per_chunk and step:
-            parts = {}
-            for first in range(0, found.codes.shape[-1], step):
-                seconds, thousandths = divmod(round(1000 * first / self.codec.info.framerate), 1000)
-                name = f"{stem.name}_c{channel}_t{seconds:06d}_{thousandths:03d}"
-                parts[name] = found.part(first, step)
-        for name, part in parts.items():
-            _save(stem.with_name(name), part)
+    def _one(self, job: Job) -> tuple[dict[str, Any], str]:
+        """Encode a file block by block."""
+        from duotone.audio.files import open_reader
 
+        with open_reader(job.source) as reader:
+            channels = reader.channels if self.stereo else 1
+            known = None if reader.samples is None else reader.samples / reader.rate
+            with (
+                self.codec.encode_stream(reader.rate, channels, window=self.window) as stream,
+                self.reporter.progress(job.source, known) as done,
+            ):
+                parts = []
+                for block in reader:
+                    parts.append(stream.push(block.to_channels(channels)).codes())
+                    done(block.seconds)
+                parts.append(stream.finish().codes())
+                return self._save(job, type(parts[0]).join(parts, stream.source))
 
-def _save(path: Path, found: Encoded) -> None:
-    """NAME.npy with codes `[1, K, F]`, the layout met most; the loudness before it, so that no codes lack theirs."""
-    import numpy as np
-
-    from duotone.tokens.jsonfiles import write_json
-
-    if found.scale is not None:
-        import torch
-
-        values, counts = torch.unique_consecutive(found.scale, return_counts=True)
-        write_json(path.with_name(path.name + _SCALE), {"scale": values.tolist(), "frames": counts.tolist()})
-    temporary = path.with_name(f".{path.name}.npy.writing")
-    with temporary.open("wb") as file:
-        np.save(file, found.codes[None].numpy())
-    os.replace(temporary, path.with_name(path.name + ".npy"))
+    def _save(self, job: Job, codes: Codes) -> tuple[dict[str, Any], str]:
+        count = finish(_stem(job), job.source, save(_stem(job), codes, self.per_file))
+        frames, target = codes.indices.shape[1], f"{_stem(job)}_c*.npy"
+        figures = {
+            "input": job.source, "output": target, "frames": frames, "seconds": codes.seconds, "bytes": count,
+        }  # fmt: skip
+        return figures, f"{job.source} -> {target}, {frames} frames"
 
 
-def _decode_all(
-    codec: ForeignCodec, sources: list[str], output: Path, parts: Sequence[str] | None, scale: float | None,
-    overwrite: bool, reporter: Reporter,
-) -> None:  # fmt: skip
-    """Every `.npy` of codes to a `.wav` of its own."""
-    import torch
+def _raise(error: BaseException) -> tuple[dict[str, Any], str]:
+    raise error
 
+
+def _decode(job: Job, codec: LoadedCodec, scale: float | None) -> tuple[dict[str, Any], str]:
+    """One `.npy` of codes to a `.wav`."""
     from duotone.audio.files import write
-    from duotone.tokens.collection import load_npy
+    from duotone.spec import Source
+    from duotone.tokens.collection import codec_info, load_npy
 
-    def work(job: Job) -> tuple[dict[str, Any], str]:
-        path = Path(job.source)
-        _check(path, codec)
-        codes = torch.from_numpy(load_npy(path).astype("int64"))
-        beside = path.with_name(path.name.removesuffix(".npy") + _SCALE)
-        loudness = _read_scale(beside, codes.shape[-1]) if codec.scaled and beside.is_file() else scale
-        wave = codec.decode(codes, loudness)
-        Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-        write(job.target, wave, force=True)
-        return {"input": job.source, "output": job.target, "seconds": wave.seconds}, f"{job.source} -> {job.target}"
-
-    planned = plan(sources, f"{output}/", takes=(".npy",), makes=(), suffix=".wav", force=overwrite)
-    reporter.run(Plan(_chosen(planned.jobs, parts), [], planned.left_out), work, "decoded")
-
-
-def _check(path: Path, codec: ForeignCodec) -> None:
-    """Raise `CodecMismatchError` where a codec_info.json above the codes tells of another codec."""
-    from duotone.tokens.collection import INFO
-    from duotone.tokens.jsonfiles import read_json
-
-    near = next((folder / INFO for folder in path.absolute().parents if (folder / INFO).is_file()), None)
-    if near is None:
-        return
-    there, here = read_json(near, "a folder of codes"), codec.identity()
-    for key in ("codec_type", "codebook_size", "sampling_rate_decoder", "fingerprint"):
-        if there.get(key) != here.get(key):
-            raise CodecMismatchError(
-                f"{near} tells of {key} {there.get(key)}, but the codec at hand has {here.get(key)}. "
-                f"Decode with the codec that made the codes: {there.get('codec_model')}."
-            )
-
-
-def _read_scale(path: Path, frames: int) -> Tensor:
-    """The loudness of each frame `[F]`. Raises `FormatError` for a file that does not fit its codes."""
-    import torch
-
-    from duotone.tokens.jsonfiles import read_json
-
-    found = read_json(path, "the loudness of codes")
-    try:
-        values, counts = torch.tensor(found["scale"], dtype=torch.float32), torch.tensor(found["frames"])
-        scale = values.repeat_interleave(counts)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FormatError(f"{path} is damaged ({error!r}): expected lists 'scale' and 'frames'.") from None
-    if scale.shape != (frames,):
-        raise FormatError(f"{path} tells of {list(scale.shape)} frames, but its codes have {frames}. Encode it again.")
-    return scale
+    path, spec = Path(job.source), codec.spec
+    check(path, spec, codec_info(spec, codec.encoding_format))
+    indices = load_npy(path).astype("int64")
+    beside = path.with_name(path.name.removesuffix(".npy") + SCALE)
+    loudness: Any = scale
+    if spec.scaled and beside.is_file():
+        loudness = read_scale(beside, spec.steps, indices.shape[1] // spec.steps)
+    wave = codec.decode(codec.codes(indices, Source(spec.rate_out, spec.channels), loudness))
+    Path(job.target).parent.mkdir(parents=True, exist_ok=True)
+    write(job.target, wave, force=True)
+    return {"input": job.source, "output": job.target, "seconds": wave.seconds}, f"{job.source} -> {job.target}"

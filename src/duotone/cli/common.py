@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -24,14 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-Codec = Annotated[
-    str | None,
-    typer.Option(
-        "--codec", metavar="CODEC", help="Bundled name, folder, .pt file or org/name on the Hub (default: tiny)."
-    ),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto (the fastest that the device has), float32, bfloat16 or float16.")]
+#: Gives what came of a file, for machines and for people, or raises why it failed.
+Result = Callable[[], tuple[dict[str, Any], str]]
+
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, an object a line.")]
 SkipExisting = Annotated[
@@ -106,15 +102,20 @@ class Reporter:
 
         `done` is the word for a file that succeeded, such as "encoded".
         """
-        jobs, sums = planned.jobs, Sums(skipped=len(planned.skipped), left_out=len(planned.left_out))
-        for number, job in enumerate(jobs, start=1):
-            self._place = f"[{number}/{len(jobs)}] " if len(jobs) > 1 else ""
+        self.follow(planned, ((job, partial(work, job)) for job in planned.jobs), done)
+
+    def follow(self, planned: Plan, results: Iterable[tuple[Job, Result]], done: str) -> None:
+        """`run` for jobs that are worked on together: each job comes with a call that gives its result or raises."""
+        count, sums = len(planned.jobs), Sums(skipped=len(planned.skipped), left_out=len(planned.left_out))
+        self._place = f"[1/{count}] " if count > 1 else ""
+        for number, (job, result) in enumerate(results, start=1):
             try:
-                figures, line = work(job)
+                figures, line = result()
                 self.result(figures, line)
                 sums.add(job, figures)
             except EXPECTED as error:
-                sums.fail(self.failure(job.source, error, alone=len(jobs) == 1))
+                sums.fail(self.failure(job.source, error, alone=count == 1))
+            self._place = f"[{number + 1}/{count}] " if count > 1 else ""
         if not self.quiet and sums.files > 1:
             tell(sums.line(done))
         if sums.code:

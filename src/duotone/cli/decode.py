@@ -1,9 +1,10 @@
-"""``duotone decode``: .duo -> sound, in constant memory."""
+"""``duotone decode``: .duo -> sound."""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -11,17 +12,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.cli.common import Codec, Device, Dtype, Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration
+from duotone.cli.codec_options import (
+    Bandwidth,
+    Codec,
+    Device,
+    Dtype,
+    Particular,
+    Quantizers,
+    Repository,
+    load_codec,
+    particular,
+    title,
+)
+from duotone.cli.common import Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration
 from duotone.cli.failures import tell
 from duotone.cli.files import Job, plan
 from duotone.cli.salvage import Mute, explain
-from duotone.errors import FormatError, UsageError
+from duotone.errors import CodecMismatchError, FormatError, UsageError
+from duotone.spec import CodecSpec
 
 if TYPE_CHECKING:
+    from duotone.audio.files import AudioWriter
     from duotone.audio.waveform import Waveform
-    from duotone.codec.codicodec import CoDiCodec
     from duotone.codec.container import DuoReader
-    from duotone.codec.values import Particulars
+    from duotone.codec.contract import Codec as LoadedCodec
+    from duotone.codec.sessions import DecodeSession
 
 NAME = "decode"
 EXAMPLES = """
@@ -60,10 +75,13 @@ def command(
     ],
     codec: Codec = None,
     strategy: Annotated[
-        StrategyName, typer.Option(help="wavefront and parallel give the same samples; all run in constant memory.")
-    ] = StrategyName.wavefront,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps (default: the codec's).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise; the same seed gives the same samples.")] = 0,
+        StrategyName | None,
+        typer.Option(help="Of CoDiCodec: wavefront (default) and parallel give the same samples up to rounding."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of CoDiCodec: denoising steps (default: the codec's).")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the noise; the same seed gives the same samples on one machine.")
+    ] = 0,
     time_prompt: Annotated[
         float | None, typer.Option(min=0, max=1, help="Noise position of the left chunk (only autoregressive).")
     ] = None,
@@ -72,6 +90,9 @@ def command(
         bool, typer.Option("--native-rate", help="The codec's own rate and stereo, instead of the source's.")
     ] = False,
     salvage: Annotated[bool, typer.Option("--salvage", help="Put silence for damaged chunks, and say so.")] = False,
+    bandwidth: Bandwidth = None,
+    n_quantizers: Quantizers = None,
+    codec_repo: Repository = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     force: Force = False,
@@ -83,7 +104,7 @@ def command(
     from duotone.audio.files import EXTENSIONS
 
     if time_prompt is not None and strategy is not StrategyName.autoregressive:
-        raise UsageError(f"--time-prompt does nothing with --strategy {strategy.value}; it is for autoregressive.")
+        raise UsageError("--time-prompt is for --strategy autoregressive. Add that, or leave --time-prompt out.")
     makes = EXTENSIONS if format is None else (f".{format.value}",)
     planned = plan(
         inputs,
@@ -94,110 +115,110 @@ def command(
         force=force,
         skip_existing=skip_existing,
     )
-    options = {
-        "strategy": strategy.value, "steps": steps, "seed": seed, "time_prompt": time_prompt,
-        "restore": not native_rate,
-    }  # fmt: skip
     reporter = Reporter(as_json, quiet)
-    if reporter.begin(planned):
-        codecs = _Codecs(codec, device, dtype)
-        work = partial(
-            _one, codecs=codecs, options=options, format=format and format.value, salvage=salvage, reporter=reporter
-        )
-        reporter.run(planned, work, "decoded")
+    if not reporter.begin(planned):
+        return
+    codecs = Codecs(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
+    options: dict[str, Any] = {
+        "strategy": strategy.value if strategy else None,
+        "steps": steps,
+        "time_prompt": time_prompt,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    first = codecs.loaded[0]
+    first.decode_stream(first.source(), seed=seed, **options)  # refuses options that the codec has not
+    options |= {"seed": seed, "restore": not native_rate}
+    work = _Work(codecs, options, format and format.value, salvage, reporter)
+    reporter.run(planned, work.decode, "decoded")
 
 
-class _Codecs:
-    """Finds the codec that made a file: the one asked for, or else the bundled one with the file's fingerprint."""
+class Codecs:
+    """Finds the codec that made a file: the one asked for, or else the bundled one of the file's latent space."""
 
-    def __init__(self, name: str | None, device: str, dtype: str) -> None:
+    def __init__(self, name: str | None, device: str, dtype: str, options: Particular) -> None:
         from duotone.hub import DEFAULT, bundled
 
         self.names = [name] if name else [DEFAULT, *(n for n in bundled() if n != DEFAULT)]
-        self.device, self.dtype = device, dtype
-        self.loaded: list[CoDiCodec] = []
+        self._load = partial(load_codec, device=device, dtype=dtype, options=options)
+        self.loaded: list[LoadedCodec] = [self._load(self.names[0])]
 
-    def find(self, about: Particulars) -> CoDiCodec:
-        """The codec; raises `CodecMismatchError` when none fits, `FormatError` when the header contradicts it."""
-        from duotone.hub import load
-
+    def find(self, spec: CodecSpec) -> LoadedCodec:
+        """The codec. Raises `CodecMismatchError` when none fits, or the header contradicts it."""
         for i, name in enumerate(self.names):
             if i == len(self.loaded):
-                self.loaded.append(load(name, self.device, self.dtype))
-            if self.loaded[i].fingerprint == about.fingerprint:
-                _check_sizes(self.loaded[i], about)
+                self.loaded.append(self._load(name))
+            own = self.loaded[i].spec
+            if spec.space == own.space or spec.fingerprint == own.fingerprint:
+                self.loaded[i].check(spec)
                 return self.loaded[i]
-        self.loaded[0].check(about)  # raises, naming both fingerprints
-        raise AssertionError("a codec of another fingerprint passed the check")
-
-
-def _check_sizes(codec: CoDiCodec, about: Particulars) -> None:
-    config = codec.config
-    got = (about.rate, about.chunk_samples, about.latents, about.levels)
-    want = (config.rate, config.chunk_samples, config.latents, config.levels)
-    if got != want:
-        raise FormatError(
-            f"The header's rate, chunk, latents and levels are {got}, but its codec {codec.fingerprint} has {want}. "
-            f"The file was altered; encode the sound again."
+        if len(self.names) == 1:
+            self.loaded[0].check(spec)
+        raise CodecMismatchError(
+            f"This file was made by codec {spec.space or spec.fingerprint} ({title(spec)}), which is none of the bundled "
+            f"ones ({', '.join(self.names)}). Name it with --codec."
         )
 
 
-def _one(
-    job: Job, codecs: _Codecs, options: dict[str, Any], format: str | None, salvage: bool, reporter: Reporter
-) -> tuple[dict[str, Any], str]:
-    from duotone.audio.files import open_writer
-    from duotone.codec.container import DuoReader
+@dataclass
+class _Work:
+    """Decoding one file after the other."""
 
-    started = time.perf_counter()
-    with DuoReader(sys.stdin.buffer if job.source == "-" else job.source, salvage) as reader:
-        codec = codecs.find(reader.about)
-        if job.target == "-":
-            binary_stdout()
-        else:
-            Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-        # While salvaging, the length is not known before the end: a cut file may give less than its header says.
-        about = reader.about.with_samples(0, 0) if salvage else reader.about
-        stream = codec.decode_stream(about, **options)
-        with stream, open_writer(job.target, stream.rate, stream.channels, format=format) as writer:
-            samples = _through(reader, stream, writer, codec, job.source, reporter)
-    seconds, took = samples / stream.rate, time.perf_counter() - started
-    lost = sum(d.chunks for d in reader.damage)
-    if reader.damage:
-        tell(f"warning: {explain(reader, job.source)}")
-    figures = {
-        "input": job.source, "output": job.target, "codec": codec.fingerprint, "strategy": options["strategy"],
-        "seconds": seconds, "rate": stream.rate, "channels": stream.channels, "samples": samples,
-        "lost_chunks": lost, "damage": [vars(d) for d in reader.damage], "took_seconds": took, "speed": seconds / took,
-    }  # fmt: skip
-    return figures, f"{job.source} -> {job.target}: {duration(seconds)}, {seconds / took:.1f}x real time"
+    codecs: Codecs
+    options: dict[str, Any]
+    format: str | None
+    salvage: bool
+    reporter: Reporter
 
+    def decode(self, job: Job) -> tuple[dict[str, Any], str]:
+        """Decode a file; what became of it, for machines and for people."""
+        from duotone.audio.files import open_writer
+        from duotone.codec.container import DuoReader
 
-def _through(reader: DuoReader, stream: Any, writer: Any, codec: CoDiCodec, name: str, reporter: Reporter) -> int:
-    """Every piece through the stream into the writer; returns the samples written."""
-    mute = Mute(reader, codec, stream.rate)
-    written, chunks = 0, 0
+        started = time.perf_counter()
+        with DuoReader(sys.stdin.buffer if job.source == "-" else job.source, self.salvage) as reader:
+            codec = self.codecs.find(reader.spec)
+            if job.target == "-":
+                binary_stdout()
+            else:
+                Path(job.target).parent.mkdir(parents=True, exist_ok=True)
+            # While salvaging, the length is not known before the end: a cut file may give less than its header says.
+            source = reader.source.of_length(None) if self.salvage else reader.source
+            stream = codec.decode_stream(source, **self.options)
+            with stream, open_writer(job.target, stream.rate, stream.channels, format=self.format) as writer:
+                samples = self._through(reader, stream, writer, job.source)
+        seconds, took = samples / stream.rate, time.perf_counter() - started
+        if reader.damage:
+            tell(f"warning: {explain(reader, job.source)}")
+        figures = {
+            "input": job.source, "output": job.target, "codec": title(codec.spec), "fingerprint": codec.fingerprint,
+            "strategy": self.options.get("strategy"), "seconds": seconds, "rate": stream.rate,
+            "channels": stream.channels, "samples": samples, "lost_chunks": sum(d.chunks for d in reader.damage),
+            "damage": [vars(d) for d in reader.damage], "took_seconds": took, "speed": seconds / took,
+        }  # fmt: skip
+        return figures, f"{job.source} -> {job.target}: {duration(seconds)}, {seconds / took:.1f}x real time"
 
-    def put(wave: Waveform) -> None:
-        nonlocal written
-        written += wave.length
-        if wave.length:
-            writer.write(mute(wave))
+    def _through(self, reader: DuoReader, stream: DecodeSession, writer: AudioWriter, name: str) -> int:
+        """Every piece through the stream into the writer; returns the samples written."""
+        mute = Mute(reader, stream.rate)
+        written, chunks = 0, 0
 
-    with reporter.progress(name, _seconds(reader.about)) as done:
-        for piece in reader:
-            put(stream.push(piece))
-            chunks += len(piece)
-            done(len(piece) * codec.config.chunk_samples / codec.rate)
-        if chunks == 0:
-            raise FormatError(
-                f"{reader.name} holds no intact chunk; there is nothing to decode. Encode the sound again."
-            )
-        put(stream.finish(reader.about))
-    if reader.salvage:
-        for silence in mute.rest(written, stream.channels):
-            put(silence)
-    return written
+        def put(wave: Waveform) -> None:
+            nonlocal written
+            written += wave.length
+            if wave.length:
+                writer.write(mute(wave))
 
-
-def _seconds(about: Particulars) -> float | None:
-    return about.source_samples / about.source_rate if about.source_samples else None
+        with self.reporter.progress(name, reader.source.seconds) as done:
+            for piece in reader:
+                put(stream.push(piece))
+                chunks += len(piece)
+                done(len(piece) * reader.spec.chunk_seconds)
+            if chunks == 0:
+                raise FormatError(
+                    f"{reader.name} holds no intact chunk; there is nothing to decode. Encode the sound again."
+                )
+            put(stream.finish(reader.source))
+        if reader.salvage:
+            for silence in mute.rest(written, stream.channels):
+                put(silence)
+        return written

@@ -1,10 +1,12 @@
-"""``duotone demo``: a piece goes through the codec in every way, with pictures and figures."""
+"""``duotone demo``: a piece goes through the codec in every way, with pictures and metrics."""
 
 from __future__ import annotations
 
 import json
 import math
+import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -12,19 +14,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from duotone.cli.common import Codec, Device, Dtype, Json, duration, size
-from duotone.cli.failures import tell
+from duotone.atomic import write_bytes, write_json, write_text
+from duotone.cli.codec_options import (
+    Bandwidth,
+    Codec,
+    Device,
+    Dtype,
+    Quantizers,
+    Repository,
+    decoding_format,
+    load_codec,
+    particular,
+)
+from duotone.cli.common import Json, check_outputs, duration, size, table
+from duotone.cli.failures import require_stdout, tell
 from duotone.errors import AudioError, DuotoneError, UsageError
 
 if TYPE_CHECKING:
     from duotone.audio.waveform import Waveform
     from duotone.cli.demo_page import Piece, Take
-    from duotone.codec.codicodec import CoDiCodec
+    from duotone.codec.contract import Codec as LoadedCodec
     from duotone.codec.values import Codes, Latents
 
 NAME = "demo"
 LIMIT_SECONDS = 30.0
-FIGURES = "figures.json"
+RESULTS = "metrics.json"
+_FORMER = "figures.json"
+#: What `metrics.json` says of itself: a folder with such a file is a demo's, and may be filled again.
+MADE_BY = "duotone demo"
 #: Two runs of one computation in different batches differ by rounding: by so much of the signal, at most.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.02, "float16": 0.02}
 EXAMPLES = """
@@ -33,6 +50,8 @@ Examples:
     duotone demo
 
     duotone demo song.mp3 -o my-demo --open
+
+    duotone demo song.mp3 -o mimi-demo --codec mimi
 """
 
 
@@ -44,49 +63,72 @@ def command(
         "demo-out"
     ),
     codec: Codec = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise, of codecs that decode from noise.")] = 0,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in a browser.")] = False,
+    bandwidth: Bandwidth = None,
+    n_quantizers: Quantizers = None,
+    codec_repo: Repository = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Encode a piece, decode it by every strategy, and write WAVs, pictures and a page with players and figures.
+    """Encode a piece, decode it by every strategy, and write WAVs, pictures and a page with players and metrics.
 
-    Of a long FILE the first 30 s are taken.
+    Of a long FILE the first 30 s are taken. The encoder works in float32 unless --dtype names a format.
     """
     from duotone.cli.demo_page import page
-    from duotone.hub import DEFAULT, load
 
-    _claim(output, force)
+    if as_json:
+        require_stdout()
+    _check_folder(output, force)
     source = file or _bundled_piece()
     wave = _beginning(source)
-    loaded = load(codec or DEFAULT, device, dtype)
-    piece, takes, sounds = _perform(loaded, wave, Path(source).name, codec or DEFAULT, output, seed)
-    equal, gap = _compare(sounds)
+    loaded = load_codec(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / RESULTS, {"made_by": MADE_BY, "complete": False})
+    piece, takes, sounds = _perform(loaded, wave, Path(source).name, output, seed)
+    gap = _largest_gap(sounds)
+    repeatable = _repeatable(piece, loaded.spec.seeded, gap)
     _draw(wave, sounds, output)
-    (output / "index.html").write_text(page(piece, takes, equal), encoding="utf-8")
-    document = {"piece": asdict(piece), "takes": [asdict(t) for t in takes], "wavefront_gap": gap, "seed": seed}
-    (output / FIGURES).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_text(output / "index.html", page(piece, takes, repeatable))
+    document = {
+        "made_by": MADE_BY, "complete": True, "piece": asdict(piece), "takes": [asdict(t) for t in takes],
+        "wavefront_gap": gap, "seed": seed,
+    }  # fmt: skip
+    write_json(output / RESULTS, document, indent=2)
     if as_json:
         typer.echo(json.dumps(document))
     else:
-        _print(piece, takes, equal, output)
+        typer.echo("\n".join(_lines(piece, takes, repeatable, output)))
     if open_page:
         typer.launch(str(output / "index.html"))
-    if gap > TOLERANCE[piece.dtype]:
+    if gap is not None and gap > TOLERANCE[piece.decoded_in]:
         raise DuotoneError(
-            f"{equal} That is a defect of Duotone on this machine; please report it with {output / FIGURES}."
+            f"Wavefront and parallel differ by {gap:.1%} of the sound's level, expected at most "
+            f"{TOLERANCE[piece.decoded_in]:.1%} in {piece.decoded_in}. That is a defect of Duotone on this machine; please "
+            f"report it with {output / RESULTS}."
         )
 
 
-def _claim(folder: Path, force: bool) -> None:
-    """Make the folder. Raises `UsageError` if it holds things that are not a demo's."""
+def _check_folder(folder: Path, force: bool) -> None:
+    """Raise `UsageError` for a folder that holds things that are not a demo's, `OSError` for one without rights."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, expected a folder for the demo. Choose another with -o.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / FIGURES).is_file() and not force:
+    check_outputs([folder / RESULTS])
+    if folder.exists() and any(folder.iterdir()) and not force and not _is_a_demo(folder):
         raise UsageError(f"{folder} holds things that are not a demo's. Choose another folder with -o, or add --force.")
+
+
+def _is_a_demo(folder: Path) -> bool:
+    for name in (RESULTS, _FORMER):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and (found.get("made_by") == MADE_BY or {"piece", "takes"} <= found.keys()):
+            return True
+    return False
 
 
 def _bundled_piece() -> str:
@@ -117,67 +159,101 @@ def _beginning(source: str) -> Waveform:
 
 
 def _perform(
-    codec: CoDiCodec, wave: Waveform, name: str, codec_name: str, folder: Path, seed: int
+    codec: LoadedCodec, wave: Waveform, name: str, folder: Path, seed: int
 ) -> tuple[Piece, list[Take], dict[str, Waveform]]:
     """Encode once, decode in every way, and write the sounds and the .duo files."""
     from duotone.audio.files import write
-    from duotone.cli.demo_page import Piece, Take
-    from duotone.codec.codicodec import STRATEGIES
-    from duotone.codec.codicodec.network import parameter_count
+    from duotone.cli.demo_page import Piece
     from duotone.codec.container import write_duo
-    from duotone.evaluate.metrics import measure
 
     _warm_up(codec)
     started = time.perf_counter()
-    latents = codec.encode(wave)
+    encoded = codec.encode(wave)
+    spec = codec.spec
     piece = Piece(
-        name=name, seconds=wave.seconds, rate=wave.rate, channels=wave.channels, codec=Path(codec_name).name,
-        fingerprint=codec.fingerprint, parameters=parameter_count(codec.network),
-        dtype=str(codec.dtype).removeprefix("torch."), provenance=str(codec.provenance.get("weights", "")),
+        name=name, seconds=wave.seconds, rate=wave.rate, channels=wave.channels, codec=Path(spec.model).name,
+        fingerprint=spec.fingerprint, parameters=parameter_count(codec), encoded_in=encoded.source.format,
+        decoded_in=decoding_format(codec), provenance=str(codec.provenance.get("weights", "")),
         encode_speed=wave.seconds / (time.perf_counter() - started),
     )  # fmt: skip
     write(folder / "original.wav", wave, force=True)
     takes: list[Take] = []
     sounds: dict[str, Waveform] = {}
-    values: dict[str, Latents | Codes] = {"latents": latents, "tokens": latents.codes()}
-    for face, value in values.items():
+    for face in spec.faces:
+        value = encoded.codes() if face == "tokens" else encoded
         count = write_duo(folder / f"{face}.duo", value)
-        for strategy in STRATEGIES:
-            tell(f"decoding {face}, {strategy}")
-            started = time.perf_counter()
-            sound = codec.decode(value, strategy, seed=seed)
-            speed = wave.seconds / (time.perf_counter() - started)
-            sounds[f"{face}-{strategy}"] = sound
-            write(folder / f"{face}-{strategy}.wav", sound, force=True)
-            figures = {k: v if math.isfinite(v) else None for k, v in measure(wave, sound).items()}
-            kbit = count * 8 / wave.seconds / 1000
-            takes.append(Take(f"{face}-{strategy}", face, strategy, count, kbit, speed, figures))
+        for take, sound in _decoded(codec, value, wave, face, count, seed):
+            write(folder / f"{take.name}.wav", sound, force=True)
+            takes.append(take)
+            sounds[take.name] = sound
     return piece, takes, sounds
 
 
-def _warm_up(codec: CoDiCodec) -> None:
+def _decoded(
+    codec: LoadedCodec, value: Latents | Codes, wave: Waveform, face: str, count: int, seed: int
+) -> Iterator[tuple[Take, Waveform]]:
+    """One face of the encoding, `count` bytes of .duo, decoded by every strategy."""
+    from duotone.cli.demo_page import Take
+    from duotone.evaluate.metrics import measure
+
+    for strategy in codec.spec.strategies or ("",):
+        name = "-".join(filter(None, (face, strategy)))
+        tell(f"decoding {name.replace('-', ', ')}")
+        started = time.perf_counter()
+        sound = codec.decode(value, strategy or None, seed=seed)
+        speed = wave.seconds / (time.perf_counter() - started)
+        metrics = {k: v if math.isfinite(v) else None for k, v in measure(wave, sound).items()}
+        yield Take(name, face, strategy, count, count * 8 / wave.seconds / 1000, speed, metrics), sound
+
+
+def parameter_count(codec: LoadedCodec) -> int:
+    """Parameters of all networks of a codec."""
+    from torch import nn
+
+    networks = [value for value in vars(codec).values() if isinstance(value, nn.Module)]
+    return sum(p.numel() for network in networks for p in network.parameters())
+
+
+def _warm_up(codec: LoadedCodec) -> None:
     """A chunk there and back, untimed: first calls pay for allocations and compilation."""
     import torch
 
     from duotone.audio.waveform import Waveform
-    from duotone.codec.codicodec import STRATEGIES
 
-    latents = codec.encode(Waveform(torch.zeros(2, codec.config.chunk_samples), codec.rate))
-    for strategy in STRATEGIES:
-        codec.decode(latents, strategy)
+    spec = codec.spec
+    value = codec.encode(Waveform(torch.zeros(2, max(spec.chunk, spec.rate // 10)), spec.rate))
+    for strategy in spec.strategies or (None,):
+        codec.decode(value, strategy)
 
 
-def _compare(sounds: dict[str, Waveform]) -> tuple[str, float]:
-    """Whether the wavefront gave the samples of the parallel strategy: a sentence, and the largest relative error."""
-    gap = 0.0
+def _largest_gap(sounds: dict[str, Waveform]) -> float | None:
+    """How far the wavefront's samples are from those of the parallel strategy, relative to them; None without both."""
+    gaps = []
     for name in [name for name in sounds if name.endswith("-parallel")]:
-        parallel, wavefront = sounds[name].samples, sounds[name.replace("-parallel", "-wavefront")].samples
-        scale = float(parallel.square().mean().sqrt())
-        gap = max(gap, float((parallel - wavefront).square().mean().sqrt()) / max(scale, 1e-9))
+        other = sounds.get(name.replace("-parallel", "-wavefront"))
+        if other is not None:
+            parallel, wavefront = sounds[name].samples, other.samples
+            scale = float(parallel.square().mean().sqrt())
+            gaps.append(float((parallel - wavefront).square().mean().sqrt()) / max(scale, 1e-9))
+    return max(gaps, default=None)
+
+
+def _repeatable(piece: Piece, seeded: bool, gap: float | None) -> str:
+    """What comes out the same in another run, for the number formats of this one."""
+    if piece.encoded_in == "float32":
+        told = "Encoded in float32: other machines, threads and block sizes give the same tokens (99.9% and more)."
+    else:
+        told = f"Encoded in {piece.encoded_in}: tokens depend on the machine, on threads and block sizes."
+    seeds = "The same seed gives" if seeded else "Decoding again gives"
+    told += f" {seeds} the same samples on this machine, and elsewhere the same up to rounding in {piece.decoded_in}."
     if gap == 0:
-        return "Wavefront and parallel gave the same samples, bit for bit.", gap
-    below = -20 * math.log10(gap)
-    return f"Wavefront and parallel gave the same samples up to rounding ({below:.0f} dB below the sound).", gap
+        told += " Wavefront and parallel gave the same samples, bit for bit."
+    elif gap is not None:
+        told += (
+            f" Wavefront and parallel gave the same samples up to rounding ({-20 * math.log10(gap):.0f} dB below the "
+            f"sound)."
+        )
+    return told
 
 
 def _draw(wave: Waveform, sounds: dict[str, Waveform], folder: Path) -> None:
@@ -187,31 +263,24 @@ def _draw(wave: Waveform, sounds: dict[str, Waveform], folder: Path) -> None:
     shown = {"original": wave, **{name: s for name, s in sounds.items() if not name.endswith("wavefront")}}
     panels = {name: spectrogram(sound) for name, sound in shown.items()}
     for name, panel in panels.items():
-        (folder / f"{name}.png").write_bytes(png(panel))
-    (folder / "spectrograms.png").write_bytes(png(side_by_side(list(panels.values()))))
+        write_bytes(folder / f"{name}.png", png(panel))
+    write_bytes(folder / "spectrograms.png", png(side_by_side(list(panels.values()))))
 
 
-def _print(piece: Piece, takes: list[Take], equal: str, folder: Path) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+def _lines(piece: Piece, takes: list[Take], repeatable: str, folder: Path) -> list[str]:
+    """The table and what it says, in 80 columns."""
     from duotone.cli.demo_page import COLUMNS, cells
 
-    console = Console(highlight=False)
-    title = Text(f"{piece.name}: {duration(piece.seconds)}, encoded {piece.encode_speed:.1f}x real time")
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("way", no_wrap=True)
-    for _, heading, _ in COLUMNS:
-        table.add_column(Text(heading), justify="right")
-    for take in takes:
-        table.add_row(f"{take.face}, {take.strategy}", *cells(take))
-    console.print(table)
-    for line in (
-        f"As 16-bit samples the piece takes {size(piece.pcm_bytes)}: the tokens are "
-        f"{piece.pcm_bytes / takes[-1].bytes:.0f} times smaller.",
-        equal,
+    headings = ["way", *("\n".join(textwrap.wrap(heading, 8)) for _, heading, _ in COLUMNS)]
+    rows = [[", ".join(filter(None, (take.face, take.strategy))), *cells(take)] for take in takes]
+    smallest = min(takes, key=lambda take: take.bytes)
+    return [
+        f"{piece.name}: {duration(piece.seconds)}, encoded {piece.encode_speed:.1f}x real time",
+        "",
+        *table(headings, rows),
+        "",
+        f"As 16-bit samples the piece takes {size(piece.pcm_bytes)}: the {smallest.face} are "
+        f"{piece.pcm_bytes / smallest.bytes:.0f} times smaller.",
+        *textwrap.wrap(repeatable, 80),
         f"Listen: {folder / 'index.html'}",
-    ):
-        console.print(Text(line), soft_wrap=True)
+    ]

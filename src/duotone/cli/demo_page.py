@@ -1,4 +1,4 @@
-"""The demo's HTML page: players, spectrograms and figures. Every text from outside is escaped."""
+"""The demo's HTML page: players, spectrograms and metrics. Every text from outside is escaped."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Take:
     bytes: int
     kbit_per_second: float
     speed: float
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{_FACES[self.face]}, {self.strategy}"
+        return ", ".join(filter(None, (_FACES[self.face], self.strategy)))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Piece:
     codec: str
     fingerprint: str
     parameters: int
-    dtype: str
+    encoded_in: str
+    decoded_in: str
     provenance: str
     encode_speed: float
 
@@ -52,7 +53,7 @@ class Piece:
         return round(self.seconds * self.rate) * self.channels * 2
 
 
-#: Key of a figure, heading, format; the first three are fields of a `Take`, the others its figures.
+#: Key, heading and format of a column; the first three are fields of a `Take`, the others its metrics.
 COLUMNS = (
     ("bytes", "bytes", "{:,d}"), ("kbit_per_second", "kbit/s", "{:.2f}"), ("speed", "x real time", "{:.1f}"),
     ("si_sdr", "SI-SDR dB ↑", "{:.2f}"), ("log_mel", "log-mel dB ↓", "{:.2f}"), ("mr_stft", "MR-STFT ↓", "{:.3f}"),
@@ -83,8 +84,8 @@ tbody tr { border-top: 1px solid var(--line); } .strip { width: 100%; border-rad
 """
 
 
-def page(piece: Piece, takes: Sequence[Take], equal: str) -> str:
-    """The whole page; `equal` says how the wavefront compares with the parallel strategy."""
+def page(piece: Piece, takes: Sequence[Take], repeatable: str) -> str:
+    """The whole page; `repeatable` says what comes out the same in another run."""
     shown = [take for take in takes if take.strategy != "wavefront"]  # its sound is that of parallel
     channels = "stereo" if piece.channels == 2 else "mono"
     original = _card("original", "original", f"{size(piece.pcm_bytes)} as 16-bit samples", piece.rate)
@@ -102,19 +103,19 @@ def page(piece: Piece, takes: Sequence[Take], equal: str) -> str:
 </head>
 <body><main>
 <h1>Duo<i>tone</i></h1>
-<p>{_safe(piece.name)}, {piece.seconds:.1f} s, {piece.rate} Hz, {channels}: encoded once, kept as continuous latents and
-as discrete tokens, and decoded from noise in every way there is.</p>
+<p>{_safe(piece.name)}, {piece.seconds:.1f} s, {piece.rate} Hz, {channels}: encoded once, kept as
+{" and as ".join(dict.fromkeys(_FACES[take.face] for take in takes))}, and decoded in every way that the codec has.</p>
 <p class="soft">Codec {_safe(piece.codec)} ({_safe(piece.fingerprint)}), {piece.parameters / 1e6:.1f}M parameters,
-{_safe(piece.dtype)}{"; " + _safe(piece.provenance) if piece.provenance else ""}.
+encoder in {_safe(piece.encoded_in)}, decoder in {_safe(piece.decoded_in)}{"; " + _safe(piece.provenance) if piece.provenance else ""}.
 Encoded {piece.encode_speed:.1f}x real time.</p>
 <h2>Listen</h2>
 <div class="grid">{cards}</div>
-<h2>Figures</h2>
+<h2>Metrics</h2>
 <div class="wide"><table>
 <thead><tr><th>way</th>{"".join(f"<th>{escape(heading)}</th>" for _, heading, _ in COLUMNS)}</tr></thead>
 <tbody>{"".join(f"<tr><td>{_safe(t.title)}</td>" + "".join(f"<td>{c}</td>" for c in cells(t)) + "</tr>" for t in takes)}
 </tbody></table></div>
-<p class="soft">{_safe(equal)} Bytes are those of the real .duo files beside this page;
+<p class="soft">{_safe(repeatable)} Bytes are those of the real .duo files beside this page;
 x real time is the speed of decoding; ↑ higher is better, ↓ lower.
 SI-SDR punishes every shift of phase, so a decoder that invents fine detail scores low in it even where it
 sounds right.</p>
@@ -129,7 +130,7 @@ upwards on a logarithmic axis; {RANGE_DB:.0f} dB from dark to bright.</p>
 
 def cells(take: Take) -> list[str]:
     """A take's row of the table, without its title."""
-    row: dict[str, Any] = {**vars(take), **take.figures}
+    row: dict[str, Any] = {**vars(take), **take.metrics}
     return ["–" if row.get(key) is None else form.format(row[key]) for key, _, form in COLUMNS]
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from duotone.cli.codec_options import decoding_format
 from duotone.errors import DuotoneError
 
 NAME = "doctor"
@@ -100,18 +101,17 @@ def check(device: str) -> dict[str, Any]:
         return work(), wave.seconds / (time.perf_counter() - started)
 
     wave = synthesize(seed=0, seconds=1.0)
-    encoder, decoder = load(DEFAULT, device, "float32"), load(DEFAULT, device, "auto")
-    plain = load(DEFAULT, "cpu", "float32")
+    codec, plain = load(DEFAULT, device, "auto"), load(DEFAULT, "cpu", "float32")
     with native.declined():
         wanted = plain.encode(wave).codes()
         sound = plain.decode(wanted).samples
-    codes, encoding = timed(lambda: encoder.encode(wave).codes())
-    heard, decoding = timed(lambda: decoder.decode(wanted).samples)
+    codes, encoding = timed(lambda: codec.encode(wave).codes())
+    heard, decoding = timed(lambda: codec.decode(wanted).samples)
     equal = float((codes.indices == wanted.indices).float().mean())
     gap = float((heard - sound).square().mean().sqrt() / sound.square().mean().sqrt())
     found = {
-        "device": str(encoder.device), "codec": DEFAULT, "equal_codes": equal, "decoded_gap": gap,
-        "decoding_dtype": str(decoder.dtype).removeprefix("torch."), "encode_speed": encoding, "decode_speed": decoding,
+        "device": str(codec.device), "codec": DEFAULT, "equal_codes": equal, "decoded_gap": gap,
+        "decoding_dtype": decoding_format(codec), "encode_speed": encoding, "decode_speed": decoding,
     }  # fmt: skip
     whole = heard.shape == wave.samples.shape and bool(torch.isfinite(heard).all())
     if not whole or not equal >= LEAST_EQUAL or not gap <= LARGEST_GAP:

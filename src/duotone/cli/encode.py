@@ -1,33 +1,36 @@
-"""``duotone encode``: sound -> .duo, in constant memory."""
+"""``duotone encode``: sound -> .duo."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.cli.common import (
+from duotone.atomic import is_stream
+from duotone.cli.codec_options import (
+    Bandwidth,
     Codec,
     Device,
-    Dtype,
-    Force,
-    Json,
-    Quiet,
-    Reporter,
-    SkipExisting,
-    binary_stdout,
-    duration,
-    size,
+    EncodeDtype,
+    Quantizers,
+    Repository,
+    load_codec,
+    particular,
+    require_face,
+    title,
 )
+from duotone.cli.common import Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration, size
 from duotone.cli.files import Job, plan
+from duotone.spec import Framing, Source
 
 if TYPE_CHECKING:
     from duotone.audio.files import AudioReader
-    from duotone.codec.codicodec import CoDiCodec
-    from duotone.codec.values import Codes, Latents, Particulars
+    from duotone.codec.batches import Window
+    from duotone.codec.contract import Codec as LoadedCodec
 
 NAME = "encode"
 EXAMPLES = """
@@ -37,11 +40,21 @@ Examples:
 
     duotone encode album/ interview.mp3 -o encoded/ --kind latents
 
+    duotone encode album/ -o encoded/ --codec mimi --n-quantizers 8 --skip-existing
+
     ffmpeg -v error -i video.mp4 -f wav - | duotone encode - -o - > sound.duo
 """
 
-#: Formats whose headers count samples exactly, so that the length can stand in the .duo header.
-_COUNTED = (".wav", ".flac")
+ChunkSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--chunk-size-secs",
+        help="Codecs whose chunks depend on one another: encode so much at a time, in constant memory (default: all).",
+    ),
+]
+ContextSeconds = Annotated[
+    float, typer.Option("--context-secs", help="With it: in windows of this length, which end where the chunk ends.")
+]
 
 
 class Kind(str, Enum):
@@ -66,67 +79,104 @@ def command(
         str, typer.Option("--output", "-o", metavar="OUT", help="A .duo file, a folder, or - for standard output.")
     ],
     codec: Codec = None,
-    kind: Annotated[Kind, typer.Option(help="Store discrete tokens or continuous latents (larger).")] = Kind.tokens,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            help="Store discrete tokens or continuous latents (larger). Default: tokens, where there are any."
+        ),
+    ] = None,
     framing: Annotated[
-        FramingName, typer.Option(help="exact gives every sample back; published equals the published package.")
+        FramingName,
+        typer.Option(help="exact gives every sample back; published (CoDiCodec) equals the published package."),
     ] = FramingName.exact,
+    chunk_size_secs: ChunkSeconds = None,
+    context_secs: ContextSeconds = 0.0,
+    bandwidth: Bandwidth = None,
+    n_quantizers: Quantizers = None,
+    codec_repo: Repository = None,
     device: Device = "cpu",
-    dtype: Dtype = "auto",
+    dtype: EncodeDtype = "auto",
     force: Force = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Encode sound files to .duo files; folders are walked and mirrored."""
-    from duotone.hub import DEFAULT, load
-
     planned = plan(inputs, output, makes=(".duo",), suffix=".duo", force=force, skip_existing=skip_existing)
     reporter = Reporter(as_json, quiet)
-    if reporter.begin(planned):
-        loaded = load(codec or DEFAULT, device, dtype)
-        reporter.run(planned, lambda job: _one(job, loaded, kind.value, framing.value, reporter), "encoded")
+    if not reporter.begin(planned):
+        return
+    loaded = load_codec(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
+    face = kind.value if kind else loaded.spec.faces[-1]
+    require_face(loaded.spec, face)
+    loaded.spec.framed(framing.value)  # refuses a framing that the codec has not
+    window = window_of(loaded, chunk_size_secs, context_secs)
+    work = _Work(loaded, face, framing.value, window, reporter)
+    reporter.run(planned, work.encode, "encoded")
 
 
-def _one(job: Job, codec: CoDiCodec, kind: Any, framing: Any, reporter: Reporter) -> tuple[dict[str, Any], str]:
-    from duotone.audio.files import open_reader
-    from duotone.codec.container import DuoWriter
+def window_of(codec: LoadedCodec, chunk_size_secs: float | None, context_secs: float) -> Window:
+    """The window that the options ask for. Raises `UsageError` for one shorter than a chunk of the codec."""
+    from duotone.codec.batches import Window
 
-    def face(latents: Latents) -> Latents | Codes:
-        return latents.codes() if kind == "tokens" else latents
+    return Window.of(codec.spec, chunk_size_secs, context_secs)
 
-    started = time.perf_counter()
-    with open_reader(job.source) as reader, codec.encode_stream(reader.rate, reader.channels, framing) as stream:
-        about = _announce(stream.about, reader, job.source)
+
+@dataclass
+class _Work:
+    """Encoding one file after the other."""
+
+    codec: LoadedCodec
+    face: Any
+    framing: Framing
+    window: Window
+    reporter: Reporter
+
+    def encode(self, job: Job) -> tuple[dict[str, Any], str]:
+        """Encode a file; what became of it, for machines and for people."""
+        started = time.perf_counter()
+        source, count = self._write(job, announce=True)
+        took, seconds = time.perf_counter() - started, source.seconds or 0.0
+        kbit = count * 8 / seconds / 1000
+        spec = self.codec.spec
+        figures = {
+            "input": job.source, "output": job.target, "kind": self.face, "framing": self.framing,
+            "codec": title(spec), "fingerprint": spec.fingerprint, "number_format": source.format, "seconds": seconds,
+            "rate": source.rate, "channels": source.channels, "samples": source.samples, "bytes": count,
+            "kbit_per_second": kbit, "took_seconds": took, "speed": seconds / took,
+        }  # fmt: skip
+        line = (
+            f"{job.source} -> {job.target}: {duration(seconds)}, {size(count)}, "
+            f"{kbit:.2f} kbit/s, {seconds / took:.1f}x real time"
+        )
+        return figures, line
+
+    def _write(self, job: Job, announce: bool) -> tuple[Source, int]:
+        """The source and the bytes written. `announce`: where the length is known before, it stands in the header."""
+        from duotone.audio.files import open_reader
+        from duotone.codec.container import DuoWriter
+
         with (
-            DuoWriter(_sink(job.target), about, kind) as writer,
-            reporter.progress(job.source, _seconds(reader)) as done,
+            open_reader(job.source) as reader,
+            self.codec.encode_stream(reader.rate, reader.channels, self.framing, window=self.window) as stream,
         ):
-            for block in reader:
-                writer.write(face(stream.push(block)))
-                done(block.seconds)
-            writer.write(face(stream.finish()))
-            writer.finish(stream.about)
-    about, took = stream.about, time.perf_counter() - started
-    seconds, count = about.source_samples / about.source_rate, writer.bytes_written
-    kbit = count * 8 / seconds / 1000
-    figures = {
-        "input": job.source, "output": job.target, "kind": kind, "framing": framing, "codec": codec.fingerprint,
-        "seconds": seconds, "rate": about.source_rate, "channels": about.source_channels,
-        "samples": about.source_samples, "bytes": count, "kbit_per_second": kbit,
-        "took_seconds": took, "speed": seconds / took,
-    }  # fmt: skip
-    line = (
-        f"{job.source} -> {job.target}: {duration(seconds)}, {size(count)}, "
-        f"{kbit:.2f} kbit/s, {seconds / took:.1f}x real time"
-    )
-    return figures, line
+            told = stream.source.of_length(reader.samples if announce else None)
+            with (
+                DuoWriter(_sink(job.target), self.codec.spec, told, self.face) as writer,
+                self.reporter.progress(job.source, _seconds(reader)) as done,
+            ):
+                for block in reader:
+                    writer.write(self._value(stream.push(block)))
+                    done(block.seconds)
+                writer.write(self._value(stream.finish()))
+                streamed = job.target == "-" or is_stream(job.target)  # what was written cannot be taken back
+                if streamed or told.samples in (None, stream.source.samples):
+                    writer.finish(stream.source)
+                    return stream.source, writer.bytes_written
+        return self._write(job, announce=False)  # the sound's header told of another length than there was
 
-
-def _announce(about: Particulars, reader: AudioReader, source: str) -> Particulars:
-    """The particulars with the length, where it is surely known beforehand; the end record confirms it."""
-    if reader.samples is None or Path(source).suffix.lower() not in _COUNTED:
-        return about
-    return about.with_samples(max(1, round(reader.samples * about.rate / about.source_rate)), reader.samples)
+    def _value(self, value: Any) -> Any:
+        return value.codes() if self.face == "tokens" else value
 
 
 def _seconds(reader: AudioReader) -> float | None:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from duotone.cli.common import Device, Dtype, Json, Quiet
+from duotone.cli.codec_options import Device, Dtype
+from duotone.cli.common import Json, Quiet
 from duotone.cli.failures import tell
 
 NAME = "evaluate"

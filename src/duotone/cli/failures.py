@@ -13,6 +13,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -113,7 +114,7 @@ class Guarded(TyperGroup):
         words = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         _DEBUG.set(bool(ctx.params.get("debug")))
         try:
-            with _hint_at_names_with_a_dash(words):
+            with _warnings_as_lines(), _hint_at_names_with_a_dash(words):
                 result = super().invoke(ctx)
             sys.stdout.flush()
             return result
@@ -128,9 +129,7 @@ class Guarded(TyperGroup):
 
 def _told(error: BaseException) -> int:
     """Tell of an error that can be expected, and give its exit code; raise any other again."""
-    if isinstance(
-        error, BrokenPipeError
-    ):  # whoever reads us has gone (`| head`): nothing to tell, nobody to tell it to
+    if isinstance(error, BrokenPipeError):  # the reader has gone (`| head`): nobody is left to tell anything
         _let_go_of_stdout()
         return GONE
     found = verdict(error)
@@ -138,6 +137,18 @@ def _told(error: BaseException) -> int:
         raise error
     tell(f"error: {found[0]}")
     return found[1]
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show warnings as one line each, without the place in the code."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        tell(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``duotone info``: what a file or a codec is."""
+"""``duotone info``: what a file or a codec is. Files are described without PyTorch, so at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any, BinaryIO
+from typing import IO, Annotated, Any, BinaryIO, cast
 
 import typer
 
+from duotone.cli.codec_options import Bandwidth, Quantizers, Repository, load_codec, particular, title
 from duotone.cli.common import Json, duration
+from duotone.cli.failures import require_stdout, shown
 from duotone.errors import AudioError, FormatError
+from duotone.spec import CodecSpec
 
 NAME = "info"
 EXAMPLES = """
@@ -24,61 +27,111 @@ Examples:
     duotone info tiny --json
 
     duotone info song.wav
+
+    duotone info mimi --n-quantizers 8
 """
 
 _SPOOL = 8 << 20
+_MAGIC = b"\x89DUO\r\n\x1a\n"
+#: Values shown as blocks of lines below the others.
+_BLOCKS = ("config", "provenance")
 
 
 def command(
     target: Annotated[
         str, typer.Argument(metavar="FILE_OR_CODEC", help="A .duo or sound file (- for standard input), or a codec.")
     ],
+    bandwidth: Bandwidth = None,
+    n_quantizers: Quantizers = None,
+    codec_repo: Repository = None,
     as_json: Json = False,
 ) -> None:
     """Describe a .duo file, a sound file, or a codec; a damaged .duo exits with code 4."""
-    figures = _describe(target)
-    if as_json:
-        typer.echo(json.dumps(figures))
-    else:
-        width = max(map(len, figures)) + 2
-        for key, value in figures.items():
-            for i, line in enumerate(_shown(key, value)):
-                typer.echo(f"{key.replace('_', ' ') if i == 0 else '':<{width}}{line}")
-    if figures.get("damage"):
+    require_stdout()
+    found = _file_or_none(target)
+    if found is None:
+        found = _codec(target, particular(bandwidth, n_quantizers, codec_repo))
+    typer.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+    if found.get("damage"):
         raise FormatError(f"{target} is damaged (see above). Decode it with --salvage to keep what is intact.")
 
 
-def _shown(key: str, value: Any) -> list[str]:
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    """A description as lines of text: a key and its value each, then blocks of indented lines."""
+    width = max(map(len, found)) + 2
+    for key, value in found.items():
+        if key not in _BLOCKS:
+            for i, line in enumerate(_values(key, value)):
+                yield f"{key.replace('_', ' ') if i == 0 else '':<{width}}{shown(line)}"
+    for key in _BLOCKS:
+        if found.get(key):
+            yield f"{key}:"
+            yield from (f"    {line}" for line in _block(_without_ancestors(found[key])))
+
+
+def _without_ancestors(provenance: dict[str, Any]) -> dict[str, Any]:
+    """A codec's history without the whole history of the weights that it began from; `--json` has all of it."""
+    began = provenance.get("began_from")
+    if not isinstance(began, dict) or "fingerprint" not in began:
+        return provenance
+    former = began.get("provenance") or {}
+    told = f"{began['fingerprint']}" + (f", trained for {former['steps']} steps" if "steps" in former else "")
+    return {**provenance, "began_from": told}
+
+
+def _block(values: dict[str, Any]) -> Iterator[str]:
+    """Nested values as YAML, the innermost ones on one line each."""
+    import yaml
+
+    for key, value in values.items():
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=76)
+        lines = text.removesuffix("...\n").splitlines()
+        if len(lines) == 1:
+            yield f"{key}: {lines[0]}"
+        else:
+            yield from (f"{key}:", *(f"  {line}" for line in lines))
+
+
+def _values(key: str, value: Any) -> list[str]:
     """A value as lines of text."""
     if value is None:
         return ["not known"]
     if isinstance(value, dict):
-        return [
-            f"{k}: {_shown(k, v)[0]}" if not isinstance(v, dict) else f"{k}: {json.dumps(v)}" for k, v in value.items()
-        ]
+        return [f"{name}: {_values(name, part)[0]}" for name, part in value.items()]
     if key == "damage":
         return [f"chunk {d['first_chunk']}, {d['chunks']} chunks: {d['reason']}" for d in value] or ["none"]
     if key == "seconds":
         return [duration(value)]
     if isinstance(value, float):
         return [f"{value:.3f}".rstrip("0").rstrip(".")]
-    return [", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
+    if isinstance(value, (list, tuple)):
+        return [_several(value)]
+    return [str(value)]
 
 
-def _describe(target: str) -> dict[str, Any]:
+def _several(values: list[Any] | tuple[Any, ...]) -> str:
+    """``11, 11, 11, 11``, or ``2048 (32 times)`` where many are equal."""
+    if len(values) > 8 and len(set(values)) == 1:
+        return f"{values[0]} ({len(values)} times)"
+    return ", ".join(map(str, values)) or "none"
+
+
+def _file_or_none(target: str) -> dict[str, Any] | None:
+    """The description of a file; None where the name is that of a codec. Raises `AudioError` for a missing file."""
     path = Path(target)
     if target == "-":
         with tempfile.TemporaryFile(prefix="duotone-") as spool:
+            vars(cast(Any, spool).raw)["name"] = "standard input"  # for messages
             shutil.copyfileobj(sys.stdin.buffer, spool, _SPOOL)
             spool.seek(0)
-            return _file(target, spool.read(8), lambda: _rewound(spool))
+            return _file("standard input", spool.read(len(_MAGIC)), lambda: _rewound(spool))
     if path.is_file() and path.suffix.lower() != ".pt":
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(len(_MAGIC))
         return _file(target, start, lambda: path)
     if not path.exists() and _looks_like_a_file(path):
         raise AudioError(f"There is no file {target}. Check the name and the folder.")
-    return _codec(target)
+    return None
 
 
 def _rewound(spool: IO[bytes]) -> Any:
@@ -87,60 +140,71 @@ def _rewound(spool: IO[bytes]) -> Any:
 
 
 def _looks_like_a_file(path: Path) -> bool:
-    from duotone.audio.files import EXTENSIONS
+    from duotone.audio.formats import READABLE, UNREADABLE_SOUND
 
-    return path.suffix.lower() in (*EXTENSIONS, ".duo", ".pt")
+    return path.suffix.lower() in (*READABLE, *UNREADABLE_SOUND, ".duo", ".pt")
 
 
 def _file(name: str, start: bytes, source: Callable[[], Path | BinaryIO]) -> dict[str, Any]:
-    from duotone.codec.container import MAGIC
-
-    if start == MAGIC or Path(name).suffix.lower() == ".duo":
+    if start == _MAGIC or Path(name).suffix.lower() == ".duo":
         return _duo(name, source())
     return _sound(name, source())
 
 
 def _duo(name: str, source: Any) -> dict[str, Any]:
-    from duotone.codec.container import describe
+    from duotone.codec.duofile import describe
 
     found = describe(source)
+    spec, sound = found.spec, found.source
     return {
-        "file": name, "type": "duo", "kind": found.kind, "codec": found.fingerprint, "framing": found.framing,
-        "seconds": found.seconds, "rate": found.source_rate, "channels": found.source_channels,
-        "samples": found.source_samples, "chunks": found.chunks, "bytes": found.bytes,
+        "file": name, "type": "duo", "version": found.version, "kind": found.kind, **_identity(spec),
+        "number_format": sound.format, "framing": sound.framing, "seconds": found.seconds, "rate": sound.rate,
+        "channels": sound.channels, "samples": sound.samples, "chunks": found.chunks, "bytes": found.bytes,
         "kbit_per_second": found.kbit_per_second, "information_kbit_per_second": found.information_kbit_per_second,
         "damage": [vars(d) for d in found.damage],
     }  # fmt: skip
 
 
-def _sound(name: str, source: Any) -> dict[str, Any]:
-    from duotone.audio.files import open_reader
+def _identity(spec: CodecSpec) -> dict[str, Any]:
+    return {
+        "codec": title(spec),
+        "family": spec.family,
+        "fingerprint": spec.fingerprint,
+        "space": spec.space,
+    }
 
-    with open_reader(source) as reader:
-        samples = sum(block.length for block in reader)  # reads all of it: a cut file is found out
+
+def _sound(name: str, source: Any) -> dict[str, Any]:
+    from duotone.audio.blocks import Blocks
+
+    with Blocks(source) as blocks:
+        samples = sum(len(block) for block in blocks)  # reads all of it: a cut file is found out
         size = source.stat().st_size if isinstance(source, Path) else source.seek(0, 2)
-        seconds = samples / reader.rate
+        seconds = samples / blocks.rate
         return {
-            "file": name, "type": "sound", "rate": reader.rate, "channels": reader.channels, "samples": samples,
-            "seconds": seconds, "bytes": size, "kbit_per_second": size * 8 / seconds / 1000,
+            "file": name, "type": "sound", "format": f"{blocks.format} {blocks.subtype}", "rate": blocks.rate,
+            "channels": blocks.channels, "samples": samples, "seconds": seconds, "bytes": size,
+            "kbit_per_second": size * 8 / seconds / 1000,
         }  # fmt: skip
 
 
-def _codec(name: str) -> dict[str, Any]:
-    from duotone.codec.codicodec.network import parameter_count
-    from duotone.hub import load
+def _codec(name: str, options: Any) -> dict[str, Any]:
+    from torch import nn
 
-    codec = load(name)
-    config, network = codec.config, codec.network
-    chunk = config.chunk_samples / config.rate
+    from duotone.cli.demo import parameter_count
+    from duotone.config import Config
+
+    codec = load_codec(name, "cpu", "auto", options)
+    spec, config = codec.spec, getattr(codec, "config", None)
+    network = getattr(codec, "network", None)
+    parts = network.named_children() if isinstance(network, nn.Module) else ()
     return {
-        "codec": name, "type": "codec", "family": config.family, "fingerprint": codec.fingerprint,
-        "parameters": parameter_count(network),
-        "parameters_by_part": {part: parameter_count(module) for part, module in network.named_children()},
-        "rate": codec.rate, "chunk_seconds": chunk, "latents_per_chunk": config.latents, "levels": list(config.levels),
-        "tokens_per_second": config.latents / chunk, "codebook_size": config.codebook_size,
-        "kbit_per_second": config.bit_rate / 1000,
-        "default_steps": {k: getattr(config.decode, f"{k}_steps") for k in ("parallel", "autoregressive")},
-        "default_dtype": str(codec.dtype).removeprefix("torch."), "config": config.to_dict(),
-        "provenance": codec.provenance,
+        "type": "codec", **_identity(spec), "faces": list(spec.faces), "parameters": parameter_count(codec),
+        "parameters_by_part": {part: sum(p.numel() for p in module.parameters()) for part, module in parts},
+        "rate": spec.rate, "rate_out": spec.rate_out, "channels": spec.channels, "chunk_seconds": spec.chunk_seconds,
+        "steps_per_chunk": spec.steps, "latents_of_a_chunk": spec.latent and list(spec.latent),
+        "levels": spec.levels and list(spec.levels), "codebooks": list(spec.codebooks),
+        "tokens_per_second": spec.tokens_per_second, "kbit_per_second": spec.bit_rate / 1000,
+        "strategies": list(spec.strategies), "number_format": codec.encoding_format,
+        "config": config.to_dict() if isinstance(config, Config) else None, "provenance": codec.provenance,
     }  # fmt: skip

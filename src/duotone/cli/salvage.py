@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from duotone.audio.waveform import Waveform
-    from duotone.codec.codicodec import CoDiCodec
     from duotone.codec.container import DuoReader
 
 
 class Mute:
     """Puts silence wherever a lost chunk reaches; follows its place in the output.
 
-    A chunk's frames reach a hop into the next chunk; that hop is muted too, since half of it was made up.
+    A chunk reaches over the samples that it was made of: with `behind` before its own and `ahead` after them.
     """
 
-    def __init__(self, reader: DuoReader, codec: CoDiCodec, rate: int) -> None:
+    def __init__(self, reader: DuoReader, rate: int) -> None:
         self.reader, self.rate, self.position = reader, rate, 0
-        self.scale = rate / codec.rate
-        self.step, self.hop = codec.config.chunk_samples, codec.config.hop
-        self.lead = self.hop if reader.about.framing == "exact" else 0
+        self.spec = reader.spec.framed(reader.source.framing)
 
     def __call__(self, wave: Waveform) -> Waveform:
         """The next samples, muted where they must be."""
@@ -39,11 +36,12 @@ class Mute:
 
     def _spans(self) -> Iterator[tuple[int, int]]:
         """What the lost chunks reach, in samples of the output."""
+        spec, scale = self.spec, self.rate / self.spec.rate
         for damage in self.reader.damage:
             if damage.chunks:
-                first = damage.first_chunk * self.step - self.lead
-                last = (damage.first_chunk + damage.chunks) * self.step + self.hop - self.lead
-                yield math.floor(first * self.scale), math.ceil(last * self.scale)
+                first = damage.first_chunk * spec.chunk - spec.behind
+                last = (damage.first_chunk + damage.chunks) * spec.chunk + spec.ahead
+                yield math.floor(first * scale), math.ceil(last * scale)
 
     def rest(self, written: int, channels: int) -> Iterator[Waveform]:
         """Silence from where a cut file ends to the length that its header promised, a second at a time."""
@@ -60,15 +58,15 @@ class Mute:
 
 def promised(reader: DuoReader, rate: int) -> int:
     """The length in samples that the header states, 0 if it states none (or if the whole file was read)."""
-    header = reader.header
     if not any(d.chunks == 0 for d in reader.damage):  # not cut: the end record has the length
         return 0
-    return round(header.source_samples * rate / header.source_rate)
+    source = reader.header.source
+    return round((source.samples or 0) * rate / source.rate)
 
 
 def explain(reader: DuoReader, name: str) -> str:
     """What was lost, where, and why."""
-    seconds = reader.header.chunk_samples / reader.header.rate
+    seconds = reader.spec.chunk_seconds
     parts = []
     for d in reader.damage[:4]:
         start, end = d.first_chunk * seconds, (d.first_chunk + d.chunks) * seconds

@@ -132,6 +132,8 @@ class DuoWriter:
 
 def _chunks(value: Latents | Codes) -> list[Record]:
     """A record for each chunk."""
+    if len(value) == 0:
+        return []
     if isinstance(value, Latents):
         return [Record(0, row[None]) for row in value.numpy()]
     steps = value.spec.steps

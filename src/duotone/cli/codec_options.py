@@ -1,0 +1,87 @@
+"""The options that name a codec, the same in every command, and loading what they name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+import typer
+
+from duotone.cli.failures import tell
+from duotone.errors import UsageError
+from duotone.spec import CodecSpec
+
+if TYPE_CHECKING:
+    from duotone.codec.contract import Codec as LoadedCodec
+
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", metavar="CODEC",
+        help="Bundled name, folder, .pt file, codec of another project (mimi, dac, ...) or org/name on the Hub "
+        "(default: tiny).",
+    ),
+]  # fmt: skip
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto (the fastest that the device has), float32, bfloat16 or float16.")]
+EncodeDtype = Annotated[
+    str,
+    typer.Option(
+        help="Number format of the encoder. auto is float32, which gives the same codes on every machine; bfloat16 and "
+        "float16 are faster on some and change up to a fifth of the codes."
+    ),
+]
+Bandwidth = Annotated[
+    float | None,
+    typer.Option("--bandwidth", help="Of encodec, xcodec, higgs_audio_v2, funcodec: kbit/s (funcodec: bit/s)."),
+]
+Quantizers = Annotated[
+    int | None, typer.Option("--n-quantizers", help="Of dac, mimi and others like them: number of codebooks.")
+]
+Repository = Annotated[
+    str | None,
+    typer.Option("--codec-repo", help="Cloned code of wavtokenizer, simvq, magicodec (or funcodec)."),
+]
+
+
+class Particular(TypedDict):
+    """Options of codecs of other projects; None where they are not asked for."""
+
+    bandwidth: float | None
+    n_quantizers: int | None
+    repository: str | None
+
+
+def particular(bandwidth: float | None, n_quantizers: int | None, repository: str | None) -> Particular:
+    """The values of `--bandwidth`, `--n-quantizers` and `--codec-repo`."""
+    return {"bandwidth": bandwidth, "n_quantizers": n_quantizers, "repository": repository}
+
+
+def load_codec(name: str | None, device: str, dtype: str, options: Particular | None = None) -> LoadedCodec:
+    """The codec of that name, or the default one. Raises `UsageError` for an audio tokenizer, which `load` knows too."""
+    from duotone.codec.contract import Codec as LoadedCodec
+    from duotone.hub import DEFAULT, load
+
+    wanted: dict[str, Any] = {**(options or {})}
+    found = load(name or DEFAULT, device, dtype, say=tell, **wanted)
+    if not isinstance(found, LoadedCodec):
+        raise UsageError(f"{name} is {type(found).__name__}, expected a codec. Name the codec that made its codes.")
+    return found
+
+
+def title(spec: CodecSpec) -> str:
+    """A codec's name in a sentence."""
+    return spec.model or spec.family
+
+
+def require_face(spec: CodecSpec, face: str) -> None:
+    """Raise `UsageError` where a codec does not have a face of encodings."""
+    if face not in spec.faces:
+        raise UsageError(
+            f"{title(spec)} has no {face}; its encodings are {spec.faces[0]} alone. "
+            f"Take another --codec, or ask for {spec.faces[0]}."
+        )
+
+
+def decoding_format(codec: LoadedCodec) -> str:
+    """The number format that a codec decodes in; its encoding's stands in the source of what it made."""
+    return str(getattr(codec, "dtype", "float32")).removeprefix("torch.")
