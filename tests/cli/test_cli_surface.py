@@ -31,8 +31,9 @@ COMMANDS = {
     "report": {"--output", "--open"},
     "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--force", "--quiet"},
     "evaluate": {
-        "--data", "--against", "--limit", "--seconds", "--speech", "--frechet", "--seed", "--html", "--device",
-        "--dtype", "--json", "--quiet",
+        "--data", "--against", "--limit", "--seconds", "--rate", "--speech", "--frechet", "--bandwidth",
+        "--n-quantizers", "--codec-repo", "--seed", "--intervals", "--html", "--force", "--device", "--dtype", "--json",
+        "--quiet",
     },
     "codes": {
         "--output", "--codec", "--codec-type", "--codec-model", "--chunk-size-secs", "--context-secs", "--batch-size",
