@@ -57,8 +57,12 @@ TOKENS = {
     },
     "dataset": {
         *_SOURCE - {"--codec-framerate", "--num-files"}, "--tokenizer", "--audio-start-token", "--audio-end-token",
-        "--unicode-offset", "--sequence-length", "--overlap-length", "--drop-last", "--channels", "--pack",
+        "--unicode-offset", "--sequence-length", "--overlap-length", "--grid", "--drop-last", "--channels", "--pack",
         "--save-path", "--num-examples", "--force", "--json",
+    },
+    "decode": {
+        "--tokenizer", "--output", "--format", "--codec", "--num-codebooks", "--damaged", "--channels", "--scale",
+        "--seed", "--device", "--force", "--json", "--quiet",
     },
     "stats": {
         "--dataset-path", "--tokenizer", "--num-codebooks", "--codec-framerate", "--overlap-length", "--num-examples",
