@@ -46,7 +46,9 @@ def finish(axes: Axes, title: str) -> None:
 def arrow(figure: plt.Figure, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
     """An arrow in figure coordinates."""
     figure.add_artist(
-        FancyArrowPatch(start, end, transform=figure.transFigure, arrowstyle="-|>", mutation_scale=18, lw=2, color=colour)
+        FancyArrowPatch(
+            start, end, transform=figure.transFigure, arrowstyle="-|>", mutation_scale=18, lw=2, color=colour
+        )
     )
 
 
@@ -70,7 +72,9 @@ def main() -> None:
     spectrogram(place((0.74, 0.58, 0.24, 0.31)), codec.decode(latents), "decoded from latents")
     spectrogram(place((0.74, 0.09, 0.24, 0.31)), codec.decode(codes), "decoded from tokens")
     figure.text(0.5, 0.945, "for diffusion and flow models", ha="center", fontsize=11, color=COOL)
-    figure.text(0.5, 0.045, "for language models: acoustic BPE, ordinary tokenizers", ha="center", fontsize=11, color=WARM)
+    figure.text(
+        0.5, 0.045, "for language models: acoustic BPE, ordinary tokenizers", ha="center", fontsize=11, color=WARM
+    )
     figure.text(0.317, 0.485, "one\nencoding", ha="center", va="center", fontsize=11, color=INK)
     arrow(figure, (0.272, 0.52), (0.365, 0.72), COOL)
     arrow(figure, (0.272, 0.46), (0.365, 0.26), WARM)
