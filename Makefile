@@ -8,6 +8,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+# A worker a core; each computes with one thread (tests/conftest.py), and keeps a file's tests together.
+WORKERS := -n logical --dist loadfile
 REQUIREMENTS := pyproject.toml constraints.txt
 
 .PHONY: demo test test-long check bench transformers4 clean
@@ -17,10 +19,10 @@ demo: $(VENV)/core.stamp
 	$(BIN)/duotone demo $(FILE) -o demo-out
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not long" $(ARGS)
 
 test-long: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m long $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m long $(ARGS)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
