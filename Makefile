@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 # A worker a core; each computes with one thread (tests/conftest.py), and keeps a file's tests together.
-WORKERS := -n logical --dist loadfile
+WORKERS := -n auto --dist loadfile
 REQUIREMENTS := pyproject.toml constraints.txt
 
 .PHONY: demo test test-long check bench transformers4 clean
