@@ -19,16 +19,19 @@ import pytest
 import torch
 
 from duotone.audio.synth import synthesize
-from duotone.codec.adapters.contract import ForeignCodec
-from duotone.codec.adapters.own import Own
+from duotone.codec.adapters.latents import SAME, Oobleck, PocketTTS, VibeVoice
 from duotone.codec.adapters.semantic import NeuCodec, XCodec2
 from duotone.codec.adapters.table import CODECS, load_codec
-from duotone.codec.adapters.transformers_codecs import DAC, EnCodec, HiggsAudio, Mimi, XCodec
+from duotone.codec.adapters.transformers_codecs import DAC, EnCodec, HiggsAudio, Mimi, WavTokenizer, XCodec
 from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.contract import Codec
 from small import SMALL
 
-#: Those of real classes of transformers; all others are doubles but our own.
-REAL = ("encodec", "encodec_48khz", "dac", "mimi", "xcodec", "xcodec2", "neucodec", "higgs_audio_v2")
+#: Those of real classes of transformers and diffusers; all others are doubles but our own.
+TOKENS = ("encodec", "encodec_48khz", "dac", "mimi", "xcodec", "xcodec2", "neucodec", "higgs_audio_v2", "wavtokenizer")
+LATENTS = ("pocket_tts", "vibevoice", "oobleck", "same")
+REAL = TOKENS + LATENTS
+DOUBLES = ("distill-neucodec", "funcodec", "wavtokenizer_clone", "simvq", "magicodec")
 
 
 def lay_codebooks(codec: Any) -> Any:
@@ -52,11 +55,17 @@ def lay_codebooks(codec: Any) -> Any:
     seen: set[int] = set()
     for seed, book in enumerate(books):
         book.quantize = wrapped(book, book.quantize, seed)
-    codec.encode(synthesize(5, 3.0).to_channels(codec.channels))
+    codec.encode(synthesize(5, 3.0).to_channels(codec.spec.channels))
     for book in books:
         del book.quantize
     assert seen
-    return codec
+    return again(codec)
+
+
+def again(codec: Any) -> Any:
+    """The codec of a model whose weights were changed, with its new identity."""
+    options = {name: getattr(codec, name) for name in codec.options}
+    return type(codec)(codec.model, codec.spec.model, **options)
 
 
 def make_encodec() -> EnCodec:
@@ -160,12 +169,12 @@ def _of_two_parts(codec: Any) -> Any:
         deviation, mean = torch.std_mean(met[0].flatten(0, 1), dim=0)
         project.weight.div_(deviation[:, None])
         project.bias.sub_(mean).div_(deviation)
-    return codec
+    return again(codec)
 
 
 _TWO_PARTS: dict[str, Any] = {
-    "encoder_hidden_size": 1, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "head_dim": 16, "num_hidden_layers": 1, "quantization_dim": 64,
+    "encoder_hidden_size": 1, "hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "head_dim": 32, "num_hidden_layers": 1, "quantization_dim": 96,
     "semantic_model_config": {
         "model_type": "wav2vec2-bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 32,
@@ -185,6 +194,60 @@ def make_neucodec() -> NeuCodec:
 
     torch.manual_seed(0)
     return _of_two_parts(NeuCodec(NeuCodecModel(NeuCodecConfig(**_TWO_PARTS)), "random"))
+
+
+def _needs(name: str, library: str = "transformers") -> Any:
+    """A class of a library, where its version has it."""
+    found = getattr(pytest.importorskip(library), name, None)
+    if found is None:
+        pytest.skip(f"this version of {library} has no {name}")
+    return found
+
+
+def make_native_wavtokenizer() -> WavTokenizer:
+    model = _needs("WavTokenizerModel")
+    torch.manual_seed(0)
+    config = model.config_class(
+        num_filters=4, hidden_size=16, codebook_dim=16, codebook_size=64, num_lstm_layers=1, decoder_hidden_size=32,
+        decoder_intermediate_size=32, decoder_num_layers=2, decoder_attention_num_groups=4,
+    )  # fmt: skip
+    return lay_codebooks(WavTokenizer(model(config), "random"))
+
+
+def make_pocket_tts() -> PocketTTS:
+    model = _needs("PocketTTSAudioTokenizerModel")
+    torch.manual_seed(0)
+    config = model.config_class(
+        hidden_size=16, num_filters=4, upsample_groups=16, num_hidden_layers=1, intermediate_size=16,
+        num_attention_heads=2, num_key_value_heads=2, sliding_window=20, latent_dim=8, layer_scale_initial_scale=0.5,
+    )  # fmt: skip
+    return PocketTTS(model(config), "random")
+
+
+def make_vibevoice() -> VibeVoice:
+    model = _needs("VibeVoiceAcousticTokenizerModel")
+    torch.manual_seed(0)
+    config = model.config_class(
+        hidden_size=8, num_filters=2, depths=[1] * 7, layer_scale_init_value=0.5, initializer_range=0.3,
+    )  # fmt: skip
+    return VibeVoice(model(config), "random")
+
+
+def make_oobleck(ratios: tuple[int, ...] = (2, 4, 4, 8, 8)) -> Oobleck:
+    model = _needs("AutoencoderOobleck", "diffusers")
+    torch.manual_seed(0)
+    return Oobleck(model(8, list(ratios), [1, 2, 2, 2, 2], 4, 4), "random")
+
+
+def make_same() -> SAME:
+    model = _needs("AutoencoderSAME", "diffusers")
+    torch.manual_seed(0)
+    made = model(encoder_channels=16, encoder_c_mults=(2,), encoder_transformer_depths=(2,), latent_dim=8, dim_heads=8)
+    with torch.no_grad():
+        for name, value in made.named_parameters():
+            if name.endswith(("to_out.weight", "proj_out.weight", "new_tokens")):  # zeros, before training
+                value.normal_(std=0.3)
+    return SAME(made, "random")
 
 
 # -- doubles -----------------------------------------------------------------------------------------------------------
@@ -350,7 +413,7 @@ _FUNCODEC = {
                 super().__init__()
                 settings = yaml.safe_load(open(config_file))
                 self.model_args = SimpleNamespace(**settings)
-                self.gain = torch.load(model_file, weights_only=True)["gain"]
+                self.gain = nn.Parameter(torch.load(model_file, weights_only=True)["gain"])
 
             def __call__(self, speech, bit_width=None, run_mod="inference"):
                 size, hop = self.model_args.quantizer_conf["codebook_size"], self.model_args.hop
@@ -372,7 +435,7 @@ def write_repository(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def make_wavtokenizer(folder: Path) -> ForeignCodec:
+def make_wavtokenizer_clone(folder: Path) -> Codec:
     code = write_repository(folder / "WavTokenizer", _WAVTOKENIZER)
     weights = write_repository(folder / "weights", {"w.yaml": "model: {init_args: {bins: 64, hop: 600}}"})
     state = {"feature_extractor.gain": torch.ones(1), "discriminator.x": torch.ones(2)}
@@ -380,7 +443,7 @@ def make_wavtokenizer(folder: Path) -> ForeignCodec:
     return load_codec("wavtokenizer", str(weights), repository=code)
 
 
-def make_simvq(folder: Path) -> ForeignCodec:
+def make_simvq(folder: Path) -> Codec:
     code = write_repository(folder / "SimVQ", _SIMVQ)
     config = """
         model:
@@ -399,7 +462,7 @@ def make_simvq(folder: Path) -> ForeignCodec:
     return load_codec("simvq", str(weights), repository=code)
 
 
-def make_magicodec(folder: Path) -> ForeignCodec:
+def make_magicodec(folder: Path) -> Codec:
     code = write_repository(folder / "MagiCodec", _MAGICODEC)
     (folder / "weights").mkdir()
     state = {"codebook.weight": torch.linspace(0, 1, 64)[:, None], "codebook_proj.weight": torch.ones(1, 1)}
@@ -408,7 +471,7 @@ def make_magicodec(folder: Path) -> ForeignCodec:
     return load_codec("magicodec", str(folder / "weights"), repository=code)
 
 
-def make_funcodec(folder: Path) -> ForeignCodec:
+def make_funcodec(folder: Path) -> Codec:
     code = write_repository(folder / "FunCodec", _FUNCODEC)
     config = "{sampling_rate: 16000, hop: 640, quantizer_conf: {codebook_size: 64}}"
     weights = write_repository(folder / "weights", {"config.yaml": config})
@@ -448,27 +511,30 @@ def installed(name: str, **names: Any) -> Iterator[None]:
         yield
 
 
-def make_distill(folder: Path) -> ForeignCodec:
+def make_distill(folder: Path) -> Codec:
     with installed("neucodec", DistillNeuCodec=_DistillNeuCodec):
         return load_codec("neucodec", "neuphonic/distill-neucodec")
 
 
-def make_own(folder: Path) -> ForeignCodec:
-    return Own(CoDiCodec.random(SMALL, seed=1), "random")
+def make_own(folder: Path) -> Codec:
+    return CoDiCodec.random(SMALL, seed=1)
 
 
-def _real(make: Callable[[], Any]) -> Callable[[Path], ForeignCodec]:
+def _real(make: Callable[[], Any]) -> Callable[[Path], Codec]:
     return lambda folder: make()
 
 
-MAKERS: dict[str, Callable[[Path], ForeignCodec]] = {
+MAKERS: dict[str, Callable[[Path], Codec]] = {
     "encodec": _real(make_encodec), "encodec_48khz": _real(make_encodec_48khz), "dac": _real(make_dac),
     "mimi": _real(make_mimi), "xcodec": _real(make_xcodec), "xcodec2": _real(make_xcodec2),
-    "neucodec": _real(make_neucodec), "higgs_audio_v2": _real(make_higgs), "distill-neucodec": make_distill,
-    "funcodec": make_funcodec, "wavtokenizer": make_wavtokenizer, "simvq": make_simvq, "magicodec": make_magicodec,
+    "neucodec": _real(make_neucodec), "higgs_audio_v2": _real(make_higgs), "wavtokenizer": _real(make_native_wavtokenizer),
+    "pocket_tts": _real(make_pocket_tts), "vibevoice": _real(make_vibevoice), "oobleck": _real(make_oobleck),
+    "same": _real(make_same), "distill-neucodec": make_distill, "funcodec": make_funcodec,
+    "wavtokenizer_clone": make_wavtokenizer_clone, "simvq": make_simvq, "magicodec": make_magicodec,
     "duotone": make_own,
 }  # fmt: skip
 
 
 def test_every_codec_is_tested() -> None:
-    assert {name for name in MAKERS if name not in ("encodec_48khz", "duotone")} == set(CODECS)
+    assert {*REAL, *DOUBLES, "duotone"} == set(MAKERS)
+    assert {name for name in MAKERS if name not in ("encodec_48khz", "wavtokenizer_clone", "duotone")} == set(CODECS)

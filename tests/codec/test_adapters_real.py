@@ -23,14 +23,19 @@ from test_adapters_makers import (
 
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
-from duotone.codec.adapters.contract import ForeignCodec
 from duotone.codec.adapters.table import kind_of, load_codec
 from duotone.codec.adapters.transformers_codecs import DAC, EnCodec, XCodec
+from duotone.codec.contract import Codec
 from duotone.errors import UsageError, WeightsError
 
 
-def sound(codec: ForeignCodec, seconds: float, seed: int = 0) -> Waveform:
-    return synthesize(seed, seconds).to_channels(codec.channels).resample(codec.info.sampling_rate_encoder)
+def sound(codec: Codec, seconds: float, seed: int = 0) -> Waveform:
+    return synthesize(seed, seconds).to_channels(codec.spec.channels).resample(codec.spec.rate)
+
+
+def whole_chunks(codec: Codec, seconds: float) -> Waveform:
+    wave = sound(codec, seconds)
+    return Waveform(wave.samples[:, : wave.length // codec.spec.chunk * codec.spec.chunk].contiguous(), wave.rate)
 
 
 @torch.inference_mode()
@@ -40,13 +45,12 @@ def test_same_as_transformers_with_its_feature_extractor(make: Any) -> None:
 
     codec = make()
     dac = isinstance(codec, DAC | XCodec)
-    options = {"hop_length": codec.hop} if dac else {}
-    rate = codec.info.sampling_rate_encoder
+    options = {"hop_length": codec.spec.chunk} if dac else {}
+    rate = codec.spec.rate
     extractor = getattr(transformers, "DacFeatureExtractor" if dac else "EncodecFeatureExtractor")(
         sampling_rate=rate, **options
     )
-    wave = sound(codec, 0.5)  # a whole number of frames but for Mimi: the extractor fills these up for DAC alone
-    wave = Waveform(wave.samples[:, : wave.length // codec.hop * codec.hop].contiguous(), rate)
+    wave = whole_chunks(codec, 0.5)  # the extractor fills them up for DAC alone
     inputs = extractor(wave.samples[0].numpy(), sampling_rate=rate, return_tensors="pt")
     values = torch.as_tensor(np.asarray(inputs.input_values))  # DAC's gives arrays all the same
     if isinstance(codec, EnCodec | XCodec):
@@ -56,11 +60,12 @@ def test_same_as_transformers_with_its_feature_extractor(make: Any) -> None:
     else:
         wanted = codec.model.encode(values, num_quantizers=3).audio_codes
     wanted = wanted[0] if isinstance(codec, EnCodec) else wanted
-    codes = codec.encode(wave).codes
-    assert torch.equal(codes, wanted)
-    arguments = (codes[None], [None]) if isinstance(codec, EnCodec) else ()
-    back = codec.model.decode(*arguments) if arguments else codec.model.decode(audio_codes=codes)
-    assert torch.equal(codec.decode(codes).samples, back.audio_values.reshape(1, -1))
+    found = codec.encode(wave)
+    assert torch.equal(found.indices[None], wanted)
+    arguments = (wanted[None], [None]) if isinstance(codec, EnCodec) else ()
+    back = codec.model.decode(*arguments) if arguments else codec.model.decode(audio_codes=wanted)
+    theirs = back.audio_values.reshape(1, -1)[:, : wave.length]
+    assert torch.equal(codec.decode(found).samples[:, : theirs.shape[1]], theirs)
 
 
 @torch.inference_mode()
@@ -69,21 +74,22 @@ def test_encodec_48khz_as_transformers_has_it() -> None:
     from transformers import EncodecFeatureExtractor
 
     codec = make_encodec_48khz()
-    assert (codec.hop, codec.frames, codec.ahead, codec.channels) == (47_520, 150, 480, 2)
-    assert codec.scaled and codec.info.framerate == pytest.approx(150 / 0.99)
+    spec = codec.spec
+    assert (spec.chunk, spec.steps, spec.ahead, spec.channels) == (47_520, 150, 480, 2)
+    assert spec.scaled and spec.independent and spec.steps_per_second == pytest.approx(150 / 0.99)
     extractor = EncodecFeatureExtractor(feature_size=2, sampling_rate=48_000, chunk_length_s=1.0, overlap=0.01)
     codec.model.double()  # where sums in another order give the same codes
     wave = sound(codec, 2.5)
     inputs = extractor(wave.samples.numpy(), sampling_rate=48_000, return_tensors="pt")
     theirs = codec.model.encode(inputs.input_values.double(), inputs.padding_mask, bandwidth=3.0)
     found = codec.encode(wave)
-    assert found.codes.shape == (1, 3, 3 * 150) and found.scale is not None
+    assert found.indices.shape == (3, 3 * 150) and found.scale is not None
     # what transformers makes after these of the last overlap alone is no block
-    blocks = found.codes[0].reshape(3, 3, 150).transpose(0, 1)
+    blocks = found.indices.reshape(3, 3, 150).transpose(0, 1)
     assert torch.equal(blocks, theirs.audio_codes[:3, 0])
-    assert torch.allclose(found.scale[0, ::150], torch.stack(theirs.audio_scales[:3]).reshape(3).float(), rtol=1e-5)
+    assert torch.allclose(found.scale[0], torch.stack(theirs.audio_scales[:3]).reshape(3).float(), rtol=1e-5)
     back = codec.model.decode(theirs.audio_codes[:3], theirs.audio_scales[:3]).audio_values[0]
-    ours = codec.decode(blocks.transpose(0, 1).reshape(3, -1), found.scale[0])
+    ours = codec.decode(codec.codes(found.indices, scale=found.scale), restore=False)
     assert ours.samples.shape == back.shape == (2, 2 * 47_520 + 48_000)
     assert torch.allclose(ours.samples, back.float(), atol=1e-5)
 
@@ -92,12 +98,14 @@ def test_loudness_lies_in_the_scale_alone() -> None:
     codec = make_encodec_48khz()
     wave = sound(codec, 1.5)
     loud, soft = codec.encode(wave), codec.encode(Waveform(wave.samples / 8, wave.rate))
-    assert (loud.codes == soft.codes).float().mean() > 0.99
+    assert (loud.indices == soft.indices).float().mean() > 0.99
     assert loud.scale is not None and soft.scale is not None and torch.allclose(loud.scale / 8, soft.scale, rtol=1e-3)
-    eighth = codec.decode(loud.codes, loud.scale / 8).samples
-    assert torch.allclose(eighth, codec.decode(loud.codes, loud.scale).samples / 8, atol=1e-5)
-    one, two = codec.decode(loud.codes, 0.1).samples, codec.decode(loud.codes, 0.2).samples
-    assert torch.allclose(2 * one, two, atol=1e-5) and float(one.abs().max()) > 0
+
+    def decoded(scale: Any) -> torch.Tensor:
+        return codec.decode(codec.codes(loud.indices, loud.source, scale)).samples
+
+    assert torch.allclose(decoded(loud.scale / 8), decoded(loud.scale) / 8, atol=1e-5)
+    assert torch.allclose(2 * decoded(0.1), decoded(0.2), atol=1e-5) and float(decoded(0.1).abs().max()) > 0
 
 
 @torch.inference_mode()
@@ -114,7 +122,7 @@ def test_mel_is_that_of_the_real_feature_extractor(make: Any) -> None:
     )
     theirs = codec.model.encode(**inputs)
     codes = theirs.audio_codes[0, :, : int(theirs.audio_codes_mask.sum())].long()
-    ours = codec.encode(wave).codes[0]
+    ours = codec.encode(wave).indices
     assert ours.shape == codes.shape == (1, 50) and len(ours.unique()) > 20
     assert (ours == codes).float().mean() >= 0.96  # spectra differ in the sixth digit, and 65536 codes lie close
 
@@ -153,10 +161,10 @@ def test_mel_from_its_definition(make: Any) -> None:
 @torch.inference_mode()
 def test_higgs_as_transformers_has_it() -> None:
     codec = make_higgs()
-    assert (codec.hop, codec.info.framerate) == (960, 25.0)
+    assert (codec.spec.chunk, codec.spec.steps_per_second) == (960, 25.0)
     wave = sound(codec, 1.0)
     wanted = codec.model.encode(wave.samples[None], bandwidth=0.375).audio_codes
-    assert torch.equal(codec.encode(wave).codes, wanted)
+    assert torch.equal(codec.encode(wave).indices[None], wanted)
 
 
 def test_a_saved_model_is_loaded_and_its_codec_known(tmp_path: Path) -> None:
@@ -170,10 +178,13 @@ def test_a_saved_model_is_loaded_and_its_codec_known(tmp_path: Path) -> None:
         made.model.save_pretrained(folder)
         again = load_codec(None, str(folder), **options)
         wave = synthesize(0, 0.3)
-        kept = again.info.num_codebooks
-        assert type(again) is type(made) and again.info.codec_type == made.info.codec_type
-        assert torch.equal(again.encode(wave).codes[:, :2], made.encode(wave).codes[:, : min(2, kept)])
-    assert load_codec("encodec", str(_saved(make_encodec_48khz, tmp_path)), bandwidth=6).info.num_codebooks == 6
+        kept = min(2, len(again.spec.codebooks))
+        assert type(again) is type(made) and again.spec.family == made.spec.family
+        mono = wave.to_channels(made.spec.channels)
+        assert torch.equal(again.encode(mono).indices[:kept], made.encode(mono).indices[:kept])
+    assert load_codec("encodec", str(_saved(make_encodec_48khz, tmp_path)), bandwidth=6).spec.bit_rate == pytest.approx(
+        6 * 6 * 150 / 0.99
+    )
 
 
 def _saved(make: Any, folder: Path) -> Path:
@@ -185,7 +196,7 @@ def test_options_and_models_that_do_not_fit_say_so(tmp_path: Path, monkeypatch: 
     made = make_encodec()
     with pytest.raises(UsageError, match="bandwidth got"):
         EnCodec(made.model, "x", bandwidth=2.0)
-    assert EnCodec(made.model, "x", bandwidth=3000).info.num_codebooks == 6  # bits a second, too
+    assert EnCodec(made.model, "x", bandwidth=3000).spec.codebooks == (64,) * 6  # bits a second, too
     for wrong in (0, 9):
         with pytest.raises(UsageError, match="n_quantizers"):
             DAC(make_dac().model, "x", n_quantizers=wrong)

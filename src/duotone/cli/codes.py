@@ -26,7 +26,7 @@ from duotone.cli.codec_options import (
 from duotone.cli.codes_files import SCALE, SPARE, check, claim, finish, is_finished, read_scale, save
 from duotone.cli.common import Json, Quiet, Reporter, Result
 from duotone.cli.encode import window_of
-from duotone.cli.failures import EXPECTED
+from duotone.cli.failures import EXPECTED, tell
 from duotone.cli.files import Job, Plan, plan
 from duotone.cli.tokens import Lenient
 from duotone.errors import UsageError
@@ -160,8 +160,8 @@ def _load(codec: str | None, model: str | None, device: str, dtype: str, options
         return load_codec(model or codec, device, dtype, options)
     if codec not in CODECS:
         raise UsageError(f"--codec got {codec!r}, expected one of {', '.join(CODECS)} or duotone.")
-    wanted = {name: value for name, value in options.items() if value is not None}
-    return load_adapter(codec, model, resolve_device(device), **wanted).to(None, dtype)
+    wanted: dict[str, Any] = {**options}
+    return load_adapter(codec, model, resolve_device(device), say=tell, **wanted).to(None, dtype)
 
 
 def _settings(codec: LoadedCodec, window: Window, file_per_chunk: bool) -> dict[str, Any]:

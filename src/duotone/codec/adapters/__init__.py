@@ -1,1 +1,1 @@
-"""Codecs of others behind one contract: sound in, codes `[K, F]` out, and back."""
+"""Codecs of others behind the contract of all codecs (`duotone.codec.contract.Codec`)."""

@@ -2,7 +2,7 @@
 
 It is an installed package, or a cloned repository whose folder the user names; the weights are a folder, or the name
 of published ones, which are fetched only when asked for by that name. Weights are read as plain tensors.
-Legend: B segments, K codebooks, F frames, T samples, D dimensions of a code's vector.
+Legend: B rows of a batch, K codebooks, N chunks (of one step each), T samples, D dimensions of a code's vector.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from duotone.codec.adapters.contract import Encoded, ForeignCodec, Info
+from duotone.codec.adapters.base import Adapter, is_hub_name, louder
 from duotone.codec.adapters.repository import Repository
+from duotone.codec.batches import Batch
 from duotone.errors import UsageError, WeightsError
+from duotone.spec import ENCODING_FORMAT, CodecSpec
 
 _WAVTOKENIZER = "wavtokenizer_{}data_frame{}_3s_nq1_code4096_dim512_kmeans200_attn.yaml"
 _SMALL, _MEDIUM = "novateur/WavTokenizer", "novateur/WavTokenizer-medium"
@@ -51,26 +53,30 @@ PUBLISHED: dict[str, tuple[tuple[str, str] | None, tuple[str, str]]] = {
 }  # fmt: skip
 
 
-class PackageCodec(ForeignCodec):
-    """What they share: their repository, the device, and particulars found by encoding a second of silence."""
+class PackageCodec(Adapter):
+    """What they share: their repository, and a spec found by encoding a second of silence."""
 
-    kind: ClassVar[str]  # its name here
-    origin: ClassVar[str]  # where its code is
-    default: ClassVar[str]  # the usual weights
-    options: ClassVar[tuple[str, ...]] = ()  # of `load`
-    hop_length: ClassVar[int | None] = None  # where a second of silence does not tell it
+    origin: ClassVar[str]  #: where its code is
+    hop_length: ClassVar[int | None] = None  #: where a second of silence does not tell it
 
-    def __init__(self, model: Any, name: str, repository: Repository, device: str | torch.device = "cpu") -> None:
-        self.repository, self.device = repository, torch.device(device)
+    def __init__(
+        self, model: Any, name: str, repository: Repository, device: str | torch.device = "cpu", **options: Any
+    ) -> None:
+        self.repository, self._device = repository, torch.device(device)
+        state = {key: value.detach().cpu() for key, value in model.state_dict().items()}  # before it is moved
         self.model = self._placed(model)
-        encoder, decoder = self._rates()
-        found = self.encode_batch(torch.zeros(1, 1, encoder))
-        _, codebooks, frames = found.codes.shape
-        if self.hop_length is None and (frames == 0 or encoder % frames):
-            raise UsageError(f"{self.kind} gave {frames} frames for a second of {encoder} samples, expected a divisor.")
-        self.hop, self.scaled = self.hop_length or encoder // frames, found.scale is not None
-        rate = encoder / self.hop
-        self.info = Info(self.kind, name, encoder, decoder, codebooks, self._codebook_size(), rate)
+        rate, rate_out = self._rates()
+        with torch.no_grad():
+            found = self.encode_batch(torch.zeros(1, 1, rate))
+        _, books, steps = found.codes.shape if found.codes is not None else (0, 0, 0)
+        if self.hop_length is None and (steps == 0 or rate % steps):
+            raise UsageError(f"{self.kind} gave {steps} steps for a second of {rate} samples, expected a divisor.")
+        grid = CodecSpec(
+            self.kind, name, "", "", rate, rate_out, 1, self.hop_length or rate // steps,
+            codebooks=(self._codebook_size(),) * books, scaled=found.scale is not None, bounded=False,
+        )  # fmt: skip
+        self.spec = self._identified(grid, state, **options)
+        self.provenance = {"weights": name, "code": repository.described}
 
     @classmethod
     def load(
@@ -92,7 +98,15 @@ class PackageCodec(ForeignCodec):
         """The model of some weights; its repository is entered."""
 
     def _placed(self, model: Any) -> Any:
-        return model.to(self.device).eval()
+        return model.to(self._device).eval()
+
+    def _move(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        if dtype not in (None, torch.float32):
+            raise UsageError(
+                f"{self.kind} runs in float32 alone, got {str(dtype).removeprefix('torch.')}. Leave it out."
+            )
+        with self.repository.entered():
+            self.model.to(device)
 
     @abstractmethod
     def _rates(self) -> tuple[int, int]:
@@ -102,31 +116,29 @@ class PackageCodec(ForeignCodec):
     def _codebook_size(self) -> int:
         """Codes of a codebook."""
 
-    @torch.inference_mode()
-    def encode_batch(self, samples: Tensor) -> Encoded:
-        """See the contract."""
+    def encode_batch(self, samples: Tensor) -> Batch:
+        """Samples `[B, 1, n * chunk]` -> codes `[B, K, n]` or longer, on the CPU."""
         with self.repository.entered():
-            found = self._encode(samples.to(self.device))
-        return found.on_cpu()
+            return self._codes_of(samples.to(self.device))
 
-    @torch.inference_mode()
     def decode_batch(self, codes: Tensor, scale: Tensor | None) -> Tensor:
-        """See the contract."""
+        """Codes `[B, K, N]`, and `[B, N]` where loudness is apart -> samples `[B, 1, T]`, on the CPU."""
         with self.repository.entered():
-            rows = [self._decode(row[None].to(self.device)).reshape(1, -1).float().cpu() for row in codes]
+            rows = [self._sound_of(row[None].to(self.device)).reshape(1, -1).float().cpu() for row in codes]
         samples = torch.stack(rows)
-        if scale is None:
-            return samples
-        frame = torch.arange(samples.shape[-1]) * scale.shape[-1] // samples.shape[-1]
-        return samples * scale[:, None, frame]
+        return samples if scale is None else louder(samples, scale)
 
     @abstractmethod
-    def _encode(self, samples: Tensor) -> Encoded:
-        """Samples `[B, 1, T]` -> codes `[B, K, F]`."""
+    def _codes_of(self, samples: Tensor) -> Batch:
+        """Samples `[B, 1, T]` -> codes, on the CPU."""
 
     @abstractmethod
-    def _decode(self, codes: Tensor) -> Tensor:
-        """Codes `[1, K, F]` -> T samples in any shape."""
+    def _sound_of(self, codes: Tensor) -> Tensor:
+        """Codes `[1, K, N]` -> T samples in any shape."""
+
+
+def _batch(codes: Tensor, scale: Tensor | None = None) -> Batch:
+    return Batch(codes=codes.long().cpu(), scale=None if scale is None else scale.float().cpu())
 
 
 class FunCodec(PackageCodec):
@@ -142,7 +154,7 @@ class FunCodec(PackageCodec):
     ) -> None:  # fmt: skip
         # bits a second, which numbers up to 16 cannot be: those are kbit/s
         self.bandwidth = None if bandwidth is None else int(bandwidth * 1000 if bandwidth <= 16 else bandwidth)
-        super().__init__(model, name, repository, device)
+        super().__init__(model, name, repository, device, bandwidth=self.bandwidth)
 
     @classmethod
     def _build(cls, code: Repository, name: str, device: torch.device) -> Any:
@@ -157,24 +169,25 @@ class FunCodec(PackageCodec):
     def _codebook_size(self) -> int:
         return int(self.model.model_args.quantizer_conf["codebook_size"])
 
-    def _encode(self, samples: Tensor) -> Encoded:
+    def _codes_of(self, samples: Tensor) -> Batch:
         indices, embedded, _, _ = self.model(samples, bit_width=self.bandwidth, run_mod="encode")
         if len(indices) != 1:
             raise UsageError(f"This FunCodec got {len(indices)} pieces for a segment, expected 1. Use shorter chunks.")
         scale = embedded[0][1]  # [B, 1]
         codes = indices[0].permute(1, 0, 2)
-        return Encoded(codes, None if scale is None else scale.expand(-1, codes.shape[-1]))
+        return _batch(codes, None if scale is None else scale.expand(-1, codes.shape[-1]))
 
-    def _decode(self, codes: Tensor) -> Tensor:
+    def _sound_of(self, codes: Tensor) -> Tensor:
         out: Tensor = self.model(codes.transpose(1, 2), run_mod="decode")[2]
         return out
 
 
-class WavTokenizer(PackageCodec):
-    """WavTokenizer (arXiv 2408.16532): 24 kHz, one codebook of 4096."""
+class WavTokenizerClone(PackageCodec):
+    """WavTokenizer (arXiv 2408.16532) from its authors' repository: 24 kHz, one codebook of 4096."""
 
     kind, origin = "wavtokenizer", "https://github.com/jishengpeng/WavTokenizer"
     default = "wavtokenizer-large-320-24k-4096"
+    deciding = ("feature_extractor.",)
 
     @classmethod
     def _build(cls, code: Repository, name: str, device: torch.device) -> Any:
@@ -190,11 +203,11 @@ class WavTokenizer(PackageCodec):
     def _codebook_size(self) -> int:
         return int(self.model.feature_extractor.encodec.quantizer.bins)
 
-    def _encode(self, samples: Tensor) -> Encoded:
+    def _codes_of(self, samples: Tensor) -> Batch:
         _, codes = self.model.encode_infer(samples[:, 0], bandwidth_id=self._bandwidth())
-        return Encoded(codes.transpose(0, 1))
+        return _batch(codes.transpose(0, 1))
 
-    def _decode(self, codes: Tensor) -> Tensor:
+    def _sound_of(self, codes: Tensor) -> Tensor:
         features = self.model.codes_to_features(codes.transpose(0, 1))
         out: Tensor = self.model.decode(features, bandwidth_id=self._bandwidth())
         return out
@@ -207,6 +220,7 @@ class SimVQ(PackageCodec):
     """SimVQ (arXiv 2411.02038): 24 kHz, one codebook of 4096 to 262144. The weights as trained, not their average."""
 
     kind, origin, default = "simvq", "https://github.com/youngsheen/SimVQ", "simvq_4k"
+    deciding = ("encoder.", "quantize.")
 
     @classmethod
     def _build(cls, code: Repository, name: str, device: torch.device) -> Any:
@@ -229,11 +243,11 @@ class SimVQ(PackageCodec):
     def _codebook_size(self) -> int:
         return int(self.model.quantize.n_e)
 
-    def _encode(self, samples: Tensor) -> Encoded:
+    def _codes_of(self, samples: Tensor) -> Batch:
         _, _, indices, _ = self.model.encode(samples)
-        return Encoded(indices.reshape(samples.shape[0], 1, -1))
+        return _batch(indices.reshape(samples.shape[0], 1, -1))
 
-    def _decode(self, codes: Tensor) -> Tensor:
+    def _sound_of(self, codes: Tensor) -> Tensor:
         quantizer = self.model.quantize
         codebook = quantizer.embedding_proj(quantizer.embedding.weight)  # [codes, D]
         out: Tensor = self.model.decode((codebook[codes[:, 0]].transpose(1, 2), None))
@@ -244,6 +258,7 @@ class MagiCodec(PackageCodec):
     """MagiCodec (arXiv 2506.00385): 16 kHz, one codebook of 131072. Its code needs flash-attn, and so a GPU."""
 
     kind, origin, default = "magicodec", "https://github.com/Ereboas/MagiCodec", "magicodec-50hz-base"
+    deciding = ("encoder.", "quantizer.")
 
     @classmethod
     def _build(cls, code: Repository, name: str, device: torch.device) -> Any:
@@ -259,16 +274,23 @@ class MagiCodec(PackageCodec):
     def _codebook_size(self) -> int:
         return int(self.model.codebook_size)
 
-    def _autocast(self) -> Any:
-        fits = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=fits)
+    @property
+    def encoding_format(self) -> str:
+        """bfloat16 on CUDA, where flash-attn takes nothing longer."""
+        return "bfloat16" if self._in_bfloat16() else ENCODING_FORMAT
 
-    def _encode(self, samples: Tensor) -> Encoded:
+    def _in_bfloat16(self) -> bool:
+        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16())
+
+    def _codes_of(self, samples: Tensor) -> Batch:
         with self._autocast():
             _, indices = self.model.quantizer.inference(self.model.encoder(self.model.pad_audio(samples)))
-        return Encoded(indices[:, None])
+        return _batch(indices[:, None])
 
-    def _decode(self, codes: Tensor) -> Tensor:
+    def _sound_of(self, codes: Tensor) -> Tensor:
         quantizer = self.model.quantizer
         with self._autocast():
             codebook = quantizer.codebook_proj(quantizer.codebook.weight)  # [codes, D]
@@ -281,7 +303,7 @@ class DistillNeuCodec(PackageCodec):
 
     kind, origin = "distill-neucodec", "https://github.com/neuphonic/neucodec"
     default = "neuphonic/distill-neucodec"
-    hop_length = 320  # it adds a frame of silence at the end
+    hop_length = 320  # it adds a step of silence at the end
 
     @classmethod
     def _build(cls, code: Repository, name: str, device: torch.device) -> Any:
@@ -296,10 +318,10 @@ class DistillNeuCodec(PackageCodec):
     def _codebook_size(self) -> int:
         return 65_536  # eight dimensions of four levels, for all of them
 
-    def _encode(self, samples: Tensor) -> Encoded:
-        return Encoded(torch.cat([self.model.encode_code(row[None]) for row in samples]))  # it takes one at a time
+    def _codes_of(self, samples: Tensor) -> Batch:
+        return _batch(torch.cat([self.model.encode_code(row[None]) for row in samples]))  # it takes one at a time
 
-    def _decode(self, codes: Tensor) -> Tensor:
+    def _sound_of(self, codes: Tensor) -> Tensor:
         out: Tensor = self.model.decode_code(codes)
         return out
 
@@ -313,7 +335,7 @@ def _files(name: str, cls: type[PackageCodec], *wanted: Sequence[str]) -> list[P
 
     if name.lower() in PUBLISHED and name.lower().startswith(cls.kind):
         sources = [source for source in PUBLISHED[name.lower()] if source is not None]
-    elif cls is FunCodec and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    elif cls is FunCodec and (name == cls.default or is_hub_name(name)):
         sources = [(name, ends[0]) for ends in wanted]
     else:
         known = ", ".join(n for n in PUBLISHED if n.startswith(cls.kind)) or cls.default

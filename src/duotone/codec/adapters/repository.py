@@ -36,6 +36,11 @@ class Repository:
         self.package = self.folder.name if self.folder is not None and _is_package(self.folder, self.names) else None
         self._modules: dict[str, ModuleType] = {}
 
+    @property
+    def described(self) -> str:
+        """Where the code is from, for provenance."""
+        return f"{self.origin}, {'installed' if self.folder is None else 'cloned'}"
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Its modules can be imported (by itself too, when it runs) inside, and leave no trace outside."""

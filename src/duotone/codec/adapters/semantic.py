@@ -3,7 +3,7 @@
 Their feature extractors in transformers need torchaudio for the mel spectrum alone. Here it comes from
 `SeamlessM4TFeatureExtractor`, which both codecs were published with and which needs NumPy only; one way everywhere,
 so the same sound has the same codes on machines with torchaudio and without.
-Legend: B segments, K codebooks (1), F frames, T samples.
+Legend: B rows of a batch, K codebooks (1), S steps, T samples.
 """
 
 from __future__ import annotations
@@ -14,38 +14,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duotone.codec.adapters.contract import Encoded
-from duotone.codec.adapters.transformers_codecs import TransformersCodec, import_transformers
+from duotone.codec.adapters.transformers_codecs import TransformersCodec, on_cpu
+from duotone.codec.batches import Batch
+from duotone.spec import CodecSpec
 
 
 class XCodec2(TransformersCodec):
-    """XCodec2 (arXiv 2502.04128): 16 kHz, 50 frames a second of one codebook of 65536."""
+    """XCodec2 (arXiv 2502.04128): 16 kHz, 50 steps a second of one codebook of 65536."""
 
     kind, model_class, default = "xcodec2", "Xcodec2Model", "HKUSTAudio/xcodec2-hf"
+    deciding = ("semantic_encoder.", "semantic_adapter.", "acoustic_encoder.", "fc_encoder.", "quantizer.")
 
     def __init__(self, model: Any, name: str, device: str | torch.device = "cpu") -> None:
         super().__init__(model, name, device)
-        self.mel = import_transformers().SeamlessM4TFeatureExtractor()
+        self.mel = self._import().SeamlessM4TFeatureExtractor()
 
-    def _codebooks(self) -> int:
-        return 1
-
-    def _codebook_size(self, config: Any) -> int:
-        return math.prod(config.quantization_levels)
+    def _grid(self, name: str, config: Any) -> CodecSpec:
+        return self._tokens(name, config, 1, math.prod(config.quantization_levels))
 
     def _margin(self) -> int:
         """Zeros before and after the wave of which the mel spectrum is taken."""
-        return self.hop // 2
+        return self.spec.chunk // 2
 
-    def _encode(self, samples: Tensor) -> Encoded:
-        wave = torch.nn.functional.pad(samples, (0, self.hop))  # both were trained so; its frame is not kept
+    def _codes_of(self, samples: Tensor) -> Batch:
+        wave = torch.nn.functional.pad(samples, (0, self.spec.chunk))  # both were trained so; its step is not kept
         margin = self._margin()
         heard = torch.nn.functional.pad(wave, (margin, margin))[:, 0].float().cpu().numpy()
-        mel = self.mel(list(heard), sampling_rate=self.info.sampling_rate_encoder, return_tensors="pt").input_features
-        codes = self.model.encode(wave, input_features=mel.to(samples)).audio_codes
-        return Encoded(codes)
+        mel = self.mel(list(heard), sampling_rate=self.spec.rate, return_tensors="pt").input_features
+        return on_cpu(self.model.encode(wave, input_features=mel.to(samples)).audio_codes)
 
-    def _decode(self, codes: Tensor, scale: Tensor | None) -> Tensor:
+    def _sound_of(self, codes: Tensor, scale: Tensor | None) -> Tensor:
         out: Tensor = self.model.decode(audio_codes=codes).audio_values
         return out
 
@@ -55,11 +53,10 @@ class NeuCodec(XCodec2):
 
     kind, model_class, default = "neucodec", "NeuCodecModel", "neuphonic/neucodec"
 
-    def _hop(self, config: Any) -> int:
-        return int(config.encoder_hop_length)
-
-    def _rates(self, config: Any) -> tuple[int, int]:
-        return int(config.input_sampling_rate), int(config.output_sampling_rate)
+    def _grid(self, name: str, config: Any) -> CodecSpec:
+        rates = {"rate": int(config.input_sampling_rate), "rate_out": int(config.output_sampling_rate)}
+        size = math.prod(config.quantization_levels)
+        return self._tokens(name, config, 1, size, chunk=int(config.encoder_hop_length), **rates)
 
     def _margin(self) -> int:
         return 0

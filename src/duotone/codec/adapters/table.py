@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from duotone.codec.adapters.contract import ForeignCodec
-from duotone.codec.adapters.packages import DistillNeuCodec, FunCodec, MagiCodec, PackageCodec, SimVQ, WavTokenizer
+from duotone.codec.adapters.base import Adapter, options_of
+from duotone.codec.adapters.latents import SAME, Oobleck, PocketTTS, VibeVoice
+from duotone.codec.adapters.packages import (
+    PUBLISHED,
+    DistillNeuCodec,
+    FunCodec,
+    MagiCodec,
+    PackageCodec,
+    SimVQ,
+    WavTokenizerClone,
+)  # fmt: skip
 from duotone.codec.adapters.semantic import NeuCodec, XCodec2
-from duotone.codec.adapters.transformers_codecs import DAC, EnCodec, HiggsAudio, Mimi, TransformersCodec, XCodec
+from duotone.codec.adapters.transformers_codecs import DAC, EnCodec, HiggsAudio, Mimi, WavTokenizer, XCodec
 from duotone.errors import UsageError
 
-CODECS: dict[str, type[TransformersCodec] | type[PackageCodec]] = {
+CODECS: dict[str, type[Adapter]] = {
     "encodec": EnCodec,
     "dac": DAC,
     "mimi": Mimi,
@@ -22,9 +32,13 @@ CODECS: dict[str, type[TransformersCodec] | type[PackageCodec]] = {
     "xcodec2": XCodec2,
     "neucodec": NeuCodec,
     "higgs_audio_v2": HiggsAudio,
+    "wavtokenizer": WavTokenizer,
+    "pocket_tts": PocketTTS,
+    "vibevoice": VibeVoice,
+    "oobleck": Oobleck,
+    "same": SAME,
     "distill-neucodec": DistillNeuCodec,
     "funcodec": FunCodec,
-    "wavtokenizer": WavTokenizer,
     "simvq": SimVQ,
     "magicodec": MagiCodec,
 }
@@ -34,9 +48,14 @@ _PARTS = (
     ("audio_codec", "funcodec"), ("encodec", "encodec"), ("dac", "dac"), ("mimi", "mimi"), ("xcodec2", "xcodec2"),
     ("x-codec", "xcodec"), ("xcodec", "xcodec"), ("wavtokenizer", "wavtokenizer"), ("simvq", "simvq"),
     ("magicodec", "magicodec"), ("distill-neucodec", "distill-neucodec"), ("neucodec", "neucodec"),
-    ("higgs", "higgs_audio_v2"),
+    ("higgs", "higgs_audio_v2"), ("pocket-tts", "pocket_tts"), ("vibevoice", "vibevoice"), ("oobleck", "oobleck"),
+    ("stable-audio-open", "oobleck"), ("ace-step", "oobleck"), ("acestep", "oobleck"), ("stable-audio-3", "same"),
 )  # fmt: skip
-_TYPES = {"higgs_audio_v2_tokenizer": "higgs_audio_v2"}
+#: What configurations call a model, where it is not its name here.
+_TYPES = {
+    "higgs_audio_v2_tokenizer": "higgs_audio_v2", "pocket_tts_audio_tokenizer": "pocket_tts",
+    "vibevoice_acoustic_tokenizer": "vibevoice", "AutoencoderOobleck": "oobleck", "AutoencoderSAME": "same",
+}  # fmt: skip
 
 
 def kind_of(model: str) -> str:
@@ -44,13 +63,8 @@ def kind_of(model: str) -> str:
 
     Raises `UsageError` where neither tells.
     """
-    config = Path(model) / "config.json"
-    if config.is_file():
-        try:
-            found = json.loads(config.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            found = {}
-        named = str(found.get("model_type", "")) if isinstance(found, dict) else ""
+    for config in (Path(model) / "config.json", Path(model) / "vae" / "config.json"):
+        named = _type_in(config)
         if _TYPES.get(named, named) in CODECS:
             return _TYPES.get(named, named)
     for part, kind in _PARTS:
@@ -59,14 +73,26 @@ def kind_of(model: str) -> str:
     raise UsageError(f"The name {model!r} does not tell its codec. Name it: one of {', '.join(CODECS)}.")
 
 
+def _type_in(config: Path) -> str:
+    """What a configuration says of its model; nothing where it is no file or cannot be read."""
+    if not config.is_file():
+        return ""
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return ""
+    return str(found.get("model_type") or found.get("_class_name") or "") if isinstance(found, dict) else ""
+
+
 def load_codec(
     kind: str | None, model: str | None, device: str | torch.device = "cpu", repository: str | Path | None = None,
-    **options: Any,
-) -> ForeignCodec:  # fmt: skip
+    *, say: Callable[[str], object] | None = None, **options: Any,
+) -> Adapter:  # fmt: skip
     """A codec of others by its name, its model (a folder, or published weights' name), or both.
 
-    `repository` is the folder of its authors' code, for those that need it; `options` are `bandwidth` and
-    `n_quantizers`, None where they are not asked for. Raises `UsageError` for what the codec does not know.
+    `repository` is the folder of its authors' code, for those that need it; `say` is told before the Hugging Face Hub is
+    asked; `options` are `bandwidth` and `n_quantizers`, None where they are not asked for. Raises `UsageError` for what
+    the codec does not know.
     """
     if kind is None and model is None:
         raise UsageError(f"Neither a codec nor a model is named. Name one of {', '.join(CODECS)}, a model, or both.")
@@ -75,13 +101,19 @@ def load_codec(
         raise UsageError(f"The codec got {kind!r}, expected one of {', '.join(CODECS)}.")
     if kind == "neucodec" and model is not None and "distill" in model.lower():
         kind = "distill-neucodec"
-    wanted = {name: value for name, value in options.items() if value is not None}
-    found = CODECS[kind]
-    for name in wanted:
-        if name not in found.options:
-            raise UsageError(f"{name.replace('_', '-')} is not an option of {kind}. Leave it out.")
+    found = WavTokenizerClone if kind == "wavtokenizer" and _is_cloned(model, repository) else CODECS[kind]
+    wanted = options_of(kind, found.options, options)
+    if say is not None and (model is None or not Path(model).is_dir()):
+        say(f"{model or found.default} is no folder here; it is taken from the Hugging Face Hub (or its cache).")
     if issubclass(found, PackageCodec):
         return found.load(model, device, repository, **wanted)
     if repository is not None:
-        raise UsageError(f"{kind} comes from transformers; it takes no repository. Leave it out.")
+        raise UsageError(f"{kind} does not need its authors' code; it takes no repository. Leave it out.")
     return found.load(model, device, **wanted)
+
+
+def _is_cloned(model: str | None, repository: str | Path | None) -> bool:
+    """Whether weights of WavTokenizer are for its authors' code, not for transformers."""
+    if repository is not None or model is None:
+        return repository is not None
+    return model.lower() in PUBLISHED or (Path(model).is_dir() and not (Path(model) / "config.json").is_file())

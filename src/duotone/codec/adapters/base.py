@@ -1,0 +1,193 @@
+"""What the adapters share: a model of someone else's, its two identities, where it is, and names on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from duotone.codec.contract import Codec, as_dtype
+from duotone.errors import UsageError, WeightsError
+from duotone.spec import CodecSpec
+
+Self = TypeVar("Self", bound="Adapter")
+
+
+class Adapter(Codec):
+    """A codec of others. Subclasses say how a batch is encoded and decoded, and what their grid is."""
+
+    kind: ClassVar[str]  #: its name here
+    default: ClassVar[str]  #: the usual weights
+    options: ClassVar[tuple[str, ...]] = ()  #: of `load`
+    #: Beginnings of the names of the weights that decide latents and codes; empty where they cannot be told apart.
+    deciding: ClassVar[tuple[str, ...]] = ()
+
+    model: Any
+    _device: torch.device
+
+    @classmethod
+    @abstractmethod
+    def load(cls, name: str | None = None, device: str | torch.device = "cpu", **options: Any) -> Adapter:
+        """From a folder of a model, or a name on the Hub; None: the usual weights.
+
+        Raises `WeightsError` where it is not found or is another model, `UsageError` where a package is missing or
+        an option does not fit.
+        """
+
+    def _identified(self, grid: CodecSpec, state: dict[str, Tensor], **options: Any) -> CodecSpec:
+        """A spec with its two identities: hashes of the grid, the options and the weights."""
+        deciding = {name: value for name, value in state.items() if name.startswith(self.deciding or "")}
+        return replace(grid, fingerprint=digest(grid, options, state), space=digest(grid, options, deciding))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._device
+
+    def to(self: Self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
+        """This codec moved to a device and number format (``"auto"``: float32), in place; its identity stays.
+
+        Raises `UsageError` for a format that the codec cannot work in.
+        """
+        target = self._device if device is None else torch.device(device)
+        self._move(target, torch.float32 if dtype == "auto" else as_dtype(dtype))
+        self._device = target
+        return self
+
+    @abstractmethod
+    def _move(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        """Move the weights; `dtype` None leaves their format."""
+
+
+class PretrainedCodec(Adapter):
+    """A codec whose model is one module, made by a library from a folder or a name on the Hub."""
+
+    model_class: ClassVar[str]  #: its name in that library
+    library: ClassVar[str]
+
+    def __init__(self, model: Any, name: str, device: str | torch.device = "cpu", **options: Any) -> None:
+        self.model = model.float().eval().requires_grad_(False)
+        self._device = torch.device("cpu")
+        self.spec = self._identified(self._grid(name, model.config), model.state_dict(), **options)
+        self.provenance = {"weights": name, "code": f"{self.library} {self._import().__version__}"}
+        self.to(device)
+
+    @classmethod
+    def load(cls, name: str | None = None, device: str | torch.device = "cpu", **options: Any) -> PretrainedCodec:
+        """From a folder, or a name on the Hub.
+
+        Raises `WeightsError` where it is not found or is another model, `UsageError` where a package is missing or
+        an option does not fit.
+        """
+        wanted = name or cls.default
+        library = cls._import()
+        found = getattr(library, cls.model_class, None)
+        if found is None:
+            raise UsageError(
+                f"{cls.library} {library.__version__} has no {cls.model_class}, which {cls.kind} needs. "
+                f"Update it: pip install -U {cls.library}."
+            )
+        check_name(wanted, cls.default)
+        try:
+            model = cls._from(found, wanted)
+        except ImportError as error:  # transformers puts a stand-in where a package is missing
+            raise UsageError(f"{cls.kind} cannot be loaded here: {_first_line(error)}") from None
+        except (OSError, ValueError) as error:
+            if isinstance(error, WeightsError):
+                raise
+            raise WeightsError(f"{wanted} could not be loaded as {cls.kind}: {_first_line(error)}") from None
+        return cls(model, wanted, device, **options)
+
+    @classmethod
+    @abstractmethod
+    def _from(cls, found: Any, name: str) -> Any:
+        """The model of some weights, of the library's class `found`."""
+
+    @classmethod
+    def _import(cls) -> Any:
+        """The library. Raises `UsageError` where it is not installed."""
+        try:
+            return cls._library()
+        except ImportError:
+            raise UsageError(f"{cls.kind} needs the package {cls.library}: pip install 'duotone[codecs]'.") from None
+
+    @classmethod
+    @abstractmethod
+    def _library(cls) -> Any:
+        """The library, imported when a codec is made."""
+
+    @abstractmethod
+    def _grid(self, name: str, config: Any) -> CodecSpec:
+        """The spec without identities."""
+
+    def _move(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        self.model.to(device)
+        if dtype not in (None, self.model.dtype):
+            self.model.to(dtype)
+
+    @property
+    def encoding_format(self) -> str:
+        """The number format of the weights."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+
+def digest(grid: CodecSpec, options: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """16 hexadecimal digits of a hash over a codec's kind and grid, its options and its weights in float32.
+
+    The names of the weights do not count, since libraries rename modules from version to version.
+    """
+    names = ("family", "rate", "channels", "chunk", "steps", "codebooks", "latent", "scaled")
+    text = json.dumps([[getattr(grid, name) for name in names], options], sort_keys=True)
+    found = hashlib.blake2b(text.encode(), digest_size=8)
+    for each in sorted(map(_digest_of, weights.values())):
+        found.update(each)
+    return found.hexdigest()
+
+
+def _digest_of(tensor: Tensor) -> bytes:
+    values = tensor.detach().cpu()
+    values = values.float() if values.is_floating_point() else values.long()
+    found = hashlib.blake2b(f"{list(values.shape)}".encode(), digest_size=16)
+    found.update(values.contiguous().reshape(-1).numpy().data)
+    return found.digest()
+
+
+def louder(samples: Tensor, scale: Tensor) -> Tensor:
+    """Samples `[B, C, T]` times the loudness `[B, N]` of the chunk that each is of."""
+    chunk = torch.arange(samples.shape[-1], device=samples.device) * scale.shape[-1] // samples.shape[-1]
+    return samples * scale[:, None, chunk]
+
+
+def options_of(kind: str, known: Iterable[str], given: dict[str, Any]) -> dict[str, Any]:
+    """The options that are not None. Raises `UsageError` for one that the codec does not have."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    unknown = [name.replace("_", "-") for name in wanted if name not in known]
+    if unknown:
+        has = f"it has {', '.join(name.replace('_', '-') for name in known)}" if known else "it has none"
+        raise UsageError(f"{', '.join(unknown)} is not an option of {kind}; {has}. Leave it out.")
+    return wanted
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name that is no folder may be one on the Hub: ``org/name``, where ``org`` is no folder or file here."""
+    org, slash, rest = name.partition("/")
+    return bool(org and slash and rest) and "/" not in rest and org[0] not in ".~" and not Path(org).exists()
+
+
+def check_name(name: str, default: str) -> None:
+    """Raise `WeightsError` unless a model's name is a folder, or may be one on the Hub."""
+    if Path(name).is_dir() or name == default or is_hub_name(name):
+        return
+    raise WeightsError(f"No model at {name}. Give a folder, or a name on the Hub such as {default}.")
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
