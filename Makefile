@@ -1,5 +1,5 @@
 # Everything from a fresh clone with Python >= 3.10 and make; the network is used for the package index alone.
-#   make demo [FILE=song.wav]   make test [ARGS="-k container"]   make check   make bench
+#   make demo [FILE=song.wav]   make test [ARGS="-k container"]   make test-long   make check   make bench
 # PYTHON=python3.12 picks another Python; PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" spares the
 # download of CUDA on a machine without a GPU.
 
@@ -8,16 +8,21 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+# A worker a core; each computes with one thread (tests/conftest.py), and keeps a file's tests together.
+WORKERS := -n auto --dist loadfile
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench transformers4 clean
+.PHONY: demo test test-long check bench transformers4 clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/core.stamp
 	$(BIN)/duotone demo $(FILE) -o demo-out
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not long" $(ARGS)
+
+test-long: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(WORKERS) -m long $(ARGS)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -259,7 +259,7 @@ def bundled() -> list[str]:
     if not path.is_file():
         return []
     document = json.loads(path.read_text(encoding="utf-8"))
-    found = {(row["system"], row["file"]): row["figures"] for row in document["rows"]}
+    found = {(row["system"], row["file"]): row["metrics"] for row in document["rows"]}
     files = sorted({file for _, file in found})
     lines = [*CLAIM_HEAD]
     for claim, one, other in (

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 import machine
 from duotone import hub
 from duotone.audio.collection import make_collection
+from duotone.cli.common import table
 from duotone.errors import DuotoneError
 from duotone.evaluate.compare import evaluate_folder
 from duotone.evaluate.metrics import METRICS
 from duotone.evaluate.report import Report
+from duotone.evaluate.tables import markdown, text_table
 
 HERE = Path(__file__).resolve().parent
 KINDS = ("music", "speech")
@@ -36,12 +36,14 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--folder", type=Path, help="sound to evaluate on (default: make the held-out collection)")
     out.add_argument("--minutes", type=float, default=8.0, help="size of the held-out collection (default: 8)")
     out.add_argument("--data-seed", type=int, default=1, help="seed of the held-out collection (default: 1)")
-    out.add_argument("--against", nargs="*", default=["opus:6k", "opus:12k"], help="rivals (default: opus:6k opus:12k)")
+    out.add_argument(
+        "--against", nargs="*", default=["opus:6k", "opus:12k"], help="baselines (default: opus:6k opus:12k)"
+    )
     out.add_argument("--limit", type=int, help="evaluate only so many files, drawn with --seed")
     out.add_argument("--seconds", type=float, help="evaluate only the beginning of each file")
     out.add_argument("--seed", type=int, default=0, help="seed of decoding, drawing and intervals (default: 0)")
     out.add_argument("--device", help="cpu, cuda or mps (default: cpu)")
-    out.add_argument("--dtype", help="float32 or bfloat16 (default: what is fastest on the device)")
+    out.add_argument("--dtype", help="float32 or bfloat16 (default: encodes in float32, decodes in the fastest)")
     out.add_argument("--out", type=Path, default=HERE / "results", help="where results go")
     return out
 
@@ -50,23 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print the table, write the results; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(arguments)
-    console = Console(stderr=True)
     try:
         codec = hub.load(options.codec, device=options.device, dtype=options.dtype)
         name = options.name or Path(options.codec).name
         folder = options.folder
         if folder is None:
             folder = HERE.parent / "data" / f"heldout-{options.minutes:g}min-seed{options.data_seed}"
-            console.print(f"held-out collection: {options.minutes:g} minutes, seed {options.data_seed}")
+            tell(f"held-out collection: {options.minutes:g} minutes, seed {options.data_seed}")
             make_collection(folder, options.minutes, split="heldout", seed=options.data_seed)
         report = evaluate_folder(
-            codec, folder, options.against, options.limit, options.seed, seconds=options.seconds, name=name,
-            progress=console.print,
+            {name: codec}, folder, options.against, options.limit, options.seed, seconds=options.seconds,
+            progress=tell, failed=lambda file, error: tell(f"error: {file}: {error}"),
         )  # fmt: skip
     except DuotoneError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    report.print_table()
+    headings, rows, notes = text_table(report)
+    print(*table(headings, rows), "", *notes, sep="\n")
     about = {
         "command": machine.command(arguments, __file__),
         "machine": machine.describe(),
@@ -78,6 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine.record(base, about | report.to_dict(), lambda _: page(report, about), options.out)
     print(f"Written: {base}.json and {base}.md in {options.out}")
     return 0
+
+
+def tell(line: str) -> None:
+    """A line on how it goes, to standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def data_of(folder: Path) -> dict[str, Any]:
@@ -100,26 +107,26 @@ def page(report: Report, about: dict[str, Any]) -> str:
         f"Codec {codec['fingerprint']} at {codec['rate']} Hz, {about['dtype']} on {about['device']}. Sound: {data}. "
         f"Decoding starts from noise at sigma_max (seed {report.settings['seed']}).\n",
         "## All files\n",
-        report.to_markdown(),
+        markdown(report),
     ]
     for kind in KINDS:
         if any(kind in file for file in report.files) and not all(kind in file for file in report.files):
-            parts += [f"## {kind.capitalize()}\n", report.only(kind).to_markdown()]
-    for rival in report.settings["against"]:
-        parts += [f"## Difference to {rival}, file by file\n", differences(report, rival)]
+            parts += [f"## {kind.capitalize()}\n", markdown(report.only(kind))]
+    for baseline in report.settings["against"]:
+        parts += [f"## Difference to {baseline}, file by file\n", differences(report, baseline)]
     if report.settings["against"]:
         parts += ["## What Opus really made\n", opus_facts(report)]
     return "\n".join(parts)
 
 
-def differences(report: Report, rival: str) -> str:
-    """Paired differences of our systems to a rival; bold where the interval excludes 0 and we are better."""
+def differences(report: Report, baseline: str) -> str:
+    """Paired differences of our systems to a baseline; bold where the interval excludes 0 and we are better."""
     ours = [s for s in report.systems if s not in (*report.settings["against"], "silence")]
     lines = ["| system | " + " | ".join(m.label for m in METRICS.values()) + " |", "| --- |" + " ---: |" * len(METRICS)]
     for system in ours:
         cells = []
         for metric in METRICS.values():
-            interval = report.difference(system, rival, metric.key)
+            interval = report.difference(system, baseline, metric.key)
             better = interval.low > 0 if metric.higher_is_better else interval.high < 0
             cells.append(f"**{interval.text()}**" if better else interval.text())
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
@@ -129,14 +136,20 @@ def differences(report: Report, rival: str) -> str:
 def opus_facts(report: Report) -> str:
     """Rates with and without the container, share of stereo packets, bandwidths."""
     lines = ["| asked | file, kbit/s | packets alone, kbit/s | stereo packets | bandwidth |", "| --- |" + " ---: |" * 4]
-    for rival in report.settings["against"]:
-        rows = report.of(rival)
+    for baseline in report.settings["against"]:
+        rows = report.of(baseline)
         total = sum(row.seconds for row in rows)
         payload = sum(row.notes["payload_bit_rate"] * row.seconds for row in rows) / total
         stereo = sum(row.notes["stereo"] * row.seconds for row in rows) / total
         widths = sorted({row.notes["bandwidth"] for row in rows})
         span = " to ".join(f"{w / 1000:g}" for w in dict.fromkeys((widths[0], widths[-1])))
-        cells = [rival, f"{report.bit_rate(rival) / 1000:.2f}", f"{payload / 1000:.2f}", f"{stereo:.0%}", f"{span} kHz"]
+        cells = [
+            baseline,
+            f"{report.bit_rate(baseline) / 1000:.2f}",
+            f"{payload / 1000:.2f}",
+            f"{stereo:.0%}",
+            f"{span} kHz",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -5,18 +5,17 @@ Names no user, host or path.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from duotone.atomic import write_json, write_text
 from duotone.nn import native
 
 #: Instruction sets that decide how fast a network runs here, as /proc/cpuinfo spells them.
@@ -39,15 +38,8 @@ def command(arguments: Sequence[str] | None = None, script: str | None = None) -
 def record(name: str, document: dict[str, Any], page: Callable[[dict[str, Any]], str], folder: Path = RESULTS) -> None:
     """Write NAME.json, and NAME.md as `page` makes it of the same document, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace_text(folder / f"{name}.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
-    _replace_text(folder / f"{name}.md", page(document))
-
-
-def _replace_text(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_json(folder / f"{name}.json", document)
+    write_text(folder / f"{name}.md", page(document))
 
 
 def describe() -> dict[str, Any]:

@@ -31,8 +31,9 @@ COMMANDS = {
     "report": {"--output", "--open"},
     "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--force", "--quiet"},
     "evaluate": {
-        "--data", "--against", "--limit", "--seconds", "--speech", "--frechet", "--seed", "--html", "--device",
-        "--dtype", "--json", "--quiet",
+        "--data", "--against", "--limit", "--seconds", "--rate", "--speech", "--frechet", "--bandwidth",
+        "--n-quantizers", "--codec-repo", "--seed", "--intervals", "--html", "--force", "--device", "--dtype", "--json",
+        "--quiet",
     },
     "codes": {
         "--output", "--codec", "--codec-type", "--codec-model", "--chunk-size-secs", "--context-secs", "--batch-size",
@@ -56,8 +57,12 @@ TOKENS = {
     },
     "dataset": {
         *_SOURCE - {"--codec-framerate", "--num-files"}, "--tokenizer", "--audio-start-token", "--audio-end-token",
-        "--unicode-offset", "--sequence-length", "--overlap-length", "--drop-last", "--channels", "--pack",
+        "--unicode-offset", "--sequence-length", "--overlap-length", "--grid", "--drop-last", "--channels", "--pack",
         "--save-path", "--num-examples", "--force", "--json",
+    },
+    "decode": {
+        "--tokenizer", "--output", "--format", "--codec", "--num-codebooks", "--damaged", "--channels", "--scale",
+        "--seed", "--device", "--force", "--json", "--quiet",
     },
     "stats": {
         "--dataset-path", "--tokenizer", "--num-codebooks", "--codec-framerate", "--overlap-length", "--num-examples",

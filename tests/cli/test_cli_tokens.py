@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from duotone.audio.files import write
+from duotone.audio.files import read
 from duotone.audio.synth import synthesize
-from duotone.tokens import AudioTokenizer
+from duotone.codec.container import write_duo
+from duotone.codec.contract import Codec
+from duotone.codec.values import Codes
+from duotone.tokens import AudioTokenizer, to_text
+from duotone.tokens.collection import load_npy
 
 INFO = {"codec_type": "encodec", "codec_model": "m", "num_codebooks": 4, "codebook_size": 32, "framerate": 75.0}
 
@@ -61,7 +67,9 @@ def test_report_and_advice(codes: Path, duotone: Any) -> None:
     ]
     by = {(row["vocabulary"], row["ngrams"]): row["codes_per_token"] for row in rows}
     assert by[(300, None)] > by[(150, None)] and by[(300, 2)] <= by[(300, None)]
-    assert "Each doubling" in duotone("tokens", "advise", "--codes-path", "codes", "--vocab-sizes", "150").stdout
+    assert (
+        "The most codes a token" in duotone("tokens", "advise", "--codes-path", "codes", "--vocab-sizes", "150").stdout
+    )
 
 
 def test_a_data_set_and_its_figures(codes: Path, duotone: Any) -> None:
@@ -134,16 +142,198 @@ def test_extending_a_text_tokenizer(codes: Path, duotone: Any) -> None:
     assert duotone(*arguments[:-1], "x", "--as-added-tokens", "--json").exit_code == 0
 
 
-def test_duo_files_say_themselves_what_they_hold(here: Path, duotone: Any, codec_folder: str) -> None:
-    write("song.wav", synthesize(0, 1.0))
-    assert duotone("encode", "song.wav", "-o", "duo/song.duo", "--codec", codec_folder).exit_code == 0
+def test_duo_files_say_themselves_what_they_hold(here: Path, duotone: Any, codec: Codec) -> None:
+    encoded(codec, "duo/song.duo")
     told = duotone("tokens", "train", "--codes-path", "duo", "--vocab-size", "14700", "--save-path", "t", "--json")
     assert told.exit_code == 0, told.stderr
-    alphabet = AudioTokenizer.load("t").alphabet
-    assert (alphabet.codebooks, alphabet.size) == (1, 14641)
-    assert duotone("encode", "song.wav", "-o", "l/s.duo", "--codec", codec_folder, "--kind", "latents").exit_code == 0
+    made = AudioTokenizer.load("t")
+    assert (made.alphabet.codebooks, made.alphabet.size) == (1, 14641)
+    assert made.about["space"] == codec.spec.space and made.about["format"] == "float32"
+    assert json.loads(told.stdout)["shortfall"].startswith("The vocabulary has")
+    Path("l").mkdir()
+    write_duo("l/s.duo", codec.encode(synthesize(0, 0.1)))
     wrong = duotone("tokens", "train", "--codes-path", "l")
     assert wrong.exit_code == 2 and "--kind tokens" in wrong.stderr
+
+
+def encoded(codec: Codec, name: str, **changes: Any) -> Codes:
+    """A .duo of 12 chunks of codes; `changes` are those of its spec, or the number format."""
+    indices = np.random.default_rng(len(name)).integers(0, 9, (1, 12 * codec.spec.steps))
+    source = replace(codec.source(), format=changes.pop("format", "float32"))
+    codes = Codes(indices, replace(codec.spec, **changes), source)  # type: ignore[arg-type]
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    write_duo(name, codes)
+    return codes
+
+
+@pytest.mark.parametrize("changes", [{"space": "0" * 16}, {"format": "bfloat16"}])
+def test_different_encodings_are_not_mixed(here: Path, duotone: Any, codec: Codec, changes: dict[str, str]) -> None:
+    first, second = encoded(codec, "duo/a.duo"), encoded(codec, "duo/deep/b.duo", **changes)
+    train = ["tokens", "train", "--vocab-size", "14700", "--save-path", "t"]
+    mixed = duotone(*train, "--codes-path", "duo")
+    assert mixed.exit_code == 5 and "a.duo" in mixed.stderr and "b.duo" in mixed.stderr
+    assert first.spec.space in mixed.stderr and second.source.format in mixed.stderr
+    assert duotone("tokens", "advise", "--codes-path", "duo").exit_code == 5
+    assert duotone(*train, "--codes-path", "duo", "--codes-filter", "a.duo").exit_code == 0
+    for arguments in (["report", "t"], ["dataset", "--tokenizer", "t", "--save-path", "x.txt"]):
+        other = duotone("tokens", *arguments, "--codes-path", "duo/deep")
+        assert other.exit_code == 5 and "tokenizer was trained on" in other.stderr and not Path("x.txt").exists()
+
+
+def test_nested_descriptions_are_all_read(codes: Path, duotone: Any) -> None:
+    (codes / "b").mkdir()
+    (codes / "a/0_c0.npy").rename(codes / "b/0_c0.npy")
+    (codes / "b/codec_info.json").write_text(json.dumps(INFO | {"codec_type": "dac"}))
+    mixed = duotone("tokens", "train", "--codes-path", "codes")
+    assert mixed.exit_code == 5 and "encodec" in mixed.stderr and "dac" in mixed.stderr
+    train = ["tokens", "train", "--vocab-size", "200", "--save-path"]
+    assert duotone(*train, "t", "--codes-path", "codes", "--codes-filter", "a/").exit_code == 0
+    assert duotone(*train, "u", "--codes-path", "codes/a").exit_code == 0  # described by the folder above
+    assert AudioTokenizer.load("u").about["codec"] == "encodec"
+
+
+def test_one_bad_file_does_not_end_the_others(codes: Path, duotone: Any) -> None:
+    bad = np.load(codes / "a/1_c0.npy")
+    bad[0, 2, 7] = 32
+    np.save(codes / "a/bad_c0.npy", bad)
+    (codes / "a/cut_c0.npy").write_bytes(b"no")
+    train = duotone("tokens", "train", "--codes-path", "codes", "--vocab-size", "200", "--save-path", "t")
+    assert train.exit_code == 4 and train.stdout.strip() == "t"
+    for text in ("bad_c0.npy holds the code 32 in codebook 2, frame 7", "cut_c0.npy", "2 of 5 files"):
+        assert text in train.stderr
+    made = duotone("tokens", "dataset", "--tokenizer", "t", "--codes-path", "codes", "--save-path", "lm.parquet")
+    assert made.exit_code == 4 and "2 of 5 files" in made.stderr
+    stats = duotone("tokens", "stats", "--dataset-path", "lm.parquet", "--tokenizer", "t", "--json")
+    assert json.loads(stats.stdout)["total"] == pytest.approx(3 * 540 / 75.0)
+
+
+def test_folders_are_walked_as_by_the_other_commands(codes: Path, duotone: Any) -> None:
+    (codes / "a/.hidden.npy").write_bytes(b"no")
+    (codes / "a/.half.npy.part").write_bytes(b"no")
+    (codes / "a/2_c0.npy").rename(codes / os.fsdecode(b"a/caf\xe9_c0.NPY"))
+    (codes.parent / "far").mkdir()
+    (codes / "a/0_c0.npy").rename(codes.parent / "far/0_c0.npy")
+    (codes / "link").symlink_to(codes.parent / "far")
+    (codes / "round").symlink_to(codes)
+    told = duotone("tokens", "train", "--codes-path", "codes", "--vocab-size", "200", "--save-path", "t")
+    assert told.exit_code == 0, told.stderr
+    assert AudioTokenizer.load("t").about["files"] == 3
+
+
+def test_chunks_are_not_cut_apart(here: Path, duotone: Any, codec: Codec) -> None:
+    encoded(codec, "duo/song.duo")
+    train = ["tokens", "train", "--codes-path", "duo", "--vocab-size", "14700", "--save-path", "t"]
+    assert duotone(*train).exit_code == 0
+    make = [
+        "tokens",
+        "dataset",
+        "--tokenizer",
+        "t",
+        "--codes-path",
+        "duo",
+        "--sequence-length",
+        "50",
+        "--overlap-length",
+        "0",
+    ]
+    assert duotone(*make, "--grid", "chunk", "--save-path", "lm.parquet").exit_code == 0
+    import pyarrow.parquet as pq
+
+    tokenizer = AudioTokenizer.load("t")
+    rows = pq.read_table("lm.parquet")["input_ids"].to_pylist()
+    assert len(rows) > 2 and {tokenizer.decode(row).codes.shape[1] % codec.spec.steps for row in rows} == {0}
+    unknown = duotone(*make, "--grid", "bar", "--save-path", "x.txt")
+    assert unknown.exit_code == 2 and "expected token, frame or chunk" in unknown.stderr
+
+
+def test_ids_become_codes(codes: Path, duotone: Any) -> None:
+    train = [
+        "tokens",
+        "train",
+        "--codes-path",
+        "codes",
+        "--vocab-size",
+        "200",
+        "--save-path",
+        "t",
+        "--special-tokens",
+        "<a>",
+    ]
+    assert duotone(*train, "--pad-token", "<pad>").exit_code == 0
+    tokenizer = AudioTokenizer.load("t")
+    some = [load_npy(file) for file in sorted(codes.glob("a/*.npy"))]
+    ids = [tokenizer.encode(one) for one in some]
+    decode = ["tokens", "decode", "--tokenizer", "t"]
+    np.save("ids.npy", ids[0][None])
+    told = duotone(*decode, "ids.npy", "-o", "out/codes.npy", "--json")
+    assert told.exit_code == 0, told.stderr
+    assert json.loads(told.stdout) == {
+        "input": "ids.npy", "output": "out/codes.npy", "sequences": 1, "frames": 540, "dropped": 0, "seconds": 7.2,
+    }  # fmt: skip
+    assert np.load("out/codes.npy").dtype == np.int64 and np.array_equal(np.load("out/codes.npy")[0], some[0])
+    again = duotone("tokens", "report", "t", "--codes-path", "out", "--json")  # codec_info.json is beside it
+    assert json.loads(again.stdout)["codes"] == 540 * 4
+    text = "\n".join(f"<a>{to_text(one, tokenizer.alphabet)}<pad>" for one in some)
+    Path("lm.txt").write_text(text, encoding="utf-8")
+    told = duotone(*decode, "lm.txt", "ids.npy", "-o", "many/")
+    assert told.exit_code == 0, told.stderr
+    assert sorted(p.name for p in Path("many").iterdir()) == [
+        "codec_info.json", "ids.npy", "lm_000.npy", "lm_001.npy", "lm_002.npy"
+    ]  # fmt: skip
+    assert all(np.array_equal(np.load(f"many/lm_00{i}.npy")[0], one) for i, one in enumerate(some))
+    lines = "".join(json.dumps({"input_ids": one.tolist()}) + "\n" for one in ids).encode()
+    told = duotone(*decode, "-", "-o", "stdin/", stdin=lines)
+    assert told.exit_code == 0 and "3 files" in told.stderr
+    assert np.array_equal(np.load("stdin/stdin_002.npy")[0], some[2])
+    both = tokenizer.encode(np.stack([some[0], some[1]], axis=2).reshape(4, -1))
+    Path("both.txt").write_text(" ".join(map(str, both)))
+    assert duotone(*decode, "both.txt", "-o", "stereo.npy", "--channels", "2").exit_code == 0
+    assert np.array_equal(np.load("stereo_c1.npy")[0], some[1])
+
+
+def test_what_cannot_be_decoded(codes: Path, duotone: Any) -> None:
+    assert duotone("tokens", "train", "--codes-path", "codes", "--vocab-size", "200", "--save-path", "t").exit_code == 0
+    tokenizer = AudioTokenizer.load("t")
+    some = load_npy(codes / "a/0_c0.npy")
+    np.save("ids.npy", tokenizer.encode(some))
+    text = to_text(some, tokenizer.alphabet)
+    Path("damaged.txt").write_text(text[:5] + text[6:], encoding="utf-8")
+    Path("hello.txt").write_text("hello")
+    Path("other").mkdir()
+    Path("other/codec_info.json").write_text(json.dumps(INFO | {"codec_type": "dac"}))
+    for arguments, code, message in (
+        (["hello.txt", "-o", "x.npy"], 2, "No whole frame"), (["absent.npy", "-o", "x.npy"], 7, "absent.npy"),
+        (["damaged.txt", "-o", "x.npy", "--damaged", "raise"], 2, "not the code that is due"),
+        (["ids.npy", "-o", "x.npy", "--damaged", "all"], 2, "drop_frame"), (["ids.npy", "-o", "-"], 2, "-o - cannot be"),
+        (["ids.npy", "-o", "other/x.npy"], 5, "dac"), (["ids.npy", "-o", "x/", "--format", "aac"], 2, "npy, "),
+        (["ids.npy", "-o", "x.wav", "--codec", "nothing"], 6, "nothing"),
+        (["ids.npy", "-o", "x.wav", "--codec", "tiny"], 2, "[1, S]"),
+    ):  # fmt: skip
+        told = duotone("tokens", "decode", "--tokenizer", "t", *arguments)
+        assert told.exit_code == code and message in told.stderr, (arguments, told.stderr)
+    assert not Path("x.npy").exists() and not Path("x.wav").exists() and not Path("other/x.npy").exists()
+    assert duotone("tokens", "decode", "--tokenizer", "t", "ids.npy", "-o", "ids2.npy").exit_code == 0
+    there = duotone("tokens", "decode", "--tokenizer", "t", "ids.npy", "-o", "ids2.npy")
+    assert there.exit_code == 2 and "--force" in there.stderr
+
+
+def test_ids_become_sound(here: Path, duotone: Any, codec: Codec, codec_folder: str) -> None:
+    codes = encoded(codec, "duo/song.duo")
+    train = ["tokens", "train", "--codes-path", "duo", "--vocab-size", "14700", "--save-path", "t"]
+    assert duotone(*train).exit_code == 0
+    tokenizer = AudioTokenizer.load("t")
+    Path("made.txt").write_text(to_text(codes.indices[:, :-1], tokenizer.alphabet), encoding="utf-8")
+    decode = ["tokens", "decode", "--tokenizer", "t", "made.txt", "--codec", codec_folder]
+    told = duotone(*decode, "-o", "out.wav", "--seed", "3")
+    assert told.exit_code == 0, told.stderr
+    assert "15 frames are no whole chunk" in told.stderr
+    steps = codec.spec.steps * (len(codes) - 1)
+    want = codec.decode(codec.codes(codes.indices[:, :steps]), seed=3)
+    sound = read("out.wav")
+    assert (sound.rate, sound.channels, sound.length) == (want.rate, 2, want.length)
+    assert float((sound.samples - want.samples.clamp(-1, 1)).abs().max()) < 1e-3
+    other = duotone(*decode[:-1], "tiny", "-o", "other.wav")
+    assert other.exit_code == 5 and not Path("other.wav").exists()
 
 
 @pytest.mark.parametrize(

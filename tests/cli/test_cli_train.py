@@ -78,12 +78,3 @@ def test_make_sounds(duotone: Any, here: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("shutil.which", lambda name: None)
     result = duotone("make-sounds", "other", "--minutes", "0.02")
     assert result.exit_code == 0 and "no music" in result.stderr and "no speech" in result.stderr
-
-
-def test_evaluate_against_another_codec(duotone: Any, sounds: Path, codec_folder: str) -> None:
-    arguments = ["evaluate", codec_folder, "--data", "sounds", "--against", codec_folder, "--html", "e.html", "--json"]
-    result = duotone(*arguments)
-    assert result.exit_code == 0, result.stderr
-    systems = json.loads(result.stdout)["summary"]
-    assert "small discrete, parallel" in systems and "frechet" in systems["discrete, parallel"]
-    assert "small discrete, parallel" in (sounds / "e.html").read_text()

@@ -1,4 +1,4 @@
-"""Evaluation of folders, with codecs whose figures are known beforehand."""
+"""Evaluation of folders, with codecs whose metrics are known beforehand."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from torch import Tensor
 
 from duotone.audio.files import write
 from duotone.audio.waveform import Waveform
+from duotone.cli.common import table
+from duotone.codec.batches import Batch
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.container import write_duo
-from duotone.codec.values import Codes, Latents, Particulars
+from duotone.codec.values import Codes, Latents
 from duotone.config import CoDiCodecConfig
 from duotone.errors import AudioError, UsageError
-from duotone.evaluate import compare, opus, report
+from duotone.evaluate import compare, opus, report, tables
 from duotone.evaluate.frechet import LogMel
 from duotone.evaluate.metrics import METRICS, SPEECH
+from duotone.spec import CodecSpec
+from toys import Features, Pcm, Scaled, Toy
 
 needs_opus = pytest.mark.skipif(
     bool(opus.missing_programs()), reason=f"{opus.missing_programs()} missing: install the package opus-tools"
@@ -31,26 +35,35 @@ LENGTH = RATE // 2
 OURS = [f"{face}, {way}" for face in ("continuous", "discrete") for way in ("parallel", "autoregressive")]
 
 
-class KnownCodec:
-    """Obeys the codec contract; its decoder adds noise of known power to the wave it was last given."""
+class KnownCodec(Toy):
+    """A codec of both faces; its decoder adds noise of known power to the wave it was last given."""
 
-    rate = RATE
-    fingerprint = "0123456789abcdef"
+    spec = CodecSpec(
+        family="known", model="known", fingerprint="0123456789abcdef", space="fedcba9876543210", rate=RATE, rate_out=RATE,
+        channels=2, chunk=800, steps=4, codebooks=(121,), latent=(4, 2), levels=(11, 11), independent=True, seeded=True,
+        strategies=("parallel", "autoregressive", "wavefront"),
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        super().__init__()
         self.wave = Waveform(torch.zeros(2, 1), RATE)
         self.seeds: list[int] = []
 
-    def encode(self, wave: Waveform) -> Latents:
-        self.wave = wave
-        n = wave.length
-        about = Particulars(self.fingerprint, RATE, n, "exact", 800, 4, (11, 11), RATE, wave.channels, n)
-        chunks = -(-n // 800)
-        return Latents(torch.linspace(-0.9, 0.9, chunks * 8).reshape(chunks, 4, 2), about)
+    def encode_batch(self, samples: Tensor) -> Batch:
+        chunks = samples.shape[2] // 800
+        return Batch(
+            latents=torch.linspace(-0.9, 0.9, chunks * 8).reshape(1, chunks, 4, 2).expand(len(samples), -1, -1, -1)
+        )
 
-    def decode(self, value: Latents | Codes, strategy: str = "parallel", *, seed: int = 0) -> Waveform:
+    def encode(self, wave: Waveform, *args: Any, **options: Any) -> Latents:
+        self.wave = wave
+        return super().encode(wave, *args, **options)
+
+    def decode(  # type: ignore[override]
+        self, value: Latents | Codes, strategy: str | None = "parallel", *, seed: int = 0
+    ) -> Waveform:
         self.seeds.append(seed)
-        decibel = {"parallel": 20.0, "autoregressive": 10.0}[strategy] - (6 if isinstance(value, Codes) else 0)
+        decibel = {"parallel": 20.0, "autoregressive": 10.0}[strategy or ""] - (6 if isinstance(value, Codes) else 0)
         generator = torch.Generator().manual_seed(seed)
         x = self.wave.samples
         power = x.square().mean() * 10 ** (-decibel / 10)
@@ -69,11 +82,11 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def run(folder: Path, **options: Any) -> report.Report:
-    return compare.evaluate_folder(KnownCodec(), folder, **{"against": [], **options})
+def run(folder: Path, codecs: Any = None, **options: Any) -> report.Report:
+    return compare.evaluate_folder(codecs or KnownCodec(), folder, **{"against": [], **options})
 
 
-def test_every_file_meets_every_system_and_figures_are_as_known(folder: Path) -> None:
+def test_every_file_meets_every_system_and_metrics_are_as_known(folder: Path) -> None:
     told: list[str] = []
     result = run(folder, progress=told.append)
     assert result.systems == (*OURS, "silence") and len(result.rows) == 20 and len(told) == 4
@@ -106,32 +119,52 @@ def test_a_report_survives_json_and_holds_no_foreign_numbers(folder: Path) -> No
     assert str(folder) not in text
     assert values["summary"]["silence"]["si_sdr"] == {"mean": None, "low": None, "high": None, "count": 0}
     again = report.Report.from_dict(values)
-    assert again.to_json() == text and again.to_markdown() == result.to_markdown()
+    assert again.to_json() == text and tables.markdown(again) == tables.markdown(result)
     with pytest.raises(UsageError, match=r"Report\.to_json"):
         report.Report.from_dict({"rows": [{}]})
 
 
-def test_the_same_seed_gives_the_same_figures_and_reaches_the_decoder(folder: Path) -> None:
+def test_the_same_seed_gives_the_same_metrics_and_reaches_the_decoder(folder: Path) -> None:
     codec = KnownCodec()
     first = compare.evaluate_folder(codec, folder, [], limit=2, seed=5)
     assert set(codec.seeds) == {5}
     second, other = run(folder, limit=2, seed=5), run(folder, limit=2, seed=6)
-    assert [r.figures for r in first.rows if r.system != "silence"] == [
-        r.figures for r in second.rows if r.system != "silence"
+    assert [r.metrics for r in first.rows if r.system != "silence"] == [
+        r.metrics for r in second.rows if r.system != "silence"
     ]
-    assert len(first.files) == 2 and first.rows[0].figures != other.rows[0].figures
+    assert len(first.files) == 2 and first.rows[0].metrics != other.rows[0].metrics
 
 
-def test_tables_show_every_system(folder: Path) -> None:
+def printed(result: report.Report, *options: Any) -> list[str]:
+    headings, rows, notes = tables.text_table(result, *options)
+    return [*table(headings, rows), *notes]
+
+
+@pytest.mark.parametrize("intervals", [False, True])
+def test_text_fits_eighty_columns_and_names_what_it_leaves_out(folder: Path, intervals: bool) -> None:
+    codecs = {"known": KnownCodec(), f"{'long-' * 12}name": KnownCodec()}
+    result = run(folder, codecs, embedder=LogMel())
+    lines = printed(result, 80, intervals)
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("known ") for line in lines) == 4 and any("…" in line for line in lines)
+    assert ("[" in "".join(lines[:-4])) == intervals
+    for column in tables.columns(result):
+        assert any(column.title in line for line in lines)  # as a heading, or among those left out
+    assert "Not shown" in " ".join(lines)
+    assert "Not shown" not in " ".join(printed(result, 400, intervals))
+
+
+def test_markdown_shows_every_system_and_metric(folder: Path) -> None:
     result = run(folder, limit=2)
-    console = Console(width=250, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    result.print_table(console)
-    printed, markdown = console.export_text(), result.to_markdown()
-    for system in result.systems:
-        assert system in printed and f"| {system} |" in markdown
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    text = tables.markdown(result)
+    assert all(f"| {system} |" in text for system in result.systems)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 2 + len(result.systems)
-    assert "2 files" in markdown and "SI-SDR, dB ↑" in markdown
+    assert "2 files" in text and "SI-SDR, dB ↑" in text and "MR-STFT ↓" in text and "decode x" in text
+
+
+def test_numbers_are_short_and_never_in_exponents() -> None:
+    assert [tables._short(v) for v in (0.1234, 12.34, 3871.6, math.nan)] == ["0.123", "12.3", "3872", "–"]
 
 
 def test_parts_and_paired_differences(folder: Path) -> None:
@@ -217,31 +250,85 @@ def test_a_real_untrained_codec_passes(tmp_path: Path) -> None:
     wave = Waveform(0.1 * torch.randn(1, 3_000, generator=torch.Generator().manual_seed(1)), 44_100)
     write(tmp_path / "one.wav", wave)
     result = compare.evaluate_folder(codec, tmp_path, [])
-    assert result.codec["fingerprint"] == codec.fingerprint and result.codec["name"] == "CoDiCodec"
+    assert result.codec["fingerprint"] == codec.fingerprint and result.codec["name"] == "random"
     for system in OURS:
         assert -60 < result.mean(system, "si_sdr").mean < 20  # it makes noise, but of the right length
 
 
-def test_other_codecs_and_frechet_distances_join_in(folder: Path) -> None:
-    result = run(folder, others={"twin": KnownCodec()}, embedder=LogMel())
-    assert [s for s in result.systems if s.startswith("twin")] == [f"twin {s}" for s in OURS]
-    for ours in OURS:
-        assert result.mean(ours, "log_mel") == result.mean(f"twin {ours}", "log_mel")
-        assert result.frechet[ours] == pytest.approx(result.frechet[f"twin {ours}"])
-    assert result.frechet["silence"] > 10 * result.frechet[OURS[0]]
-    assert "stand-in" in result.caption() and "Fréchet ↓" in result.headings()
+def test_several_codecs_and_frechet_distances(folder: Path) -> None:
+    result = run(folder, {"one": KnownCodec(), "twin": KnownCodec()}, embedder=LogMel())
+    assert result.systems == (*(f"{name} {way}" for name in ("one", "twin") for way in OURS), "silence")
+    for way in OURS:
+        assert result.mean(f"one {way}", "log_mel") == result.mean(f"twin {way}", "log_mel")
+        assert result.frechet[f"one {way}"] == pytest.approx(result.frechet[f"twin {way}"])
+    assert result.frechet["silence"] > 10 * result.frechet[f"one {OURS[0]}"]
+    assert "stand-in" in tables.caption(result) and "Fréchet ↓" in tables.markdown(result)
+    assert result.codec["name"] == "one" and result.others["twin"]["fingerprint"] == KnownCodec.spec.fingerprint
     again = report.Report.from_dict(json.loads(result.to_json()))
-    assert again.frechet == result.frechet
+    assert again.frechet == result.frechet and again.others == result.others
 
 
-def test_speech_figures_are_for_speech_alone(folder: Path) -> None:
+def test_codecs_of_one_face_and_without_strategies_have_one_row(folder: Path) -> None:
+    result = run(folder, {"pcm": Pcm(), "loud": Scaled(), "latents": Features()})
+    assert result.systems == ("pcm discrete", "loud discrete", "latents continuous", "silence")
+    assert result.settings["rate"] == 24_000  # the highest of the three
+    assert result.mean("pcm discrete", "log_mel").mean < result.mean("loud discrete", "log_mel").mean
+    stereo, mono = (next(r for r in result.of("pcm discrete") if r.file == f) for f in ("a-music.wav", "b-speech.wav"))
+    assert mono.notes["information_bit_rate"] == 16 * 16_000  # four codebooks of 16 at each sample
+    assert stereo.notes["information_bit_rate"] == 2 * 16 * 16_000
+    assert stereo.bit_rate == pytest.approx(2 * 16 * 16_000, rel=0.02)
+    latents = result.of("latents continuous")[0]
+    assert latents.bit_rate > 2 * 8 * 16 * 200 and "information_bit_rate" not in latents.notes  # float16 and headers
+
+
+def test_what_is_decoded_is_what_the_file_holds(folder: Path) -> None:
+    value = Features().encode(
+        Waveform(0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0)), 16_000)
+    )
+    held, size = compare.through_file(value)
+    assert isinstance(held, Latents) and torch.equal(held.values, value.values.half().float())
+    assert not torch.equal(held.values, value.values) and size > 2 * value.values.numel()
+
+
+def test_a_bad_file_does_not_end_the_others(folder: Path) -> None:
+    whole = run(folder)
+    (folder / "broken.wav").write_bytes(b"RIFF and no more")
+    (folder / "empty.flac").touch()
+    failed: list[str] = []
+    result = run(folder, failed=lambda file, error: failed.append(f"{file}: {error}"))
+    assert [failure.file for failure in result.failures] == ["broken.wav", "empty.flac"]
+    assert len(failed) == 2 and "empty" in failed[1]
+    assert [repr(r.metrics) for r in result.rows] == [repr(r.metrics) for r in whole.rows]
+    assert "4 files (2 more failed)" in tables.caption(result) and "broken.wav" in tables.html_page(result)
+    assert report.Report.from_dict(json.loads(result.to_json())).failures == result.failures
+
+
+def test_a_codec_that_fails_on_one_file_does_not_end_the_others(folder: Path) -> None:
+    class Fails(KnownCodec):
+        def encode(self, wave: Waveform, *args: Any, **options: Any) -> Latents:
+            if wave.channels == 1 and wave.length != 2 * RATE:
+                raise UsageError("one channel is too few")
+            return super().encode(wave, *args, **options)
+
+    result = run(folder, Fails())
+    assert [failure.file for failure in result.failures] == ["b-speech.wav", "d-music.wav"]
+    assert len(result.files) == 2 and not any(row.file == "b-speech.wav" for row in result.rows)
+
+
+def test_a_folder_of_bad_files_alone_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"RIFF and no more")
+    with pytest.raises(AudioError, match="None of the 1 files"):
+        run(tmp_path)
+
+
+def test_speech_metrics_are_for_speech_alone(folder: Path) -> None:
     result = run(folder, speech="b-speech")
     assert result.mean(OURS[0], "stoi").count <= 1
-    assert all(math.isnan(r.figures["stoi"]) for r in result.rows if "music" in r.file)
+    assert all(math.isnan(r.metrics["stoi"]) for r in result.rows if "music" in r.file)
 
 
 def test_the_page_holds_every_row_and_escapes_names(folder: Path) -> None:
-    result = run(folder, name="<i>codec</i>")
-    page = report.html_page(result)
-    assert page.count("<tr>") == 1 + len(result.systems) + 1 + len(result.rows)
+    result = run(folder, {"<i>codec</i>": KnownCodec()})
+    page = tables.html_page(result)
+    assert page.count("<tr>") == 1 + len(result.systems) + 1 + len(result.rows)  # headings and rows of both tables
     assert "<i>codec" not in page and "&lt;i&gt;codec" in page

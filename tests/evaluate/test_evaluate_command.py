@@ -18,6 +18,7 @@ from duotone.codec.codicodec.weights import save_codec
 from duotone.config import CoDiCodecConfig
 from duotone.evaluate import opus
 from duotone.evaluate.report import Report
+from duotone.evaluate.tables import markdown
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CONFIG = CoDiCodecConfig(
@@ -41,18 +42,26 @@ def test_results_are_written_with_command_and_machine_but_no_paths(
     for index, kind in enumerate(("music", "speech", "music")):
         tone = 0.1 * torch.sin(2 * math.pi * 220 * (index + 1) * time)
         write(tmp_path / "sound" / f"{index}-{kind}.wav", Waveform(tone[None], 48_000))
-    rivals = [] if opus.missing_programs() else ["opus:6k"]
+    baselines = [] if opus.missing_programs() else ["opus:6k"]
     arguments = ["--codec", str(tmp_path / "pocket"), f"--folder={tmp_path / 'sound'}", "--out", str(tmp_path / "out")]
-    assert command.main([*arguments, "--against", *rivals]) == 0
+    assert command.main([*arguments, "--against", *baselines]) == 0
     text, page = ((tmp_path / "out" / f"evaluate_pocket.{end}").read_text() for end in ("json", "md"))
     assert str(tmp_path) not in text + page
     values = json.loads(text)
     assert values["command"].startswith("python benchmarks/evaluate_bundled.py --codec pocket --folder=sound --out out")
     assert values["machine"]["torch"] == torch.__version__ and values["data"] == {"folder": "sound"}
     report = Report.from_dict(values)
-    assert report.to_markdown() in page and "## Music" in page and "## Speech" in page
-    assert ("What Opus really made" in page) == bool(rivals)
+    assert markdown(report) in page and "## Music" in page and "## Speech" in page
+    assert ("What Opus really made" in page) == bool(baselines)
     assert "silence" in capsys.readouterr().out
+
+
+def test_the_committed_page_is_that_of_the_committed_results(command: ModuleType) -> None:
+    results = BENCHMARKS / "results"
+    document = json.loads((results / "evaluate_tiny.json").read_text(encoding="utf-8"))
+    report = Report.from_dict(document)
+    assert command.page(report, document) == (results / "evaluate_tiny.md").read_text(encoding="utf-8")
+    assert markdown(report) in (BENCHMARKS.parent / "model_cards" / "tiny.md").read_text(encoding="utf-8")
 
 
 def test_errors_come_without_a_traceback(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -9,8 +11,8 @@ import torch
 
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
-from duotone.errors import UsageError
-from duotone.evaluate.frechet import Ast, Clap, LogMel, frechet_distance, load_embedder
+from duotone.errors import UsageError, WeightsError
+from duotone.evaluate.frechet import LogMel, Pretrained, frechet_distance, load_embedder
 
 
 def normal(count: int, mean: float, deviation: float, seed: int) -> torch.Tensor:
@@ -65,7 +67,7 @@ def test_clap_of_transformers() -> None:
         projection_dim=12,
     )  # fmt: skip
     extractor = transformers.ClapFeatureExtractor(feature_size=16, truncation="rand_trunc", padding="repeatpad")
-    embed = Clap(transformers.ClapModel(config), extractor, "CLAP small")
+    embed = Pretrained(transformers.ClapModel(config), extractor, "CLAP small")
     out = embed(synthesize(1, 21.0))
     assert out.shape == (2, 12) and torch.allclose(out.norm(dim=1), torch.ones(2, dtype=torch.float64), atol=1e-5)
 
@@ -81,4 +83,17 @@ def test_ast_of_transformers() -> None:
         num_mel_bins=32,
     )
     extractor = transformers.ASTFeatureExtractor(num_mel_bins=32, max_length=128)
-    assert Ast(transformers.ASTModel(config), extractor, "AST small")(synthesize(1, 11.0)).shape == (1, 16)
+    assert Pretrained(transformers.ASTModel(config), extractor, "AST small")(synthesize(1, 11.0)).shape == (1, 16)
+
+
+def test_saved_models_are_loaded_by_kind_and_folder(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ASTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_length=128, num_mel_bins=32,
+    )  # fmt: skip
+    transformers.ASTModel(config).save_pretrained(tmp_path / "ast")
+    transformers.ASTFeatureExtractor(num_mel_bins=32, max_length=128).save_pretrained(tmp_path / "ast")
+    embed = load_embedder(f"ast:{tmp_path / 'ast'}")
+    assert embed.name == f"AST {tmp_path / 'ast'}" and embed(synthesize(1, 1.0)).shape == (1, 16)
+    with pytest.raises(WeightsError, match="No CLAP weights"):
+        load_embedder(f"clap:{tmp_path / 'nothing'}")

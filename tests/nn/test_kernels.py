@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,10 +106,10 @@ def test_the_norm_stands_far_from_zero(compiled: dict[int, ctypes.CDLL], monkeyp
     use(monkeypatch, compiled[8])
     x = torch.randn(2, 32, 40, 16) + 300 * torch.randn(1, 32, 1, 1)
     weight = torch.rand(32)
-    picture, scale, shift = winograd.norm(x, 32, weight, 1e-5)
-    got = picture * scale[:, :, None, None] + shift[:, :, None, None]
+    normed, scale, shift = winograd.norm(x, 32, weight, 1e-5)
+    got = normed * scale[:, :, None, None] + shift[:, :, None, None]
     want = F.group_norm(x.double(), 32, weight.double(), None, 1e-5)
-    assert torch.equal(picture, x) and distance(got, want) < 1e-4  # the shift itself is rounded at 300
+    assert torch.equal(normed, x) and distance(got, want) < 1e-4  # the shift itself is rounded at 300
 
 
 def test_neighbours_and_threads_change_no_bit(
@@ -126,7 +126,7 @@ def test_neighbours_and_threads_change_no_bit(
     assert torch.equal(whole, singles)
 
 
-def test_pictures_to_blend_may_lie_apart(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feature_maps_to_blend_may_lie_apart(compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, compiled[8])
     made, x = block(16, None), torch.randn(2, 16, 8, 8)
     many = torch.randn(5, 16, 8, 8).contiguous(memory_format=torch.channels_last)
@@ -163,6 +163,78 @@ def test_new_weights_are_noticed(compiled: dict[int, ctypes.CDLL], monkeypatch: 
         with torch.autograd._unsafe_preserve_version_counter(conv.weight), torch.no_grad():
             conv.weight.mul_(2)
         assert agree()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p.data.mul_(1.5),
+        lambda p: p.data.neg_(),
+        lambda p: p.data.copy_(p.data.flip(0)),  # the same numbers in another order
+        lambda p: p.data[3, 5, 1, 2].add_(1),
+        lambda p: p.detach().numpy().__imul__(2),
+        lambda p: setattr(p, "data", p.data.roll(1, 1)),
+    ],
+    ids=["scaled", "negated", "turned", "one", "numpy", "replaced"],
+)
+@pytest.mark.parametrize("inference", [False, True])
+def test_weights_changed_behind_the_version_counter_are_noticed(
+    compiled: dict[int, ctypes.CDLL],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[torch.nn.Parameter], object],
+    inference: bool,
+) -> None:
+    use(monkeypatch, compiled[8])
+    with torch.inference_mode(inference), torch.no_grad():
+        made, x = block(16, None).eval(), torch.randn(1, 16, 8, 8)
+        made(x)
+        change(made.conv1.weight)
+        change(made.conv2.weight)
+        assert winograd.applies(x, made.conv1, made.conv2)
+        got = made(x)
+        with native.declined():
+            want = made(x)
+    assert distance(got, want) < 1e-5
+
+
+def test_packed_weights_are_kept_while_nothing_changes(
+    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, compiled[8])
+    kernel, weight = winograd.Kernel(), torch.randn(16, 16, 3, 3)
+    assert kernel.packed(weight, 8) is kernel.packed(weight, 8)
+    assert kernel.packed(weight.clone(), 8) is kernel.packed(weight, 8)  # the numbers count, not where they lie
+
+
+@given(st.integers(1, 400), st.sampled_from([4, 8, 16]), st.data())
+def test_any_change_of_one_number_changes_the_checksum(
+    compiled: dict[int, ctypes.CDLL], size: int, lanes: int, data: st.DataObject
+) -> None:
+    at, bit = data.draw(st.integers(0, size - 1)), data.draw(st.integers(0, 31))
+    weight = torch.randn(size, 1, 1, 1, generator=torch.Generator().manual_seed(size))
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, compiled[lanes])
+        before = winograd.checksum(weight)
+        words = weight.view(torch.int32)
+        words[at] ^= torch.tensor(1 << bit if bit < 31 else -(1 << 31), dtype=torch.int32)
+        assert winograd.checksum(weight) != before
+
+
+def test_the_checksum_sees_order_and_pairs_of_signs_and_does_not_depend_on_threads(
+    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, compiled[8])
+    weight = torch.randn(512, 300, 3, 3, generator=torch.Generator().manual_seed(0))  # several slices
+    found = [winograd.checksum(weight), winograd.checksum(weight.flip(0)), winograd.checksum(-weight)]
+    weight[0, 0, 0, 0] *= -1
+    weight[511, 299, 2, 2] *= -1
+    found.append(winograd.checksum(weight))
+    assert len(set(found)) == 4
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    found.append(winograd.checksum(weight))
+    torch.set_num_threads(before)
+    assert found[4] == found[3]
 
 
 @settings(deadline=None, max_examples=30)
@@ -224,27 +296,9 @@ def test_only_what_they_are_for(compiled: dict[int, ctypes.CDLL], monkeypatch: p
     assert not winograd.applies(x, narrow) and not winograd.applies(x[:, :12], conv)
     assert not winograd.applies(x[:0], conv)
     with torch.inference_mode():
-        assert winograd.applies(x, conv) and not winograd.applies(x, copy.deepcopy(conv))
+        assert winograd.applies(x, conv) and winograd.applies(x, copy.deepcopy(conv))
     use(monkeypatch, None)
     assert not winograd.applies(x, conv)
-
-
-def test_a_layer_that_does_more_than_its_weight_says_is_called(
-    compiled: dict[int, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, compiled[8])
-    x = torch.randn(1, 16, 8, 8)
-    seen: list[torch.Tensor] = []
-    hooked, wrapped = block(16, None), block(16, None)
-    hooked.conv2.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    torch.nn.utils.parametrizations.weight_norm(wrapped.conv1)
-    with torch.no_grad():
-        wrapped.conv1.parametrizations.weight.original0.mul_(2)  # type: ignore[union-attr, operator]
-        hooked(x)
-        got = wrapped(x)
-        with native.declined():
-            want = wrapped(x)
-    assert len(seen) == 1 and torch.equal(got, want)
 
 
 @settings(deadline=None, max_examples=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from codec_bpe.tools.lm_dataset_builder import LMDatasetBuilder
 
 from duotone.errors import FormatError, UsageError
-from duotone.tokens import Alphabet, AudioTokenizer, to_text, train_bpe
-from duotone.tokens.collection import find, load_npy
+from duotone.tokens import Alphabet, AudioTokenizer, FrameGrammar, to_text, train_bpe
+from duotone.tokens.collection import load_npy
 from duotone.tokens.dataset import (
     Plan,
     arrange,
@@ -58,8 +59,8 @@ def test_text_lines_are_those_of_the_seed(
         drop_last=drop_last,
     )  # fmt: skip
     theirs = list(builder.iterate_examples(str(tmp_path), ["_c0"]))
-    plan = Plan(length, overlap, *tokens, drop_last).of(tokenizer)
-    ours = (w for f in find(tmp_path) for w in windows(tokenizer, load_npy(f), plan))
+    plan = Plan(length, overlap, *tokens, drop_last, grid="token").of(tokenizer)
+    ours = (w for f in sorted(tmp_path.glob("*.npy")) for w in windows(tokenizer, load_npy(f), plan))
     count = write_lines(tmp_path / "lm.txt", tokenizer, ours)
     assert (tmp_path / "lm.txt").read_text(encoding="utf-8").splitlines() == theirs and count == len(theirs)
 
@@ -94,12 +95,122 @@ def test_parquet_is_what_datasets_reads(tokenizer: AudioTokenizer, tmp_path: Pat
 
 
 def test_packing(tokenizer: AudioTokenizer) -> None:
-    plan = Plan(16, 4).of(tokenizer)
+    plan = Plan(16, 4, grid="token").of(tokenizer)
     sequences = [w for i in range(4) for w in windows(tokenizer, recording(i, 40), plan)]
     whole = np.concatenate([np.append(w.ids, 0) for w in sequences])
     made = list(packed(sequences, 10, separator=0))
     assert np.array_equal(np.concatenate([w.ids for w in made]), whole[: len(whole) // 10 * 10])
     assert sum(w.fresh_codes for w in made) <= sum(w.fresh_codes for w in sequences)
+
+
+def kept_apart(tokenizer: AudioTokenizer, made: list[Any], codes: np.ndarray, unit: int) -> None:
+    """Every sequence is whole units of the recording, tokenized as they are alone; together they are all of it."""
+    place = 0
+    for window in made:
+        part = tokenizer.decode(window.ids)
+        assert part.begin == part.end == "" and part.dropped == 0
+        frames = part.codes.shape[1]
+        fresh = window.fresh_codes // K
+        begin = place + fresh - frames
+        assert begin % unit == 0 and fresh > 0 and np.array_equal(part.codes, codes[:, begin : begin + frames])
+        place += fresh
+        assert place % unit == 0 or place == codes.shape[1]
+    assert place == codes.shape[1]
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(16, 4), (7, 5), (2, 1), (30, 0), (2, 0), (500, 3)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sequences_end_with_whole_frames(tokenizer: AudioTokenizer, length: int, overlap: int, channels: int) -> None:
+    if length < K * channels:
+        length *= 2
+    plan = Plan(length, overlap).of(tokenizer)
+    for seed, frames in ((0, 90), (1, 1), (2, 37), (3, 0)):
+        codes = np.random.default_rng(seed).integers(0, SIZE, (K, frames)) if seed else recording(0, frames)
+        made = list(windows(tokenizer, codes, plan, channels))
+        assert all(0 < len(w.ids) <= length for w in made)
+        kept_apart(tokenizer, made, codes, channels)
+        for window in made:  # each is what the tokenizer makes of its own sound
+            assert np.array_equal(window.ids, tokenizer.encode(tokenizer.decode(window.ids).codes))
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(16, 4), (16, 12), (40, 0), (500, 3)])
+def test_sequences_end_with_whole_chunks(tokenizer: AudioTokenizer, length: int, overlap: int) -> None:
+    steps, codes = 5, recording(0, 93)
+    plan = Plan(length, overlap, grid="chunk").of(tokenizer, steps)
+    made = list(windows(tokenizer, codes, plan))
+    kept_apart(tokenizer, made, codes, steps)
+    apart = [tokenizer.encode(codes[:, i : i + steps]) for i in range(0, 93, steps)]
+    if not overlap:
+        assert np.array_equal(np.concatenate([w.ids for w in made]), np.concatenate(apart))
+    grammar = FrameGrammar(tokenizer, len(tokenizer), group=steps)
+    ids = made[0].ids
+    assert all(grammar.allowed(ids[:i])[ids[i]] for i in range(len(ids)))
+
+
+@pytest.mark.parametrize("grid", ["token", "frame", "chunk"])
+@pytest.mark.parametrize("overlap", [0, 6])
+def test_text_lines_of_any_grid_are_counted_once(
+    tokenizer: AudioTokenizer, tmp_path: Path, grid: Any, overlap: int
+) -> None:
+    spec = {"spec": {"steps": 5}}
+    tokenizer = replace(tokenizer, about={**tokenizer.about, **spec})
+    recordings = [recording(i, 150 + 5 * i) for i in range(3)]
+    plan = Plan(20, overlap, "<audio>", grid=grid).of(tokenizer)
+    write_lines(tmp_path / "lm.txt", tokenizer, (w for r in recordings for w in windows(tokenizer, r, plan)))
+    told = line_stats(tmp_path / "lm.txt", tokenizer, overlap, 10.0)
+    assert told.total == pytest.approx(sum(r.shape[1] for r in recordings) / 10.0)
+
+
+def test_drop_last_leaves_out_what_another_frame_would_fit_into(tokenizer: AudioTokenizer) -> None:
+    codes = np.random.default_rng(1).integers(0, SIZE, (K, 41))
+    for grid in ("token", "frame"):
+        plan = Plan(20, 0, grid=grid)  # type: ignore[arg-type]
+        every, some = (
+            list(windows(tokenizer, codes, replace(plan, drop_last=drop).of(tokenizer))) for drop in (False, True)
+        )
+        assert some == every[:-1] and len(every[-1].ids) + (K if grid == "frame" else 1) <= 20
+
+
+def test_packing_cuts_where_the_grid_allows(tokenizer: AudioTokenizer) -> None:
+    plan = Plan(16, 4, "<audio>", "</audio>").of(tokenizer)
+    pad, start = tokenizer.id_of("<pad>"), tokenizer.id_of("<audio>")
+    sequences = [w for i in range(4) for w in windows(tokenizer, recording(i, 40), plan)]
+    made = list(packed(sequences, 10, separator=pad))
+    assert {len(w.ids) for w in made} == {10}
+    for window in made:
+        ids = window.ids[window.ids != pad]
+        assert ids[-1] != start
+        for part in np.split(ids, np.flatnonzero(ids == start)):
+            told = tokenizer.decode(part[tokenizer.own(part) >= 0])
+            assert told.begin == told.end == ""
+    assert sum(w.fresh_codes for w in made) <= sum(w.fresh_codes for w in sequences)
+
+
+def test_nothing_is_left_of_a_file_that_fails(tokenizer: AudioTokenizer, tmp_path: Path) -> None:
+    def broken() -> Any:
+        yield from windows(tokenizer, recording(0, 90), Plan(20, 6).of(tokenizer))
+        raise UsageError("broken")
+
+    for write in (
+        lambda path: write_lines(path, tokenizer, broken()), lambda path: write_parquet(path, broken(), {}, batch=2),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match="broken"):
+            write(tmp_path / "lm")
+    assert write_lines(tmp_path / "lm", tokenizer, []) == write_parquet(tmp_path / "lm", [], {}) == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_text_lines_of_editors_and_shells(tokenizer: AudioTokenizer, tmp_path: Path, encoding: str) -> None:
+    plan = Plan(20, 6).of(tokenizer)
+    write_lines(tmp_path / "lm.txt", tokenizer, windows(tokenizer, recording(0, 90), plan))
+    text = (tmp_path / "lm.txt").read_text(encoding="utf-8")
+    (tmp_path / "other.txt").write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    one, other = (line_stats(tmp_path / name, tokenizer, 6, 10.0) for name in ("lm.txt", "other.txt"))
+    assert one == other
+    (tmp_path / "no.txt").write_bytes(b"\xe9\xff")
+    with pytest.raises(FormatError, match="is not text"):
+        line_stats(tmp_path / "no.txt", tokenizer, 6, 10.0)
 
 
 def test_channels_and_pieces_of_a_recording(tmp_path: Path) -> None:
@@ -132,6 +243,16 @@ def test_bad_input(tokenizer: AudioTokenizer, tmp_path: Path) -> None:
         Plan(2, 0, "<audio>", "</audio>").of(tokenizer)
     with pytest.raises(UsageError, match="not a special token"):
         Plan(16, 4, "<sound>").of(tokenizer)
+    with pytest.raises(UsageError, match="how many frames a chunk"):
+        Plan(16, 4, grid="chunk").of(tokenizer)
+    with pytest.raises(UsageError, match="a frame can take 2"):
+        Plan(1, 0).of(tokenizer)
+    with pytest.raises(UsageError, match="grid got 'bar'"):
+        Plan(16, 4, grid="bar").of(tokenizer)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="Use grid token"):
+        Plan(16, 4).of(replace(tokenizer, pattern="delay"))
+    with pytest.raises(UsageError, match="40 codes that must not be cut apart"):
+        list(windows(tokenizer, recording(0, 90), Plan(3, 0, grid="chunk").of(tokenizer, 20)))
     (tmp_path / "a.txt").write_text(to_text(recording(0, 3), tokenizer.alphabet) + "\nhello\n")
     with pytest.raises(FormatError, match=r"Line 2 .* U\+0068"):
         line_stats(tmp_path / "a.txt", tokenizer, 4, 10.0)

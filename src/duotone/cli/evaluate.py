@@ -1,17 +1,34 @@
-"""``duotone evaluate``: a codec against held-out sound, against Opus, and against other codecs."""
+"""``duotone evaluate``: codecs on held-out sound, against each other and against Opus."""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import re
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.cli.codec_options import Device, Dtype
-from duotone.cli.common import Json, Quiet
-from duotone.cli.failures import tell
+from duotone.atomic import is_stream
+from duotone.cli.codec_options import (
+    Bandwidth,
+    Device,
+    Dtype,
+    Particular,
+    Quantizers,
+    Repository,
+    load_codec,
+    particular,
+)
+from duotone.cli.common import Force, Json, Quiet, check_outputs, table
+from duotone.cli.failures import require_stdout, shown, tell, verdict
+from duotone.errors import DuotoneError, UsageError
+
+if TYPE_CHECKING:
+    from duotone.codec.contract import Codec as LoadedCodec
+    from duotone.evaluate.report import Report
 
 NAME = "evaluate"
 EXAMPLES = """
@@ -21,62 +38,163 @@ Examples:
 
     duotone evaluate runs/first/codec --data heldout/ --against opus:6k --against tiny --limit 20 --json
 
+    duotone evaluate mimi --n-quantizers 8 --against mimi,n-quantizers=32 --against tiny --data heldout/
+
     duotone evaluate tiny --data heldout/ --frechet clap:laion/larger_clap_music --html evaluation.html
 """
+#: An option after the name of a codec in --against.
+_OPTION = re.compile(r"(?P<name>bandwidth|n[-_]quantizers|repository)=(?P<value>.+)")
+_NO_OPTIONS: dict[str, Any] = dict.fromkeys(("bandwidth", "n_quantizers", "repository"))
+_TYPES: dict[str, type] = {"bandwidth": float, "n_quantizers": int, "repository": str}
 
 
 def command(
     codec: Annotated[
-        str, typer.Argument(metavar="CODEC", help="Bundled name, folder, .pt file or org/name on the Hub.")
+        str,
+        typer.Argument(metavar="CODEC", help="Bundled name, folder, .pt file, mimi and the like, org/name on the Hub."),
     ],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder of sound files.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder of sound that no codec was trained on.")],
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="RIVAL", help="opus:6k and the like (needs opus-tools), or another codec; repeatable."),
+        typer.Option(
+            metavar="BASELINE",
+            help="opus:6k and the like (needs opus-tools), or a codec, with options after commas; repeatable.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, drawn by the seed.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Only the beginning of each file.")] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Measure at this rate (default: the highest of the codecs).")
+    ] = None,
     speech: Annotated[
         str, typer.Option(metavar="PART", help="Files with this in their name get STOI and PESQ.")
     ] = "speech",
     frechet: Annotated[
         str, typer.Option(metavar="EMBEDDING", help="logmel (a stand-in without weights), clap:NAME or ast:NAME.")
     ] = "logmel",
+    bandwidth: Bandwidth = None,
+    n_quantizers: Quantizers = None,
+    repository: Repository = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise, of the draw and of the intervals.")] = 0,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Show the 95% intervals in the table.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with every row too.")] = None,
+    force: Force = False,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure what a codec keeps: SI-SDR, log-mel and spectral distances, stereo, speech, bit rate, speed.
+    """Measure what codecs keep: SI-SDR, log-mel and spectral distances, stereo, speech, bit rate, speed.
 
-    Decoding always starts from noise at sigma_max.
+    Each face of a codec (continuous, discrete) and each of its strategies is a row. The table shows what fits the
+    terminal, or 80 columns; --json and --html have everything.
     """
-    from rich.console import Console
-
     from duotone.evaluate import speech as spoken
-    from duotone.evaluate.compare import evaluate_folder
+    from duotone.evaluate.compare import choose_files, evaluate_folder
     from duotone.evaluate.frechet import load_embedder
-    from duotone.evaluate.report import html_page
-    from duotone.hub import load
+    from duotone.evaluate.opus import is_opus, parse_rate, require_programs
 
-    loaded = load(codec, device, dtype)
-    rivals = [spec for spec in against or [] if spec.startswith("opus")]
-    others = {Path(spec).name: load(spec, device, dtype) for spec in against or [] if spec not in rivals}
+    _check_output(html, force)
+    baselines = [spec for spec in against or [] if is_opus(spec)]
+    if [parse_rate(spec) for spec in baselines]:
+        require_programs()
+    choose_files(data, limit, seed)  # a wrong folder is told of before codecs are loaded, which can take long
     embedder = load_embedder(frechet)
+    options = particular(bandwidth, n_quantizers, repository)
+    others = [spec for spec in against or [] if spec not in baselines]
+    codecs = _load(codec, options, others, device, dtype)
     if not (quiet or as_json) and spoken.missing():
         tell(f"Not installed, so not measured: {', '.join(spoken.missing())} (pip install 'duotone[speech]').")
+    failures = _Failures()
     report = evaluate_folder(
-        loaded, data, rivals, limit, seed, seconds=seconds, name=Path(codec).name or codec, others=others,
-        speech=speech, embedder=embedder, progress=None if quiet or as_json else tell,
+        codecs, data, baselines, limit, seed, seconds=seconds, rate=rate, speech=speech, embedder=embedder,
+        progress=None if quiet or as_json else tell, failed=failures,
     )  # fmt: skip
     if html is not None:
-        with tempfile.NamedTemporaryFile("w", dir=html.parent, delete=False, encoding="utf-8") as file:
-            file.write(html_page(report))
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, html)
+        _write_page(html, report)
     if as_json:
         typer.echo(report.to_json(), nl=False)
     else:
-        report.print_table(Console())
+        _print(report, intervals)
+    if failures.code:
+        raise typer.Exit(failures.code)
+
+
+def _check_output(html: Path | None, force: bool) -> None:
+    """Find out before the work whether its results can be written. Raises `UsageError` or `OSError`."""
+    require_stdout()
+    if html is None:
+        return
+    if html.is_dir():
+        raise UsageError(f"--html {html} is a folder, expected the name of a file. Add a name to it.")
+    if html.exists() and not is_stream(html) and not force:
+        raise UsageError(f"{html} exists already. Add --force to replace it, or choose another name with --html.")
+    check_outputs([html])
+
+
+def _load(codec: str, options: Particular, others: Sequence[str], device: str, dtype: str) -> dict[str, LoadedCodec]:
+    """The codecs by the names that they get in the table; `options` are of the first.
+
+    Raises `UsageError` for what is no codec, or named twice.
+    """
+    names = _names([codec, *others])
+    if len(set(names)) < len(names):
+        raise UsageError(f"{max(names, key=names.count)} is named twice. Name each codec once.")
+    found: dict[str, LoadedCodec] = {}
+    for name, spec in zip(names, [codec, *others], strict=True):
+        model, own = _with_options(spec)
+        wanted = own if found else {**own, **{key: value for key, value in options.items() if value is not None}}
+        found[name] = load_codec(model, device, dtype, particular(**{**_NO_OPTIONS, **wanted}))
+    return found
+
+
+def _with_options(spec: str) -> tuple[str, dict[str, Any]]:
+    """``mimi,n-quantizers=8`` -> ``mimi`` and its options; a name with commas of its own stays whole."""
+    model, *parts = spec.split(",")
+    matches = [_OPTION.fullmatch(part) for part in parts]
+    options = {match["name"].replace("-", "_"): match["value"] for match in matches if match is not None}
+    if len(options) < len(parts):
+        return spec, {}
+    try:
+        return model, {name: _TYPES[name](value) for name, value in options.items()}
+    except ValueError as error:
+        raise UsageError(f"{spec} has an option that cannot be used ({error}).") from None
+
+
+def _names(specs: Sequence[str]) -> list[str]:
+    """Short names: the last part of a path, or as many more parts as tell it from the others."""
+    parts = [tuple(part for part in spec.split("/") if part not in ("", ".")) or (spec,) for spec in specs]
+    names = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        count = next((n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others)), len(own))
+        names.append("/".join(own[-count:]))
+    return names
+
+
+class _Failures:
+    """Tells of files that could not be evaluated; `code` is the first one's exit code, 0 without any."""
+
+    code = 0
+
+    def __call__(self, file: str, error: Exception) -> None:
+        message, code = verdict(error) or (str(error), DuotoneError.exit_code)
+        self.code = self.code or code
+        tell(f"error: {file}: {message}" if file not in message else f"error: {message}")
+
+
+def _write_page(html: Path, report: Report) -> None:
+    from duotone.atomic import write_text
+    from duotone.evaluate.tables import html_page
+
+    html.parent.mkdir(parents=True, exist_ok=True)
+    write_text(html, html_page(report))
+
+
+def _print(report: Report, intervals: bool) -> None:
+    from duotone.evaluate.tables import WIDTH, text_table
+
+    width = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    headings, rows, notes = text_table(report, max(width, WIDTH), intervals)
+    for line in [*table(headings, rows), "", *notes]:
+        typer.echo(shown(line))

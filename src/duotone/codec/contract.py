@@ -89,6 +89,11 @@ class Codec(ABC):
         """Hash of the configuration and all weights."""
         return self.spec.fingerprint
 
+    def parameter_count(self) -> int:
+        """Parameters of all networks that the codec holds."""
+        networks = [value for value in vars(self).values() if isinstance(value, torch.nn.Module)]
+        return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
     @property
     def rate(self) -> int:
         """Samples a second that the encoder works at."""

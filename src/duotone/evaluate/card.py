@@ -1,4 +1,4 @@
-"""A model card written from what the training run and the evaluation left behind: no figure in it is typed by hand.
+"""A model card written from what the training run and the evaluation left behind: no number in it is typed by hand.
 
 ``python -m duotone.evaluate.card RUN benchmarks/results/evaluate_tiny.json --manifest DATA/manifest.json -o CARD.md``
 """
@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.codicodec.weights import atomically, load_codec
-from duotone.config import CoDiCodecConfig
+from duotone.atomic import write_text
+from duotone.codec.codicodec.weights import load_codec
+from duotone.codec.contract import Codec
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate.compare import SILENCE
 from duotone.evaluate.report import Report
+from duotone.evaluate.tables import markdown
+from duotone.spec import CodecSpec
 
 #: Examples the published full-size model saw: 2M steps of 16 (a second-hand figure).
 PUBLISHED_EXAMPLES = 2_000_000 * 16
@@ -64,7 +66,7 @@ def card(
         "## What it is\n\n" + _what(codec, weights),
         "## Data\n\n" + _data(codec.provenance, manifest),
         "## Training\n\n" + _training(codec, log),
-        "## Figures\n\n" + _figures(report, about or {}),
+        "## Metrics\n\n" + _metrics(report, about or {}),
         "## Limits\n\n" + _limits(codec.provenance, report, manifest),
     ]
     return "\n".join(sections)
@@ -87,20 +89,24 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _what(codec: CoDiCodec, weights: int) -> str:
-    config = codec.config
-    parameters = sum(p.numel() for p in codec.network.parameters())
-    chunk = config.chunk_samples / config.rate
+def _what(codec: Codec, weights: int) -> str:
+    spec = codec.spec
     foreign = [s for s in _stages_before(codec.provenance) if "examples" not in s["provenance"]]
     origin = "weights trained further from other ones" if foreign else "weights trained from scratch"
-    return _bullets(
-        f"CoDiCodec ({parameters / 1e6:.2f}M parameters, {weights / 2**20:.1f} MiB of weights), fingerprint "
-        f"`{codec.fingerprint}`; architecture of arXiv 2509.09836, {origin}.",
-        f"{config.rate} Hz stereo; chunks of {chunk:.3f} s; {config.latents} latents of {len(config.levels)} values "
-        "a chunk.",
-        f"Tokens: {config.latents / chunk:.1f} a second out of {config.codebook_size}, "
-        f"{config.bit_rate / 1000:.3f} kbit/s of information.",
-    )
+    points = [
+        f"{type(codec).__name__} ({codec.parameter_count() / 1e6:.2f}M parameters, {weights / 2**20:.1f} MiB of weights), "
+        f"fingerprint `{codec.fingerprint}`; architecture of arXiv 2509.09836, {origin}.",
+    ]
+    held = f"; {' x '.join(map(str, spec.latent))} latent values a chunk" if spec.latent else ""
+    channels = "stereo" if spec.channels == 2 else "mono"
+    points.append(f"{spec.rate_out} Hz {channels}; chunks of {spec.chunk_seconds:.3f} s{held}.")
+    if spec.codebooks:
+        sizes = ", ".join(map(str, spec.codebooks))
+        points.append(
+            f"Tokens: {spec.tokens_per_second:.1f} a second out of {sizes}, {spec.bit_rate / 1000:.3f} kbit/s of "
+            f"information."
+        )
+    return _bullets(*points)
 
 
 def _data(provenance: dict[str, Any], manifest: dict[str, Any] | None) -> str:
@@ -123,13 +129,13 @@ def _data(provenance: dict[str, Any], manifest: dict[str, Any] | None) -> str:
     return _bullets(*points) if points else "The run did not note what it was trained on.\n"
 
 
-def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
+def _training(codec: Codec, log: list[dict[str, Any]]) -> str:
     provenance, last = codec.provenance, log[-1]
     recipe = provenance.get("recipe", {})
     settings, optim = recipe.get("train", {}), recipe.get("optim", {})
     hours = sum(line["seconds"] for line in log) * settings.get("log_every", 1) / 3600
     points = [
-        f"{_length(provenance, codec.config, last['step'] + 1)}.",
+        f"{_length(provenance, codec.spec, last['step'] + 1)}.",
         f"Compute: {hours:.2f} hours of steps on {provenance.get('machine', 'a machine that was not noted')}.",
         f"{optim.get('name')}, rate {optim.get('rate')}, {optim.get('schedule')} schedule, "
         f"EMA {optim.get('ema_decay')}, batch {settings.get('batch_size')}, "
@@ -137,7 +143,7 @@ def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
         f"{last['bad_steps']} steps skipped as not finite.",
         f"Recipe: `{json.dumps(recipe.get('objective', {}), sort_keys=True)}`",
     ]
-    points += [_earlier(stage, codec.config) for stage in _stages_before(provenance)]
+    points += [_earlier(stage, codec.spec) for stage in _stages_before(provenance)]
     healthy = next((line for line in reversed(log) if any(key in line for key in HEALTH)), None)
     if healthy is None:
         return _bullets(*points)
@@ -148,9 +154,9 @@ def _training(codec: CoDiCodec, log: list[dict[str, Any]]) -> str:
     return _bullets(*points) + "\n" + table + "\n"
 
 
-def _length(provenance: dict[str, Any], config: CoDiCodecConfig, steps: int = 0) -> str:
+def _length(provenance: dict[str, Any], spec: CodecSpec, steps: int = 0) -> str:
     examples = provenance.get("examples", 0)
-    heard = examples * 2 * config.chunk_samples / config.rate / 3600
+    heard = examples * 2 * spec.chunk_seconds / 3600
     return (
         f"{provenance.get('steps', steps)} steps, {examples} examples of two chunks ({heard:.1f} hours of sound, "
         "repetitions counted)"
@@ -163,13 +169,13 @@ def _stages_before(provenance: dict[str, Any]) -> list[dict[str, Any]]:
     return [before, *_stages_before(before["provenance"])] if before else []
 
 
-def _earlier(stage: dict[str, Any], config: CoDiCodecConfig) -> str:
+def _earlier(stage: dict[str, Any], spec: CodecSpec) -> str:
     fingerprint, provenance = stage["fingerprint"], stage["provenance"]
     if "examples" not in provenance:
         return f"Began from codec `{fingerprint}` ({provenance.get('weights', 'of unknown training')})."
     recipe = provenance.get("recipe", {})
     return (
-        f"Began from codec `{fingerprint}`: {_length(provenance, config)} in {provenance.get('minutes', 0) / 60:.2f} "
+        f"Began from codec `{fingerprint}`: {_length(provenance, spec)} in {provenance.get('minutes', 0) / 60:.2f} "
         f"hours on {provenance.get('machine')}, rate {recipe.get('optim', {}).get('rate')}, recipe "
         f"`{json.dumps(recipe.get('objective', {}), sort_keys=True)}`."
     )
@@ -181,7 +187,7 @@ def _examples(provenance: dict[str, Any]) -> int:
     return sum(stage.get("examples", 0) for stage in stages)
 
 
-def _figures(report: Report, about: dict[str, Any]) -> str:
+def _metrics(report: Report, about: dict[str, Any]) -> str:
     machine, data = about.get("machine"), about.get("data")
     lines = []
     if "command" in about:
@@ -192,17 +198,17 @@ def _figures(report: Report, about: dict[str, Any]) -> str:
         gpu = machine.get("gpu") or "no GPU"
         lines.append(f"Speeds on {machine['cpu']}, {machine['cores']} cores, {gpu}, PyTorch {machine['torch']}.")
     lines.append("Decoding starts from noise at sigma_max.\n")
-    parts = [" ".join(lines), report.to_markdown()]
+    parts = [" ".join(lines), markdown(report)]
     for kind in ("music", "speech"):
         if 0 < sum(kind in file for file in report.files) < len(report.files):
-            parts.append(f"### {kind.capitalize()}\n\n{report.only(kind).to_markdown()}")
+            parts.append(f"### {kind.capitalize()}\n\n{markdown(report.only(kind))}")
     return "\n".join(parts)
 
 
 def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any] | None) -> str:
-    rivals = report.settings["against"]
-    ours = [system for system in report.systems if system not in (*rivals, SILENCE)]
-    points = [verdict(report, system, rival) for rival in rivals for system in ours if "parallel" in system]
+    baselines = report.settings["against"]
+    ours = [system for system in report.systems if system not in (*baselines, SILENCE)]
+    points = [verdict(report, system, name) for name in baselines for system in ours if "autoregressive" not in system]
     if "examples" in provenance:
         share = _examples(provenance) / PUBLISHED_EXAMPLES
         points.append(
@@ -211,22 +217,22 @@ def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any]
     if manifest is not None:
         points.append("Its data are generated: recorded rooms, singing and electric noise are foreign to it.")
     points.append(
-        "Figures are distances, not listening tests; SI-SDR in particular says little about generative decoders."
+        "These metrics are distances, not listening tests; SI-SDR in particular says little about generative decoders."
     )
     return _bullets(*points)
 
 
-def verdict(report: Report, system: str, rival: str) -> str:
+def verdict(report: Report, system: str, baseline: str) -> str:
     """One sentence: in which metrics a system is better, worse, or not surely either (95% interval of differences)."""
     groups: dict[str, list[str]] = {"better": [], "worse": [], "not surely different": []}
-    for metric in report.metrics:
-        interval = report.difference(system, rival, metric.key)
+    for metric in report.measured:
+        interval = report.difference(system, baseline, metric.key)
         up, down = interval.low > 0, interval.high < 0
         better, worse = (up, down) if metric.higher_is_better else (down, up)
         groups["better" if better else "worse" if worse else "not surely different"].append(metric.label)
     found = "; ".join(f"{word} in {_list(labels)}" for word, labels in groups.items() if labels)
-    rates = [f"{report.bit_rate(name) / 1000:.2f}" for name in (system, rival)]
-    return f"{system} at {rates[0]} kbit/s against {rival}, which really takes {rates[1]}: {found}."
+    rates = [f"{report.bit_rate(name) / 1000:.2f}" for name in (system, baseline)]
+    return f"{system} at {rates[0]} kbit/s against {baseline}, which really takes {rates[1]}: {found}."
 
 
 def _list(items: Any) -> str:
@@ -254,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomically(options.out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(options.out, text)
     print(options.out)
     return 0
 

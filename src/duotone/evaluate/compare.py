@@ -1,6 +1,7 @@
-"""A codec against Opus and silence over a folder of sound: both faces, both ways of decoding.
+"""Codecs, Opus and silence over a folder of sound: a row for each file, codec, face and strategy.
 
-Decoding always starts from noise at sigma_max: starting from the clean spectrogram at sigma_min would return its input.
+What is decoded is what the real `.duo` file holds, whose bytes are counted. Codecs that start from noise start at
+sigma_max: starting from the clean spectrogram at sigma_min would return its input.
 """
 
 from __future__ import annotations
@@ -9,123 +10,204 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from duotone.audio.files import read
+from duotone.audio.files import open_reader
 from duotone.audio.formats import READABLE
 from duotone.audio.walk import explain, walk
 from duotone.audio.waveform import Waveform
-from duotone.codec.container import write_duo
+from duotone.codec.container import read_duo, write_duo
+from duotone.codec.contract import Codec
 from duotone.codec.values import Codes, Latents
-from duotone.errors import AudioError, UsageError
+from duotone.errors import AudioError, DuotoneError, UsageError
 from duotone.evaluate.frechet import Embedder, frechet_distance
 from duotone.evaluate.metrics import measure
 from duotone.evaluate.opus import opus_roundtrip, parse_rate, require_programs
-from duotone.evaluate.report import Report, Row
+from duotone.evaluate.report import Failure, Report, Row
+from duotone.spec import Face
 
 SILENCE = "silence"
-STRATEGIES: tuple[Literal["parallel", "autoregressive"], ...] = ("parallel", "autoregressive")
+FACES: dict[Face, str] = {"latents": "continuous", "tokens": "discrete"}
+#: A strategy that gives the samples of another one: it gets no row where that one has its own.
+SAME_SAMPLES = {"wavefront": "parallel"}
 
-
-class Codec(Protocol):
-    """What is asked of a codec here; `duotone.codec.codicodec.CoDiCodec` has it."""
-
-    @property
-    def rate(self) -> int:
-        """Samples a second."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hexadecimal name of the weights."""
-
-    def encode(self, wave: Waveform) -> Latents:
-        """Wave to latents."""
-
-    def decode(
-        self, value: Latents | Codes, strategy: Literal["parallel", "autoregressive"] = ..., *, seed: int = ...
-    ) -> Waveform:
-        """Latents or codes to a wave of the length that went in."""
+Tell = Callable[[str], object]
 
 
 def evaluate_folder(
-    codec: Codec,
+    codecs: Codec | Mapping[str, Codec],
     folder: str | Path,
     against: Sequence[str] = ("opus:6k", "opus:12k"),
     limit: int | None = None,
     seed: int = 0,
     *,
     seconds: float | None = None,
-    name: str | None = None,
-    progress: Callable[[str], None] | None = None,
-    others: Mapping[str, Codec] | None = None,
+    rate: int | None = None,
     speech: str = "speech",
     embedder: Embedder | None = None,
+    progress: Tell | None = None,
+    failed: Callable[[str, Exception], object] | None = None,
 ) -> Report:
-    """Compare continuous and discrete, parallel and autoregressive decoding with Opus and silence, file by file.
+    """Compare codecs (one, or several by name) with Opus (`against`) and silence, file by file.
 
-    All figures are taken at the codec's rate. `limit` draws so many files with `seed`; `seconds` keeps the beginning of
-    each; `progress` is told what is under way. `others` are further codecs, by the name they get in the report. Files
-    with `speech` in their name get STOI and PESQ too. With an `embedder`, each system's set of files gets a Fréchet
-    distance to the originals. Raises `AudioError` for a folder without sound or a missing opus-tools,
-    `UsageError` for a rival that is not known.
+    Each face of a codec, decoded by each of its strategies, is a system of its own. All metrics are taken at `rate`, by
+    default the highest that one of the codecs decodes to. `limit` draws so many files with `seed`; `seconds` keeps the
+    beginning of each; `progress` gets a line on what is under way. Files with `speech` in their name get STOI and PESQ
+    too. With an `embedder`, each system gets a Fréchet distance to the originals. A file that cannot be evaluated is
+    left out and listed in the report; `failed` is called with its name and the error. Raises `AudioError` for a folder without usable sound or missing
+    opus-tools, `UsageError` for a baseline that is not known.
     """
-    rates = {spec: parse_rate(spec) for spec in against}
-    if rates:
+    baselines = {spec: parse_rate(spec) for spec in against}
+    if baselines:
         require_programs()
     if seconds is not None and not seconds > 0:
         raise UsageError(f"seconds got {seconds}, expected more than 0 (or None for whole files).")
-    root = Path(folder)
     tell = progress or (lambda _: None)
+    root = Path(folder)
     paths = choose_files(root, limit, seed, tell)
-    for each in (codec, *(others or {}).values()):
-        _warm_up(each, seed)
+    named = dict(codecs) if isinstance(codecs, Mapping) else {codecs.spec.model or codecs.spec.family: codecs}
+    rate = rate or max(codec.spec.rate_out for codec in named.values())
+    systems = _Systems(named, baselines, seed)
+    systems.warm_up()
     rows: list[Row] = []
-    seen = _Seen(embedder)
-    for index, path in enumerate(paths):
+    failures: list[Failure] = []
+    embeddings = _Embeddings(embedder)
+    for index, path in enumerate(paths, start=1):
         file = path.relative_to(root).as_posix()
-        tell(f"{index + 1}/{len(paths)} {file}")
-        wave = read(path).resample(codec.rate)
-        if seconds is not None:
-            wave = Waveform(wave.samples[:, : max(1, round(seconds * wave.rate))].contiguous(), wave.rate)
-        spoken = bool(speech) and speech in file
-        made = list(_codec_rows(codec, file, wave, seed, spoken))
-        for label, other in (others or {}).items():
-            made += _codec_rows(other, file, wave, seed, spoken, f"{label} ")
-        made += [_opus_row(file, spec, wave, kbps, spoken) for spec, kbps in rates.items()]
-        made.append(_row(file, SILENCE, wave, Waveform(torch.zeros_like(wave.samples), wave.rate), 0))
-        seen.original(wave)
-        for row, decoded in made:
-            rows.append(row)
-            seen.decoded(row.system, decoded)
-    about = {"name": name or type(codec).__name__, "fingerprint": codec.fingerprint, "rate": codec.rate}
-    settings: dict[str, Any] = {"against": list(against), "limit": limit, "seed": seed, "seconds": seconds}
-    if others:
-        settings["others"] = {label: other.fingerprint for label, other in others.items()}
+        tell(f"{index}/{len(paths)} {file}")
+        try:
+            wave = _beginning(path, seconds).resample(rate)
+            made = list(systems.rows(file, wave, bool(speech) and speech in file))
+            embeddings.add(wave, made)
+            rows += [row for row, _ in made]
+        except (DuotoneError, OSError, MemoryError) as error:
+            failures.append(Failure(file, str(error) or type(error).__name__))
+            if failed is not None:
+                failed(file, error)
+    if not rows:
+        raise AudioError(f"None of the {len(paths)} files could be evaluated. The first: {failures[0].error}")
+    settings: dict[str, Any] = {
+        "against": list(against),
+        "limit": limit,
+        "seed": seed,
+        "seconds": seconds,
+        "rate": rate,
+    }
     if embedder is not None:
         settings["frechet"] = embedder.name
-    ordered = tuple(sorted(rows, key=lambda row: _order(row.system, list(rates))))
-    return Report(about, settings, ordered, seen.distances())
+    about = [describe(codec, name) for name, codec in named.items()]
+    places = {system: place for place, system in enumerate(dict.fromkeys(row.system for row in rows))}
+    ordered = tuple(sorted(rows, key=lambda row: places[row.system]))
+    others = {each["name"]: each for each in about[1:]}
+    return Report(about[0], settings, ordered, embeddings.distances(), others, tuple(failures))
 
 
-class _Seen:
+def choose_files(folder: Path, limit: int | None, seed: int, tell: Tell = lambda _: None) -> list[Path]:
+    """The sound files under a folder, sorted; with `limit`, so many of them drawn with `seed`.
+
+    `tell` gets a line for each file that looks like sound and cannot be read. Raises `AudioError` when there is none,
+    `UsageError` when `limit` is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit got {limit}, expected at least 1 (or None for all files).")
+    if not folder.is_dir():
+        raise AudioError(f"No folder at {folder}. Give a folder of sound files to evaluate on.")
+    found = walk(folder)
+    for line in explain(found.left_out):
+        tell(line)
+    if not found.files:
+        raise AudioError(f"{folder} holds no sound files, expected some of {', '.join(READABLE)}.")
+    if limit is None or limit >= len(found.files):
+        return found.files
+    return sorted(random.Random(seed).sample(found.files, limit))
+
+
+def describe(codec: Codec, name: str) -> dict[str, Any]:
+    """What a report says of a codec: name, identity, rates, and the number format that it encodes in."""
+    spec = codec.spec
+    return {
+        "name": name, "family": spec.family, "model": spec.model, "fingerprint": spec.fingerprint, "space": spec.space,
+        "rate": spec.rate_out, "faces": list(spec.faces), "encoded_in": codec.encoding_format,
+    }  # fmt: skip
+
+
+def rows_of(codec: Codec) -> list[tuple[Face, str | None]]:
+    """The faces of a codec, each with each strategy that has samples of its own (None: it decodes in one way)."""
+    spec = codec.spec
+    strategies: list[str | None] = [s for s in spec.strategies if SAME_SAMPLES.get(s) not in spec.strategies]
+    return [(face, strategy) for face in spec.faces for strategy in strategies or [None]]
+
+
+@dataclass(frozen=True)
+class _Systems:
+    """All that is compared, on one sound at a time."""
+
+    codecs: Mapping[str, Codec]
+    baselines: Mapping[str, float]  #: kbit/s by specification
+    seed: int
+
+    def warm_up(self) -> None:
+        """An untimed second of each codec, so that the first file does not pay for first allocations and compilations."""
+        for codec in self.codecs.values():
+            length = max(codec.rate, 2 * codec.spec.chunk)
+            value = codec.encode(Waveform(torch.zeros(2, length), codec.rate))
+            for strategy in dict.fromkeys(strategy for _, strategy in rows_of(codec)):
+                codec.decode(value, strategy, seed=self.seed)
+
+    def rows(self, file: str, wave: Waveform, speech: bool) -> Iterator[tuple[Row, Waveform]]:
+        """Every system's row for a sound, with the sound it made."""
+        for name, codec in self.codecs.items():
+            yield from self._codec_rows(codec, file, wave, speech, f"{name} " if len(self.codecs) > 1 else "")
+        for spec, kbps in self.baselines.items():
+            yield _opus_row(file, spec, wave, kbps, speech)
+        yield _row(file, SILENCE, wave, Waveform(torch.zeros_like(wave.samples), wave.rate), 0)
+
+    def _codec_rows(
+        self, codec: Codec, file: str, wave: Waveform, speech: bool, label: str
+    ) -> Iterator[tuple[Row, Waveform]]:
+        """One encoding, every face of it, decoded by every strategy."""
+        start = time.perf_counter()
+        value = codec.encode(wave)
+        encode_seconds = time.perf_counter() - start
+        stored = {face: through_file(value.codes() if face == "tokens" else value) for face in codec.spec.faces}
+        for face, strategy in rows_of(codec):
+            held, size = stored[face]
+            start = time.perf_counter()
+            decoded = codec.decode(held, strategy, seed=self.seed)
+            spent = time.perf_counter() - start
+            system = f"{label}{FACES[face]}{f', {strategy}' if strategy else ''}"
+            row, decoded = _row(file, system, wave, decoded, size, encode_seconds, spent, speech)
+            if isinstance(held, Codes):
+                row.notes["information_bit_rate"] = held.streams * held.spec.bit_rate
+            yield row, decoded
+
+
+def through_file(value: Latents | Codes) -> tuple[Latents | Codes, int]:
+    """What a `.duo` file of a value holds, and the bytes of that file."""
+    with tempfile.TemporaryDirectory(prefix="duotone-evaluate-") as folder:
+        path = Path(folder) / "measured.duo"
+        write_duo(path, value)
+        return read_duo(path), path.stat().st_size
+
+
+class _Embeddings:
     """Collects the embeddings of the originals and of what each system made of them."""
 
     def __init__(self, embedder: Embedder | None) -> None:
         self.embedder = embedder
         self.sets: dict[str, list[Tensor]] = {}
 
-    def original(self, wave: Waveform) -> None:
-        """Take in an original."""
-        self.decoded("", wave)
-
-    def decoded(self, system: str, wave: Waveform) -> None:
-        """Take in what a system made."""
+    def add(self, wave: Waveform, made: Sequence[tuple[Row, Waveform]]) -> None:
+        """Take in an original and what was made of it."""
         if self.embedder is not None:
-            self.sets.setdefault(system, []).append(self.embedder(wave))
+            found = [("", self.embedder(wave)), *((row.system, self.embedder(decoded)) for row, decoded in made)]
+            for system, embedding in found:  # all of a file or nothing
+                self.sets.setdefault(system, []).append(embedding)
 
     def distances(self) -> dict[str, float]:
         """System -> Fréchet distance to the originals; empty without an embedder."""
@@ -135,43 +217,16 @@ class _Seen:
         return {system: frechet_distance(originals, torch.cat(parts)) for system, parts in self.sets.items() if system}
 
 
-def choose_files(
-    folder: Path, limit: int | None, seed: int, tell: Callable[[str], None] = lambda _: None
-) -> list[Path]:
-    """The sound files under a folder, sorted; with `limit`, so many of them drawn with `seed`.
-
-    `tell` gets a line for each file that looks like sound and cannot be read. Raises `AudioError` when there are none, `UsageError` when `limit` is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit got {limit}, expected at least 1 (or None for all files).")
-    if not folder.is_dir():
-        raise AudioError(f"No folder at {folder}. Give a folder of sound files to evaluate on.")
-    found = walk(folder)
-    for line in explain(found.left_out):
-        tell(line)
-    files = found.files
-    if not files:
-        raise AudioError(f"{folder} holds no sound files, expected some of {', '.join(READABLE)}.")
-    if limit is None or limit >= len(files):
-        return files
-    return sorted(random.Random(seed).sample(files, limit))
-
-
-def _codec_rows(
-    codec: Codec, file: str, wave: Waveform, seed: int, speech: bool, label: str = ""
-) -> Iterator[tuple[Row, Waveform]]:
-    """Rows of both faces of one encoding, decoded both ways, with what was decoded."""
-    start = time.perf_counter()
-    latents = codec.encode(wave)
-    encode_seconds = time.perf_counter() - start
-    faces: dict[str, Latents | Codes] = {"continuous": latents, "discrete": latents.codes()}
-    for face, value in faces.items():
-        size = _file_bytes(value)
-        for strategy in STRATEGIES:
-            start = time.perf_counter()
-            decoded = codec.decode(value, strategy, seed=seed)
-            spent = time.perf_counter() - start
-            yield _row(file, f"{label}{face}, {strategy}", wave, decoded, size, encode_seconds, spent, speech)
+def _beginning(path: Path, seconds: float | None) -> Waveform:
+    """A file's first seconds, or all of it."""
+    with open_reader(path) as reader:
+        length = None if seconds is None else max(1, round(seconds * reader.rate))
+        blocks: list[Tensor] = []
+        for block in reader:
+            blocks.append(block.samples)
+            if length is not None and sum(part.shape[1] for part in blocks) >= length:
+                break
+        return Waveform(torch.cat(blocks, dim=1)[:, :length].contiguous(), reader.rate)
 
 
 def _opus_row(file: str, spec: str, wave: Waveform, kbps: float, speech: bool) -> tuple[Row, Waveform]:
@@ -198,28 +253,5 @@ def _row(
     decode_seconds: float | None = None,
     speech: bool = False,
 ) -> tuple[Row, Waveform]:
-    figures = measure(wave, decoded, speech)
-    return Row(file, system, wave.seconds, file_bytes, figures, encode_seconds, decode_seconds), decoded
-
-
-def _file_bytes(value: Latents | Codes) -> int:
-    """Size of the real `.duo` file."""
-    with tempfile.TemporaryDirectory(prefix="duotone-evaluate-") as folder:
-        path = Path(folder) / "measured.duo"
-        write_duo(path, value)
-        return path.stat().st_size
-
-
-def _warm_up(codec: Codec, seed: int) -> None:
-    """One untimed pass over two chunks, so that the first file does not pay for first allocations and compilations."""
-    chunk = codec.spec.chunk
-    latents = codec.encode(Waveform(torch.zeros(2, 2 * chunk), codec.rate))
-    for strategy in STRATEGIES:
-        codec.decode(latents, strategy, seed=seed)
-
-
-def _order(system: str, rivals: list[str]) -> int:
-    """Ours, then the rivals as they were asked for, then silence; a stable sort keeps the rest as it ran."""
-    if system == SILENCE:
-        return len(rivals) + 1
-    return rivals.index(system) + 1 if system in rivals else 0
+    metrics = measure(wave, decoded, speech)
+    return Row(file, system, wave.seconds, file_bytes, metrics, encode_seconds, decode_seconds), decoded

@@ -1,15 +1,14 @@
 """Fréchet distance between two sets of sound, seen through an embedding (Heusel et al. 2017; FAD, arXiv 1812.08466).
 
 `LogMel` needs no weights and is a stand-in: it compares the statistics of log-mel spectra, not what a network trained
-on sound hears. `Clap` and `Ast` take models of `transformers` that the user names.
+on sound hears. `Pretrained` takes a model of `transformers` that the user names.
 
 Legend: n windows, d dimensions of an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -49,54 +48,42 @@ class LogMel:
         return torch.cat([parts.mean(-1), spread], dim=1).double()
 
 
-class Clap:
-    """CLAP's audio tower (arXiv 2211.06687) through transformers, windows of 10 s."""
+class Pretrained:
+    """A network of transformers on windows of 10 s: CLAP's audio tower (arXiv 2211.06687), or AST (arXiv 2104.01778).
+
+    AST, the Audio Spectrogram Transformer, knows AudioSet's labels, as VGGish did.
+    """
+
+    SECONDS = 10.0
+    #: kind -> (title, class of the model, class of its feature extractor).
+    KINDS: ClassVar = {
+        "clap": ("CLAP", "ClapModel", "ClapFeatureExtractor"),
+        "ast": ("AST", "ASTModel", "ASTFeatureExtractor"),
+    }
 
     def __init__(self, model: Any, extractor: Any, name: str) -> None:
         self.model, self.extractor, self.name = model.eval(), extractor, name
 
     @classmethod
-    def load(cls, name: str) -> Clap:
+    def load(cls, kind: str, name: str) -> Pretrained:
         """From a folder or a name on the Hub, such as laion/larger_clap_music. Raises `WeightsError`."""
-        from transformers import ClapFeatureExtractor, ClapModel
+        import transformers
 
+        title, model, extractor = cls.KINDS[kind]
         try:
-            return cls(ClapModel.from_pretrained(name), ClapFeatureExtractor.from_pretrained(name), f"CLAP {name}")
+            network, features = (getattr(transformers, part).from_pretrained(name) for part in (model, extractor))
         except OSError as error:
-            raise WeightsError(f"No CLAP weights at {name!r}: {error}") from None
+            raise WeightsError(f"No {title} weights at {name!r}: {error}") from None
+        return cls(network, features, f"{title} {name}")
 
     @torch.no_grad()
     def __call__(self, wave: Waveform) -> Tensor:
-        """`[n, d]`, each window's embedding of length 1."""
+        """`[n, d]`; CLAP's embeddings have length 1."""
         rate = self.extractor.sampling_rate
-        windows = _windows(wave, rate, 10.0)
-        given = self.extractor([w.numpy() for w in windows], sampling_rate=rate, return_tensors="pt")
-        found = self.model.get_audio_features(**given)
-        return torch.nn.functional.normalize(_pooled(found), dim=-1).double()
-
-
-class Ast:
-    """The Audio Spectrogram Transformer (arXiv 2104.01778) through transformers: AudioSet's labels, as VGGish's were."""
-
-    def __init__(self, model: Any, extractor: Any, name: str) -> None:
-        self.model, self.extractor, self.name = model.eval(), extractor, name
-
-    @classmethod
-    def load(cls, name: str) -> Ast:
-        """From a folder or a name on the Hub, such as MIT/ast-finetuned-audioset-10-10-0.4593. Raises `WeightsError`."""
-        from transformers import ASTFeatureExtractor, ASTModel
-
-        try:
-            return cls(ASTModel.from_pretrained(name), ASTFeatureExtractor.from_pretrained(name), f"AST {name}")
-        except OSError as error:
-            raise WeightsError(f"No AST weights at {name!r}: {error}") from None
-
-    @torch.no_grad()
-    def __call__(self, wave: Waveform) -> Tensor:
-        """`[n, d]`."""
-        rate = self.extractor.sampling_rate
-        windows = _windows(wave, rate, 10.0)
-        given = self.extractor([w.numpy() for w in windows], sampling_rate=rate, return_tensors="pt")
+        windows = [window.numpy() for window in _windows(wave, rate, self.SECONDS)]
+        given = self.extractor(windows, sampling_rate=rate, return_tensors="pt")
+        if hasattr(self.model, "get_audio_features"):  # CLAP: the space that it shares with texts
+            return torch.nn.functional.normalize(_pooled(self.model.get_audio_features(**given)), dim=-1).double()
         return _pooled(self.model(**given)).double()
 
 
@@ -105,13 +92,12 @@ def load_embedder(spec: str) -> Embedder:
     kind, _, name = spec.partition(":")
     if kind == "logmel" and not name:
         return LogMel()
-    makers: dict[str, Callable[[str], Embedder]] = {"clap": Clap.load, "ast": Ast.load}
-    if kind not in makers or not name:
+    if kind not in Pretrained.KINDS or not name:
         raise UsageError(
             f"--frechet got {spec!r}, expected logmel, clap:NAME or ast:NAME (a folder or name on the Hub)."
         )
     try:
-        return makers[kind](name)
+        return Pretrained.load(kind, name)
     except ImportError:
         raise UsageError(
             f"{kind} needs transformers: pip install transformers. Without it: --frechet logmel."

@@ -1,4 +1,4 @@
-"""Opus as a rival: through the programs `opusenc` and `opusdec`, with the size of the real file.
+"""Opus as a baseline: through the programs `opusenc` and `opusdec`, with the size of the real file.
 
 At the lowest rates opusenc does what it can, not what it is told: 6 kbit/s of stereo comes out at 6.3 to 7.8, coded as
 mono of 4 kHz. So the rate reported is that of the bytes in the file, and the packets are read to tell what they hold.
@@ -80,6 +80,11 @@ def require_programs() -> None:
         )
 
 
+def is_opus(spec: str) -> bool:
+    """Whether the name of a baseline means Opus, and not a codec of ours or a folder."""
+    return spec.partition(":")[0] == "opus"
+
+
 def parse_rate(spec: str) -> float:
     """The kbit/s of ``opus:6k``, ``opus:6`` or ``opus:7.5k``. Raises `UsageError` for anything else."""
     name, _, rate = spec.partition(":")
@@ -88,7 +93,7 @@ def parse_rate(spec: str) -> float:
     except ValueError:
         kbps = 0.0
     if not LOWEST_KBPS <= kbps <= HIGHEST_KBPS:
-        raise UsageError(f"The rival got {spec!r}, expected opus:RATE with a rate in kbit/s, for example opus:6k.")
+        raise UsageError(f"The baseline got {spec!r}, expected opus:RATE with a rate in kbit/s, for example opus:6k.")
     return kbps
 
 

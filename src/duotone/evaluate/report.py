@@ -1,4 +1,7 @@
-"""What an evaluation found: a row for each file and system, means with their uncertainty, and tables of them."""
+"""What an evaluation found: a row for each file and system, means with their intervals, and all of it as JSON.
+
+`tables` shows a report as text, Markdown or HTML.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,9 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from duotone.errors import UsageError
 from duotone.evaluate.metrics import METRICS, Metric
@@ -24,13 +24,13 @@ UNDEFINED = "–"
 
 @dataclass(frozen=True)
 class Row:
-    """One file through one system; `figures` by metric key, NaN where a metric is undefined."""
+    """One file through one system; `metrics` by key, NaN where a metric is undefined."""
 
     file: str
     system: str
     seconds: float
     file_bytes: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
     encode_seconds: float | None = None
     decode_seconds: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -39,6 +39,14 @@ class Row:
     def bit_rate(self) -> float:
         """Bits a second of the real file."""
         return 8 * self.file_bytes / self.seconds
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be evaluated, and why."""
+
+    file: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,15 @@ class Interval:
 
     def text(self, digits: int = 2) -> str:
         """Like ``1.23 [0.98, 1.45]``; the mean alone for a single file."""
-        if self.count == 0:
-            return UNDEFINED
-        if self.count == 1:
-            return f"{self.mean:.{digits}f}"  # one file says nothing about others
-        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return " ".join(filter(None, (self.mean_text(digits), self.bounds_text(digits))))
+
+    def mean_text(self, digits: int = 2) -> str:
+        """The mean, like ``1.23``."""
+        return UNDEFINED if self.count == 0 else f"{self.mean:.{digits}f}"
+
+    def bounds_text(self, digits: int = 2) -> str:
+        """The interval, like ``[0.98, 1.45]``; empty for a single file, which says nothing about others."""
+        return "" if self.count < 2 else f"[{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def bootstrap(values: list[float], seed: int) -> Interval:
@@ -74,12 +86,14 @@ def bootstrap(values: list[float], seed: int) -> Interval:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of an evaluation, with what was evaluated (`codec`) and how (`settings`)."""
+    """All rows of an evaluation, with what was evaluated (`codec`, and `others` by name) and how (`settings`)."""
 
     codec: dict[str, Any]
     settings: dict[str, Any]
     rows: tuple[Row, ...]
-    frechet: dict[str, float] = field(default_factory=dict)  # system -> distance to the originals
+    frechet: dict[str, float] = field(default_factory=dict)  #: system -> distance to the originals
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
 
     @cached_property
     def systems(self) -> tuple[str, ...]:
@@ -90,6 +104,12 @@ class Report:
     def files(self) -> tuple[str, ...]:
         """Names of the files, relative to the folder."""
         return tuple(dict.fromkeys(row.file for row in self.rows))
+
+    @cached_property
+    def measured(self) -> tuple[Metric, ...]:
+        """The metrics that are defined for some row."""
+        rows = self.rows
+        return tuple(m for m in METRICS.values() if any(not math.isnan(r.metrics.get(m.key, math.nan)) for r in rows))
 
     @property
     def seconds(self) -> float:
@@ -104,18 +124,19 @@ class Report:
 
     def only(self, part: str) -> Report:
         """The report of those files whose name contains `part`, for example ``music``."""
-        rows = tuple(row for row in self.rows if part in row.file)  # Fréchet distances are of whole sets: left out
+        rows = tuple(row for row in self.rows if part in row.file)
         if not rows:
             raise UsageError(f"No file of the report has {part!r} in its name. There are: {', '.join(self.files)}.")
-        return Report(self.codec, {**self.settings, "only": part}, rows)
+        # Fréchet distances are of whole sets: left out.
+        return dataclasses.replace(self, settings={**self.settings, "only": part}, rows=rows, frechet={}, failures=())
 
     def mean(self, system: str, key: str) -> Interval:
         """Mean and 95% interval of a metric for a system."""
-        return bootstrap([row.figures.get(key, math.nan) for row in self.of(system)], self.settings["seed"])
+        return bootstrap([row.metrics.get(key, math.nan) for row in self.of(system)], self.settings["seed"])
 
     def difference(self, system: str, other: str, key: str) -> Interval:
         """Mean and 95% interval of ``system - other`` file by file: surer than two intervals side by side."""
-        mine, theirs = ({row.file: row.figures.get(key, math.nan) for row in self.of(name)} for name in (system, other))
+        mine, theirs = ({row.file: row.metrics.get(key, math.nan) for row in self.of(name)} for name in (system, other))
         return bootstrap([mine[file] - theirs[file] for file in mine if file in theirs], self.settings["seed"])
 
     def bit_rate(self, system: str) -> float:
@@ -124,13 +145,13 @@ class Report:
         return 8 * sum(row.file_bytes for row in rows) / sum(row.seconds for row in rows)
 
     def speed(self, system: str, way: str) -> float:
-        """Seconds of sound a second of `way` (``encode`` or ``decode``) takes in; NaN where nothing was timed."""
+        """Seconds of sound that `way` (``encode`` or ``decode``) processes a second; NaN where nothing was timed."""
         timed = [(row.seconds, getattr(row, f"{way}_seconds")) for row in self.of(system)]
         pairs = [(sound, spent) for sound, spent in timed if spent]
         return sum(sound for sound, _ in pairs) / sum(spent for _, spent in pairs) if pairs else math.nan
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Figures of each system: bit rate, speeds (x real time), means with intervals."""
+        """Each system's bit rate, speeds (times real time), and means with intervals."""
         return {
             system: {
                 "bit_rate": self.bit_rate(system),
@@ -144,13 +165,14 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; undefined numbers are null."""
-        rows = [dataclasses.asdict(row) for row in self.rows]
         whole = {
             "codec": self.codec,
+            "others": self.others,
             "settings": self.settings,
             "summary": self.summary(),
             "frechet": self.frechet,
-            "rows": rows,
+            "failures": [dataclasses.asdict(failure) for failure in self.failures],
+            "rows": [dataclasses.asdict(row) for row in self.rows],
         }
         return {key: _plain(value) for key, value in whole.items()}
 
@@ -163,99 +185,16 @@ class Report:
         """The inverse of `to_dict`. Raises `UsageError` when it is not a report."""
         try:
             rows = tuple(
-                Row(**{**row, "figures": {k: math.nan if v is None else float(v) for k, v in row["figures"].items()}})
+                Row(**{**row, "metrics": {k: math.nan if v is None else float(v) for k, v in row["metrics"].items()}})
                 for row in values["rows"]
             )
             frechet = {k: math.nan if v is None else v for k, v in values.get("frechet", {}).items()}
-            return cls(values["codec"], values["settings"], rows, frechet)
+            failures = tuple(Failure(**failure) for failure in values.get("failures", ()))
+            return cls(values["codec"], values["settings"], rows, frechet, values.get("others", {}), failures)
         except (KeyError, TypeError) as error:
             raise UsageError(
                 f"This is no evaluation report ({error}). Give the JSON that Report.to_json wrote."
             ) from None
-
-    def headings(self) -> list[str]:
-        """Column titles, the better direction marked by an arrow."""
-        frechet = ["Fréchet ↓"] if self.frechet else []
-        return ["system", "kbit/s", *map(_heading, self.metrics), *frechet, "encode x", "decode x"]
-
-    @cached_property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics that are defined for some row."""
-        rows = self.rows
-        return tuple(m for m in METRICS.values() if any(not math.isnan(r.figures.get(m.key, math.nan)) for r in rows))
-
-    def cells(self, system: str) -> list[str]:
-        """The row of a system as text."""
-        figures = [self.mean(system, metric.key).text() for metric in self.metrics]
-        if self.frechet:
-            value = self.frechet.get(system, math.nan)
-            figures.append(UNDEFINED if math.isnan(value) else f"{value:.3g}")
-        speeds = [self.speed(system, way) for way in ("encode", "decode")]
-        return [system, f"{self.bit_rate(system) / 1000:.2f}", *figures, *map(_speed, speeds)]
-
-    def caption(self) -> str:
-        """How to read the table."""
-        count = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
-        return (
-            f"{count}, {self.seconds:.0f} s of sound. Mean over files [95% bootstrap interval]; "
-            f"bit rates from the bytes of real files; speeds in times real time; {UNDEFINED} is undefined."
-            + (f" Fréchet distance over {self.settings['frechet']}." if self.frechet else "")
-        )
-
-    def print_table(self, console: Console | None = None) -> None:
-        """Print the summary to a rich console (default: standard output)."""
-        table = Table(title=f"{self.codec.get('name', 'codec')} against others", caption=self.caption())
-        for index, heading in enumerate(self.headings()):
-            table.add_column(heading, justify="left" if index == 0 else "right")
-        for system in self.systems:
-            table.add_row(*self.cells(system))
-        (console or Console()).print(table)
-
-    def to_markdown(self) -> str:
-        """The summary as a Markdown table with its caption."""
-        lines = [self.headings(), ["---", *["---:"] * (len(self.headings()) - 1)], *map(self.cells, self.systems)]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{self.caption()}\n"
-
-
-def html_page(report: Report) -> str:
-    """The summary and all rows as one HTML page that needs nothing beside it."""
-    name = escape(str(report.codec.get("name", "codec")))
-
-    def table(lines: list[list[str]]) -> str:
-        head = "".join(f"<th>{escape(cell)}" for cell in lines[0])
-        return (
-            f"<table><tr>{head}"
-            + "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in line) for line in lines[1:])
-            + "</table>"
-        )
-
-    summary = [report.headings(), *map(report.cells, report.systems)]
-    each = [["file", "system", "kbit/s", *(m.label for m in report.metrics)]]
-    for row in report.rows:
-        values = [row.figures.get(m.key, math.nan) for m in report.metrics]
-        shown = [UNDEFINED if math.isnan(v) else f"{v:.3f}" for v in values]
-        each.append([row.file, row.system, f"{row.bit_rate / 1000:.2f}", *shown])
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name} evaluated</title><style>{_STYLE}</style>"
-        f"<h1>{name}</h1><p>Codec {escape(str(report.codec.get('fingerprint', '')))}. {escape(report.caption())}</p>"
-        f"{table(summary)}<h2>File by file</h2>{table(each)}</html>\n"
-    )
-
-
-_STYLE = """
-:root { color-scheme: light dark; } body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem; }
-table { border-collapse: collapse; } th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-"""
-
-
-def _heading(metric: Metric) -> str:
-    unit = f", {metric.unit}" if metric.unit else ""
-    return f"{metric.label}{unit} {'↑' if metric.higher_is_better else '↓'}"
-
-
-def _speed(value: float) -> str:
-    return UNDEFINED if math.isnan(value) else f"{value:.3g}"
 
 
 def _plain(value: Any) -> Any:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from duotone.nn import winograd
+from duotone.nn import native, winograd
 
 _EPS = 1e-5
 
@@ -38,7 +37,7 @@ class ScaledGroupNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """`[B, C, F, T]`, cond `[B, D]` or `[1, D]` -> the same shape."""
-        weight = self.weights(cond)
+        weight = self.weights(cond).to(x.dtype)  # under autocast the two may differ
         if weight.shape[0] == 1:  # one noise level for the whole batch: the scale folds into the norm's weight
             return F.group_norm(x, self.groups, weight[0], None, _EPS)
         out: Tensor = F.group_norm(x, self.groups, None, None, _EPS) * weight[:, :, None, None]
@@ -67,19 +66,25 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None, other: Tensor | None = None) -> Tensor:
         """`[B, C, F, T]`, other likewise -> `[B, C, F, T]`."""
-        kernels = winograd.applies(x, self.conv1, self.conv2)
-        if kernels and not torch.is_grad_enabled():
-            return self._by_kernels(x, cond, other)
+        if torch.is_grad_enabled():
+            if other is not None:
+                x = _blend(x, other)
+            inner = winograd.conv3x3(self.norm(x, cond), self.conv1)
+            return x + winograd.conv3x3(F.silu(inner), self.conv2)
+        if winograd.applies(x, self.conv1, self.conv2) and native.only_weight(self.norm, ScaledGroupNorm):
+            weight = self.norm.weights(cond)
+            if native.kernels_for(weight, *([] if other is None else [other])) is not None:
+                return self._by_kernels(x, weight, other)
         if other is not None:
             x = _blend(x, other)
-        conv1, conv2 = (partial(winograd.conv3x3, conv=c) if kernels else c for c in (self.conv1, self.conv2))
-        h = conv1(self.norm(x, cond))
-        out: Tensor = x + conv2(F.silu(h)) if torch.is_grad_enabled() else conv2(F.silu(h, inplace=True)).add_(x)
-        return out
+        # what a hook may have kept is not overwritten
+        own = native.only_weight(self.conv1, nn.Conv2d) and native.only_weight(self.conv2, nn.Conv2d)
+        h: Tensor = self.conv2(F.silu(self.conv1(self.norm(x, cond)), inplace=own))
+        return h.add_(x) if own and h.dtype == x.dtype else x + h
 
-    def _by_kernels(self, x: Tensor, cond: Tensor | None, other: Tensor | None) -> Tensor:
-        x, scale, shift = winograd.norm(x, self.norm.groups, self.norm.weights(cond), _EPS, other)
-        # in training, weights may change without a sign of it (FSDP gathers into the same memory): nothing is kept
+    def _by_kernels(self, x: Tensor, weight: Tensor, other: Tensor | None) -> Tensor:
+        x, scale, shift = winograd.norm(x, self.norm.groups, weight, _EPS, other)
+        # in training, weights change from step to step: packed copies would only take memory
         first, second = (winograd.Kernel(), winograd.Kernel()) if self.training else self._packed
         h = winograd.convolve(x, first, self.conv1.weight, scale, shift, silu=True)
         return winograd.convolve(h, second, self.conv2.weight, residual=x, overwrite=other is not None)
@@ -112,12 +117,12 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, F, T]` -> `[B, out, F*f, T*t]`."""
-        fixed = x.view(x.shape[0], self.out, -1, *x.shape[2:]).mean(2)
+        fixed = x.reshape(x.shape[0], self.out, -1, *x.shape[2:]).mean(2)
         y = self.conv(self.norm(x))
         f, t = self.factor
         b, c, h, w = y.shape
-        patches = y.view(b, c, h // f, f, w // t, t)  # adds in place of building the enlarged picture
-        out: Tensor = (patches + fixed[:, :, :, None, :, None]).view(b, c, h, w)
+        patches = y.reshape(b, c, h // f, f, w // t, t)  # adds in place of building the enlarged picture
+        out: Tensor = (patches + fixed[:, :, :, None, :, None]).reshape(b, c, h, w)
         return out
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from duotone.nn import native
 
 
-def applies(x: Tensor, size: int) -> bool:
+def applies(x: Tensor, size: int, *gains: Tensor) -> bool:
     """Whether the kernels can take these tokens, with vectors of that size in each; without gradients only."""
-    lib = None if torch.is_grad_enabled() else native.kernels_for(x)
+    lib = None if torch.is_grad_enabled() else native.kernels_for(x, *gains)
     return lib is not None and size % lib.duotone_lanes() == 0 and x.numel() > 0
 
 
@@ -27,6 +27,7 @@ def rms_norm_(x: Tensor, gain: Tensor, first: int, heads: int, epsilon: float) -
     size = len(gain)
     if not x.is_contiguous() or first + heads * size > x.shape[-1]:
         raise AssertionError(f"expected contiguous rows of at least {first + heads * size}, got {list(x.shape)}")
+    gain = gain.contiguous()
     native.loaded().duotone_rms_norm(
         c_void_p(x.data_ptr() + first * x.element_size()), c_void_p(gain.data_ptr()),
         c_int64(x.numel() // x.shape[-1]), c_int64(x.shape[-1]), c_int64(heads), c_int64(size), c_double(epsilon),

@@ -16,7 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
+from torch.jit._trace import is_tracing
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from duotone.config import cache_folder
 from duotone.nn import build
@@ -64,12 +68,37 @@ def declined() -> Iterator[None]:
 
 
 def kernels_for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The kernels, if they are there and can take these tensors: float32 on a processor, not compiled, no autocast."""
-    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+    """The kernels, if they are there and can take these tensors: plain ones of float32 on a processor.
+
+    Not under autocast, and not where PyTorch has to see each operation: compilation, tracing, dispatch modes (counters
+    of operations, fake tensors), `torch.func` transforms and forward-mode derivatives.
+    """
+    if _declined or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return None
-    if _declined or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if is_tracing() or _get_current_dispatch_mode() is not None:  # type: ignore[no-untyped-call]
+        return None
+    if not all(map(_plain, tensors)):
         return None
     return library()
+
+
+def _plain(t: Tensor) -> bool:
+    """Whether a tensor is nothing but its numbers: what lies at its address is all there is to know of it."""
+    return (
+        t.dtype == torch.float32
+        and type(t) in (Tensor, nn.Parameter)
+        and t.is_cpu
+        and t.layout == torch.strided
+        and not t.is_neg()
+        and not is_functorch_wrapped_tensor(t)
+        and forward_ad.unpack_dual(t).tangent is None  # type: ignore[no-untyped-call]
+    )
+
+
+def only_weight(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer does no more than `kind` with its weight: it is not wrapped, parametrized or hooked."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is kind and not any(hooks)
 
 
 def loaded() -> ctypes.CDLL:

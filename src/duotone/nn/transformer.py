@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from duotone.nn import fused
+from duotone.nn import fused, native
 
 EPS = 1e-4
 
@@ -38,7 +38,7 @@ class ScaledLayerNorm(nn.Module):
             return F.layer_norm(x, (self.dim,), self.gain, None, EPS)
         if cond is None:
             raise AssertionError("a conditioned norm was called without its condition")
-        scale = 1 + self.project(cond)
+        scale = (1 + self.project(cond)).to(x.dtype)  # under autocast the two may differ
         if scale.shape[0] == 1:
             return F.layer_norm(x, (self.dim,), scale[0], None, EPS)
         out: Tensor = F.layer_norm(x, (self.dim,), None, None, EPS) * scale[:, None]
@@ -63,7 +63,10 @@ class Attention(nn.Module):
         With `wanted`, only those tokens of the output `[B, len(wanted), D]`: the others serve as keys and values.
         """
         b, _, d = x.shape
-        if wanted is None:
+        if not native.only_weight(self.qkv, nn.Linear):  # wrapped or hooked: called as it is, on all tokens
+            q, k, v = self._parts(self.qkv(x).clone(), self.q_gain, self.k_gain, None)
+            q = q if wanted is None else q[:, :, wanted]
+        elif wanted is None:
             q, k, v = self._parts(self.qkv(x), self.q_gain, self.k_gain, None)
         else:
             (q,) = self._parts(F.linear(x[:, wanted], self.qkv.weight[:d]), self.q_gain)
@@ -81,8 +84,10 @@ class Attention(nn.Module):
         b, n, width = x.shape
         e = width // (len(gains) * self.heads)
         parts = x.view(b, n, len(gains), self.heads, e).permute(2, 0, 3, 1, 4).unbind()
-        if not fused.applies(x, e):
-            return tuple(p if g is None else F.rms_norm(p, (e,), g, EPS) for p, g in zip(parts, gains, strict=True))
+        if not x.is_contiguous() or not fused.applies(x, e, *(g for g in gains if g is not None)):
+            return tuple(
+                p if g is None else F.rms_norm(p, (e,), g.to(p.dtype), EPS) for p, g in zip(parts, gains, strict=True)
+            )
         for i, gain in enumerate(gains):
             if gain is not None:
                 fused.rms_norm_(x, gain, i * self.heads * e, self.heads, EPS)

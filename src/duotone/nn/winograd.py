@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from ctypes import c_double, c_int, c_int64, c_void_p
+from ctypes import c_double, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
 import torch
@@ -50,12 +50,14 @@ class _Norm(ctypes.Structure):
 
 
 class Kernel:
-    """A convolution's weights as the C kernels want them, made again whenever the weights have changed."""
+    """A convolution's weights as the C kernels want them, made again whenever the weights have changed.
+
+    Every call compares a checksum of the weights, so that changes through `.data`, NumPy or shared memory are noticed
+    as well as those that PyTorch counts. Reading the weights once costs far less than the convolution.
+    """
 
     def __init__(self) -> None:
-        self._of: Tensor | None = None  # kept, so that no other tensor can come to its address
-        self._version = -1
-        self._packed: Tensor | None = None
+        self._kept: tuple[tuple[object, ...], Tensor] | None = None
 
     def __deepcopy__(self, memo: object) -> Kernel:
         return Kernel()
@@ -65,11 +67,21 @@ class Kernel:
 
     def packed(self, weight: Tensor, lanes: int) -> Tensor:
         """Weights `[O, C, 3, 3]` -> G g G' as panels of columns, `[36, O * C]`."""
-        same = self._of is not None and self._of.data_ptr() == weight.data_ptr() and self._version == weight._version
-        if self._packed is None or not same:
-            self._packed = pack(weight.detach(), lanes)
-            self._of, self._version = weight.detach(), weight._version
-        return self._packed
+        key = (weight.shape, weight.stride(), lanes, checksum(weight))
+        kept = self._kept
+        if kept is None or kept[0] != key:
+            self._kept = kept = (key, pack(weight.detach(), lanes))
+        return kept[1]
+
+
+def checksum(weight: Tensor) -> int:
+    """64 bits that change when any number of the weights or their order in memory does."""
+    if not weight.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.contiguous()
+    function = native.loaded().duotone_checksum
+    function.restype = c_uint64
+    found: int = function(c_void_p(weight.data_ptr()), c_int64(weight.numel()), c_int(torch.get_num_threads()))
+    return found
 
 
 def pack(weight: Tensor, lanes: int) -> Tensor:
@@ -88,16 +100,15 @@ def _both() -> Tensor:
 
 
 def applies(x: Tensor, *convs: nn.Module) -> bool:
-    """Whether the kernels can take this picture `[B, C, H, W]` through these: float32 on a processor.
+    """Whether the kernels can take this feature map `[B, C, H, W]` through these: float32 on a processor.
 
     Only through plain convolutions: one that is wrapped, parametrized or hooked has more to do than its weight says.
     """
-    for conv in convs:
-        if type(conv) is not nn.Conv2d or conv._forward_hooks or conv._forward_pre_hooks:
-            return False
+    if not all(native.only_weight(conv, nn.Conv2d) for conv in convs):
+        return False
     weights: list[Tensor] = [conv.weight for conv in convs]  # type: ignore[misc]
     lib = native.kernels_for(x, *weights)
-    if lib is None or any(weight.is_inference() for weight in weights):  # these do not say when they change
+    if lib is None:
         return False
     widths = [x.shape[1], *(weight.shape[0] for weight in weights)]
     return x.numel() > 0 and not any(width % lib.duotone_lanes() for width in widths)
@@ -108,19 +119,19 @@ def norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Group norm as scale and shift of each channel, ``[B, C]`` twice, of ``(x + other) / sqrt(2)`` or x itself.
 
-    weight `[C]` or `[B, C]`. Returns (the picture that is normed, scale, shift).
+    weight `[C]`, `[1, C]` or `[B, C]`. Returns (the feature map that is normed, scale, shift).
     """
     lib = native.loaded()
     x = x.contiguous(memory_format=torch.channels_last)
     blended = x
     if other is not None:
         if other.shape != x.shape or other.dtype != x.dtype:
-            raise AssertionError(f"pictures to blend differ: {list(x.shape)} and {list(other.shape)}")
-        if not other[:1].is_contiguous(memory_format=torch.channels_last):  # pictures may lie apart from each other
+            raise AssertionError(f"feature maps to blend differ: {list(x.shape)} and {list(other.shape)}")
+        if not other[:1].is_contiguous(memory_format=torch.channels_last):  # examples may lie apart from each other
             other = other.contiguous(memory_format=torch.channels_last)
         blended = torch.empty_like(x)
     b, c, h, w = x.shape
-    weight = weight.expand(b, c).contiguous() if weight.dim() == 2 and weight.shape[0] != 1 else weight.reshape(c)
+    weight = (weight.reshape(c) if weight.numel() == c else weight.expand(b, c)).contiguous()
     scale, shift = x.new_empty(b, c), x.new_empty(b, c)
     job = _Norm(
         _pointer(x), _pointer(other), _pointer(weight), _pointer(blended), _pointer(scale), _pointer(shift),
@@ -199,7 +210,13 @@ def _gradient(x: Tensor, above: Tensor) -> Tensor:
 
 
 def conv3x3(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """The plain convolution with a border of zeros, differentiable once: `[B, C, H, W]` -> `[B, O, H, W]`."""
+    """The plain convolution with a border of zeros, by the kernels where they apply: `[B, C, H, W]` -> `[B, O, H, W]`.
+
+    Differentiable once by the kernels, else as often as PyTorch's.
+    """
+    if not applies(x, conv):
+        plain: Tensor = conv(x)
+        return plain
     out: Tensor = _Differentiable.apply(x, conv.weight)  # type: ignore[no-untyped-call]
     return out
 

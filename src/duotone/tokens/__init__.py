@@ -8,7 +8,7 @@ from duotone.tokens.extended import load_extended, load_text_tokenizer
 from duotone.tokens.grammar import FrameGrammar
 from duotone.tokens.stream import FrameStream
 from duotone.tokens.tokenizer import AudioTokenizer
-from duotone.tokens.training import train_bpe
+from duotone.tokens.training import shortfall, train_bpe
 
 __all__ = [
     "UNICODE_OFFSET",
@@ -24,6 +24,7 @@ __all__ = [
     "load_extended",
     "load_text_tokenizer",
     "resize_embeddings",
+    "shortfall",
     "to_codes",
     "to_text",
     "train_bpe",

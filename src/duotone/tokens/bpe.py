@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from duotone.errors import UsageError
 from duotone.tokens import kernels as k
+from duotone.tokens.values import ByValue
 
 _PAUSE = 256  # merges between two looks at what the user wants
 _SHORT = 64  # pieces up to this many symbols are encoded without a queue
@@ -25,17 +26,21 @@ _SHORT = 64  # pieces up to this many symbols are encoded without a queue
 Watch = Callable[[Callable[[], "Merges"]], None]
 
 
-@dataclass(frozen=True)
-class Merges:
-    """What was learned, in order: `left[i]` and `right[i]`, which stood together `count[i]` times, become ``base + i``.
+@dataclass(frozen=True, eq=False, repr=False)
+class Merges(ByValue):
+    """The learned merges, in order: the tokens `left[i]` and `right[i]` become the token ``base + i``.
 
-    Ids below `base` are the symbols themselves.
+    Ids below `base` are the symbols themselves. `count[i]`: how often the two stood side by side in the training; it is
+    not saved with a tokenizer and takes no part in comparisons.
     """
 
     base: int
     left: NDArray[np.int32]
     right: NDArray[np.int32]
-    count: NDArray[np.int64]
+    count: NDArray[np.int64] = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"Merges({len(self)} of {self.base} symbols)"
 
     def __len__(self) -> int:
         return len(self.left)

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from duotone.errors import UsageError
 from duotone.tokens.alphabet import UTF32, Alphabet
 from duotone.tokens.patterns import Pattern, positions
+from duotone.tokens.values import ByValue, Int, as_codes
 
 Damage = Literal["drop_code", "drop_frame", "raise"]
 Points = NDArray[np.uint32]
-Int = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """What a text said: whole frames `[K, T]` int64, and what was left out of them."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoded(ByValue):
+    """Codes that were read from a text or from ids: whole frames `[K, T]` int64, and what was left out."""
 
     codes: Int
     dropped: int = 0  # characters that are foreign, or not where their codebook is due
@@ -33,24 +33,10 @@ class Decoded:
     begin: str = ""  # of a frame that began before the text
     end: str = ""  # of a frame that goes on behind it
 
-
-def as_codes(codes: Any) -> NDArray[Any]:
-    """Lists, arrays of any integer type and tensors -> an array `[K, T]`, never a copy that need not be.
-
-    Raises `UsageError` for other shapes and types.
-    """
-    if hasattr(codes, "detach"):
-        codes = codes.detach().cpu().numpy()
-    array = np.asarray(codes)
-    if array.size == 0 and array.dtype == np.float64:
-        array = array.astype(np.int64)  # what NumPy makes of empty lists
-    if array.dtype.kind not in "iu":
-        raise UsageError(f"Codes got values of type {array.dtype}, expected whole numbers.")
-    if array.ndim != 2:
-        raise UsageError(
-            f"Codes got shape {list(array.shape)}, expected [codebooks, frames]. Of [1, codebooks, frames], pass codes[0]."
-        )
-    return array
+    def __repr__(self) -> str:
+        books, frames = self.codes.shape
+        hanging = len(self.begin) + len(self.end)
+        return f"Decoded({books} codebooks x {frames} frames, {self.dropped} characters dropped, {hanging} hanging)"
 
 
 def to_numbers(codes: Any, alphabet: Alphabet, pattern: Pattern = "frames") -> Points:
@@ -133,7 +119,9 @@ def _rows(numbers: Points, alphabet: Alphabet) -> Int:
 
 
 def to_points(text: str) -> Points:
-    """A text -> its code points `[N]`."""
+    """A text -> its code points `[N]`. Raises `UsageError` for what is no text."""
+    if not isinstance(text, str):
+        raise UsageError(f"Text got {type(text).__name__}, expected str. Bytes are read by FrameStream.push_bytes.")
     return np.frombuffer(text.encode(UTF32, "surrogatepass"), np.uint32)
 
 

@@ -1,28 +1,35 @@
 """Training sequences for language models: recordings of codes -> windows of token ids, as text lines or Parquet.
 
-Legend: K codebooks, T frames, M ids of a recording, W ids of a window.
+Legend: K codebooks, T frames (a frame: the K codes of one step of the codec), M ids of a recording, W ids of a window.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from duotone.atomic import replacing
 from duotone.errors import FormatError, UsageError
-from duotone.tokens.convert import Int, to_points
+from duotone.tokens.convert import Points, to_numbers, to_points
+from duotone.tokens.jsonfiles import make_folder
+from duotone.tokens.textfiles import encoding_of
+from duotone.tokens.values import ByValue, Int, as_codes
 
 if TYPE_CHECKING:
     from duotone.tokens.tokenizer import AudioTokenizer
 
 Channels = Literal["separate", "interleaved", "first"]
-_NAME = re.compile(r"^(?P<root>.+?)(?:_c(?P<channel>\d+))?(?:_t(?P<seconds>\d+)_(?P<ms>\d+))?$")
+Grid = Literal["token", "frame", "chunk"]
+_NAME = re.compile(r"^(?P<root>.+?)(?:_c(?P<channel>\d+))?(?:_t(?P<seconds>\d+)_(?P<ms>\d+))?$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -57,29 +64,40 @@ def arrange(channels: Sequence[Any], how: Channels) -> list[Any]:
     `separate`: one each. `interleaved`: a frame of each channel in turn, `[K, C*T]`. `first`: the others are left out.
     Raises `UsageError` when channels to be interleaved differ in length.
     """
+    arrays = [as_codes(codes) for codes in channels]
     if how == "first":
-        return [channels[0]]
-    if how == "separate" or len(channels) == 1:
-        return list(channels)
-    lengths = {np.asarray(c).shape for c in channels}
-    if len(lengths) > 1:
-        raise UsageError(f"Channels of {sorted(lengths)} codes cannot be interleaved. Encode them together again.")
-    return [np.stack(channels, axis=2).reshape(np.asarray(channels[0]).shape[0], -1)]
+        return arrays[:1]
+    if how == "separate" or len(arrays) == 1:
+        return arrays
+    shapes = {codes.shape for codes in arrays}
+    if len(shapes) > 1:
+        raise UsageError(f"Channels of {sorted(shapes)} codes cannot be interleaved. Encode them together again.")
+    return [np.stack(arrays, axis=2).reshape(len(arrays[0]), -1)]
 
 
-@dataclass(frozen=True)
-class Window:
-    """A training sequence: ids `[W]`, and how many of the codes in it no window before it held."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Window(ByValue):
+    """A training sequence: ids `[W]`, and how many of the codes in it no window before it held.
+
+    `cuts` `[W]`: whether the grid allows a cut behind each id; None: everywhere.
+    """
 
     ids: Int
     fresh_codes: int
+    cuts: NDArray[np.bool_] | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Window({len(self.ids)} ids, {self.fresh_codes} fresh codes)"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How recordings become sequences of at most `length` ids, of which neighbours share `overlap`.
+    """How recordings become sequences of at most `length` ids, of which neighbours share at most `overlap`.
 
-    Start and end tokens count towards the length; with `drop_last`, what does not fill a sequence is left out.
+    Start and end tokens count towards the length; with `drop_last`, the end of a recording that does not fill a sequence
+    is left out. `grid` says where a sequence may begin and end: at any token (as `codec-bpe`, which cuts inside frames),
+    at any frame, or at any chunk of the codec; then each chunk is tokenized by itself, so that no token reaches from one
+    into the next (`FrameGrammar(group=...)` keeps a model to the same).
     """
 
     length: int = 4096
@@ -87,19 +105,46 @@ class Plan:
     start: str | None = None
     end: str | None = None
     drop_last: bool = False
+    grid: Grid = "frame"
     _ids: tuple[int | None, int | None] = field(default=(None, None), repr=False)
+    _unit: int = field(default=1, repr=False)  # codes between two places where a sequence may begin and end
 
-    def of(self, tokenizer: AudioTokenizer) -> Plan:
-        """The plan with the tokens' ids. Raises `UsageError` for unknown tokens and lengths that lead nowhere."""
-        ids: list[int | None] = []
-        for token in (self.start, self.end):
-            ids.append(None if token is None else tokenizer.id_of(token))
+    def of(self, tokenizer: AudioTokenizer, steps: int | None = None) -> Plan:
+        """The plan with the tokens' ids; `steps`: frames of the codec's chunks, where the tokenizer does not know them.
+
+        Raises `UsageError` for unknown tokens, lengths that lead nowhere, and a grid that cannot be kept.
+        """
+        ids = [None if token is None else tokenizer.id_of(token) for token in (self.start, self.end)]
         if not 0 <= self.overlap < self.body:
             raise UsageError(
                 f"Sequences of {self.length} tokens that share {self.overlap} would never end: the overlap has to be "
                 f"smaller than the {self.body} tokens of sound in a sequence."
             )
-        return Plan(self.length, self.overlap, self.start, self.end, self.drop_last, (ids[0], ids[1]))
+        return replace(self, _ids=(ids[0], ids[1]), _unit=self._codes(tokenizer, steps))
+
+    def _codes(self, tokenizer: AudioTokenizer, steps: int | None) -> int:
+        k = tokenizer.alphabet.codebooks
+        if self.grid == "token":
+            return 1
+        if self.grid not in ("frame", "chunk"):
+            raise UsageError(f"grid got {self.grid!r}, expected token, frame or chunk.")
+        if tokenizer.pattern != "frames" and k > 1:
+            raise UsageError(
+                f"A tokenizer of the pattern {tokenizer.pattern!r} has no frames that could be cut apart. Use grid token."
+            )
+        if self.body < k:
+            raise UsageError(
+                f"Sequences of {self.length} tokens have room for {self.body} of sound, but a frame can take {k}."
+            )
+        if self.grid == "frame":
+            return k
+        found = steps or steps_of(tokenizer)
+        if found is None:
+            raise UsageError(
+                "Neither codec_info.json nor the tokenizer says how many frames a chunk of the codec has. "
+                "Use grid frame, or encode the codes again."
+            )
+        return k * found
 
     @property
     def body(self) -> int:
@@ -107,72 +152,141 @@ class Plan:
         return self.length - (self.start is not None) - (self.end is not None)
 
 
-def windows(tokenizer: AudioTokenizer, codes: Any, plan: Plan) -> Iterator[Window]:
-    """The sequences of one recording `[K, T]`; `plan` comes from `Plan.of`."""
-    ids = tokenizer.encode(codes)
-    lengths = tokenizer.lengths[tokenizer.own(ids)]
-    before, start = plan._ids[0], 0
-    after = plan._ids[1]
-    while len(ids):
-        stop = start + plan.body
-        if plan.drop_last and stop > len(ids):
+def steps_of(tokenizer: AudioTokenizer) -> int | None:
+    """Frames of a chunk of the codec whose codes the tokenizer was trained on; None where it does not know."""
+    spec = tokenizer.about.get("spec")
+    steps = spec.get("steps") if isinstance(spec, dict) else None
+    return steps if isinstance(steps, int) and steps > 0 else None
+
+
+def windows(tokenizer: AudioTokenizer, codes: Any, plan: Plan, channels: int = 1) -> Iterator[Window]:
+    """The sequences of one recording `[K, T]`; `plan` comes from `Plan.of`.
+
+    `channels`: how many were interleaved in it, whose frames of one time are not cut apart. Raises `UsageError` where a
+    chunk has more tokens than a sequence has room for.
+    """
+    unit = plan._unit * (1 if plan.grid == "token" else channels)
+    sound = _Recording(tokenizer, to_numbers(codes, tokenizer.alphabet, tokenizer.pattern), unit, plan.grid == "chunk")
+    begin = done = 0
+    while done < sound.length:
+        stop, part = sound.most(begin, plan.body)
+        if stop <= done:  # nothing new fits behind what it shares with the one before
+            begin += unit
+            continue
+        last = stop >= sound.length
+        if last and plan.drop_last and len(part) + unit <= plan.body:
             return
-        body = ids[start:stop]
-        fresh = int(lengths[start + (plan.overlap if start else 0) : stop].sum())
-        first, last = (np.array([] if i is None else [i], np.int64) for i in (before, after))
-        yield Window(np.concatenate([first, body, last]), fresh)
-        if stop >= len(ids):
-            return
-        start = stop - plan.overlap
+        yield _window(plan, sound, part, stop - max(begin, done))
+        shared = int(sound.lengths[part[-plan.overlap :]].sum()) if plan.overlap else 0
+        begin, done = max(begin + unit, stop - shared // unit * unit), stop
+
+
+def _window(plan: Plan, sound: _Recording, part: NDArray[np.int32], fresh: int) -> Window:
+    """A sequence of some tokens (own numbering), with its start and end tokens."""
+    before, after = ([] if i is None else [i] for i in plan._ids)
+    if plan.grid == "token" and not before and not after:
+        return Window(sound.tokenizer.audio_ids[part], fresh)
+    cuts = np.cumsum(sound.lengths[part]) % sound.unit == 0
+    cuts[-1] = not after
+    ids = np.concatenate([before, sound.tokenizer.audio_ids[part], after]).astype(np.int64)
+    return Window(ids, fresh, np.concatenate([[False] * len(before), cuts, [True] * len(after)]))
+
+
+class _Recording:
+    """Codes of a recording as numbers `[N]`, and their tokens; parts of it are tokenized again where they cut a token."""
+
+    def __init__(self, tokenizer: AudioTokenizer, numbers: Points, unit: int, apart: bool) -> None:
+        self.tokenizer, self.numbers, self.unit, self.length = tokenizer, numbers, unit, len(numbers)
+        self.lengths = tokenizer.lengths
+        self.own = _encode(tokenizer, numbers, unit if apart else None)
+        self.ends = np.cumsum(self.lengths[self.own])
+
+    def most(self, begin: int, room: int) -> tuple[int, NDArray[np.int32]]:
+        """As many units from `begin` on as have at most `room` tokens: where they end, and the tokens."""
+        first = int(np.searchsorted(self.ends, begin, side="right"))
+        stop = int(self.ends[min(first + room, len(self.ends)) - 1])
+        if stop < self.length:
+            stop -= (stop - begin) % self.unit
+        part = self.part(begin, stop)
+        while len(part) > room:  # at its edges, tokens were cut into several
+            stop -= (stop - begin - 1) % self.unit + 1
+            part = self.part(begin, stop)
+        if not len(part):
+            raise UsageError(
+                f"{self.unit} codes that must not be cut apart take more tokens than the {room} that a sequence has room "
+                f"for. Make sequences longer, or use another grid."
+            )
+        return stop, part
+
+    def part(self, begin: int, stop: int) -> NDArray[np.int32]:
+        """The tokens of some codes."""
+        first, last = self._tokens_before(begin), self._tokens_before(stop)
+        if first is None or last is None:
+            return self.tokenizer._encoder(self.numbers[begin:stop])
+        return self.own[first:last]
+
+    def _tokens_before(self, place: int) -> int | None:
+        """How many tokens end at a place or before it; None where it is inside a token."""
+        count = int(np.searchsorted(self.ends, place, side="right"))
+        return count if (self.ends[count - 1] if count else 0) == place else None
+
+
+def _encode(tokenizer: AudioTokenizer, numbers: Points, apart: int | None) -> NDArray[np.int32]:
+    """Numbers of codes -> tokens in own numbering; `apart`: so many codes at a time."""
+    if apart is None or not len(numbers):
+        return tokenizer._encoder(numbers)
+    parts = [tokenizer._encoder(numbers[i : i + apart]) for i in range(0, len(numbers), apart)]
+    return np.concatenate(parts)
 
 
 def packed(sequences: Iterable[Window], length: int, separator: int) -> Iterator[Window]:
     """Sequences one behind the other, `separator` between them, cut into windows of exactly `length` ids.
 
-    The rest at the end is left out; so are its codes in the count.
+    Where the grid allows no cut at that place, the window ends sooner and is filled up with separators. The rest at the
+    end is left out; so are its codes in the count.
     """
-    waiting: list[Int] = []
-    size = fresh = 0
+    ids, cuts, fresh = np.zeros(0, np.int64), np.zeros(0, np.bool_), 0
     for window in sequences:
-        waiting += [window.ids, np.array([separator])]
-        size += len(window.ids) + 1
+        ids = np.concatenate([ids, window.ids, [separator]])
+        own = np.ones(len(window.ids), np.bool_) if window.cuts is None else window.cuts
+        cuts = np.concatenate([cuts, own, [True]])
         fresh += window.fresh_codes
-        while size >= length:
-            joined = np.concatenate(waiting)
-            yield Window(joined[:length], round(fresh * length / size))
-            fresh -= round(fresh * length / size)
-            waiting, size = [joined[length:]], size - length
+        while len(ids) >= length:
+            allowed = np.flatnonzero(cuts[:length])
+            size = int(allowed[-1]) + 1 if len(allowed) else length
+            share = round(fresh * size / len(ids))
+            yield Window(np.concatenate([ids[:size], np.full(length - size, separator)]), share)
+            fresh, ids, cuts = fresh - share, ids[size:], cuts[size:]
 
 
-def write_lines(path: Path, tokenizer: AudioTokenizer, sequences: Iterable[Window]) -> int:
-    """One sequence of characters a line, as `codec-bpe` writes them; returns how many. Appears whole or not at all,
-    and not for no sequence."""
-    texts = [*tokenizer.special_tokens, *tokenizer.tokens()]
+def write_lines(path: str | os.PathLike[str], tokenizer: AudioTokenizer, sequences: Iterable[Window]) -> int:
+    """One sequence of characters a line, as `codec-bpe` writes them; returns how many.
+
+    The file appears whole or not at all, and not for no sequence.
+    """
     if tokenizer.ids is not None:
-        raise UsageError("Text lines need a tokenizer in Duotone's order of ids: save it with AudioTokenizer.save.")
-    temporary = path.with_name(f".{path.name}.writing")
-    path.parent.mkdir(parents=True, exist_ok=True)
+        raise UsageError(
+            "Text lines need a tokenizer in Duotone's order of ids (save it with AudioTokenizer.save). Write Parquet."
+        )
+    texts, waiting = [*tokenizer.special_tokens, *tokenizer.tokens()], iter(sequences)
+    first = next(waiting, None)
+    if first is None:
+        return 0
+    make_folder(Path(path).parent)
     count = 0
-    with temporary.open("w", encoding="utf-8") as file:
-        for window in sequences:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for window in itertools.chain([first], waiting):
             file.write("".join(texts[i] for i in window.ids.tolist()) + "\n")
             count += 1
-    _keep(temporary, path, count)
     return count
 
 
-def _keep(temporary: Path, path: Path, count: int) -> None:
-    """What was written takes its place, unless nothing was."""
-    if count:
-        os.replace(temporary, path)
-    else:
-        temporary.unlink()
+def write_parquet(
+    path: str | os.PathLike[str], sequences: Iterable[Window], about: dict[str, Any], batch: int = 256
+) -> int:
+    """Columns `input_ids` (lists of int32) and `fresh_codes`; returns the number of rows.
 
-
-def write_parquet(path: Path, sequences: Iterable[Window], about: dict[str, Any], batch: int = 256) -> int:
-    """Columns `input_ids` (lists of int32) and `fresh_codes`; returns the number of rows. Whole or not at all.
-
-    Raises `UsageError` when pyarrow is not installed.
+    The file appears whole or not at all, and not for no sequence. Raises `UsageError` when pyarrow is not installed.
     """
     try:
         import pyarrow as pa
@@ -182,18 +296,22 @@ def write_parquet(path: Path, sequences: Iterable[Window], about: dict[str, Any]
     schema = pa.schema(
         [("input_ids", pa.list_(pa.int32())), ("fresh_codes", pa.int64())], metadata={"duotone": json.dumps(about)}
     )
-    temporary = path.with_name(f".{path.name}.writing")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, rows = 0, iter(sequences)
-    with pq.ParquetWriter(temporary, schema) as writer:
-        while True:
-            some = [window for _, window in zip(range(batch), rows, strict=False)]
-            if not some:
-                break
+    rows = iter(sequences)
+    some = list(itertools.islice(rows, batch))
+    if not some:
+        return 0
+    make_folder(Path(path).parent)
+    count = 0
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, schema) as writer,
+    ):
+        while some:
             columns = [[w.ids.astype(np.int32) for w in some], [w.fresh_codes for w in some]]
             writer.write_table(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema))
             count += len(some)
-    _keep(temporary, path, count)
+            some = list(itertools.islice(rows, batch))
     return count
 
 
@@ -231,37 +349,42 @@ def stats(seconds: Sequence[float], fresh: Sequence[float]) -> Stats:
 
 
 def line_stats(
-    path: Path, tokenizer: AudioTokenizer, overlap: int, framerate: float, limit: int | None = None
+    path: str | os.PathLike[str], tokenizer: AudioTokenizer, overlap: int, framerate: float, limit: int | None = None
 ) -> Stats:
     """Of text lines: special tokens are left out, and what a line repeats of the one before is counted once.
 
-    A line repeats the last `overlap` tokens of the one before if those stand at its beginning. Raises `FormatError` for a
-    line that holds other characters.
+    A line repeats the last `overlap` tokens of the one before, or as much of them as the grid allows, if those stand at
+    its beginning. Raises `FormatError` for a line that holds other characters.
     """
     alphabet, rate = tokenizer.alphabet, framerate * tokenizer.alphabet.codebooks
     special = re.compile("|".join(map(re.escape, tokenizer.special_tokens)) or r"(?!)")
     lengths: list[float] = []
     fresh: list[float] = []
-    tail = ""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            if number == limit:
-                break
-            text = special.sub("", line.rstrip("\n"))
-            numbers = alphabet.numbers(to_points(text))
-            if len(numbers) and int(numbers.max()) >= len(alphabet):
-                at = int(np.argmax(numbers >= len(alphabet)))
-                raise FormatError(
-                    f"Line {number + 1} of {path} holds U+{ord(text[at]):04X}, which is neither a code nor a special token."
-                )
-            shared = len(tail) if tail and text.startswith(tail) else 0
-            lengths.append(len(text) / rate)
-            fresh.append((len(text) - shared) / rate)
-            tail = _last_tokens(tokenizer, numbers, overlap)
+    before, tails = "", [0]
+    path = Path(path)
+    with path.open(encoding=encoding_of(path)) as file:
+        try:
+            for number, line in enumerate(itertools.islice(file, limit)):
+                text = special.sub("", line.rstrip("\n"))
+                numbers = alphabet.numbers(to_points(text))
+                if len(numbers) and int(numbers.max()) >= len(alphabet):
+                    at = int(np.argmax(numbers >= len(alphabet)))
+                    raise FormatError(
+                        f"Line {number + 1} of {path} holds U+{ord(text[at]):04X}, which is neither a code nor a "
+                        f"special token."
+                    )
+                shared = next(size for size in tails if text.startswith(before[len(before) - size :]))
+                lengths.append(len(text) / rate)
+                fresh.append((len(text) - shared) / rate)
+                before, tails = text, _tails(tokenizer, numbers, overlap)
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{path} is not text: {error}.") from None
     return stats(lengths, fresh)
 
 
-def parquet_stats(path: Path, tokenizer: AudioTokenizer, framerate: float, limit: int | None = None) -> Stats:
+def parquet_stats(
+    path: str | os.PathLike[str], tokenizer: AudioTokenizer, framerate: float, limit: int | None = None
+) -> Stats:
     """Of a Parquet file that `write_parquet` made. Raises `FormatError` for another, `UsageError` without pyarrow."""
     try:
         import pyarrow as pa
@@ -281,10 +404,15 @@ def parquet_stats(path: Path, tokenizer: AudioTokenizer, framerate: float, limit
     return stats(seconds, [codes / rate for codes in table["fresh_codes"][:limit].to_pylist()])
 
 
-def _last_tokens(tokenizer: AudioTokenizer, numbers: Any, count: int) -> str:
-    """The text of the last `count` tokens of a line."""
-    if not count or not len(numbers):
-        return ""
-    own = tokenizer._encoder(numbers)[-count:]
-    size = int(tokenizer.lengths[own].sum())
-    return tokenizer.alphabet.text(numbers[len(numbers) - size :])
+def _tails(tokenizer: AudioTokenizer, numbers: Points, overlap: int) -> list[int]:
+    """How many codes of a line the next one may repeat, the most first: its last tokens, cut to any of the grids."""
+    if not overlap or not len(numbers):
+        return [0]
+    k, steps = tokenizer.alphabet.codebooks, steps_of(tokenizer)
+    units = [k * channels * frames for channels in (1, 2) for frames in (1, *([] if steps is None else [steps]))]
+    found = {0}
+    for apart in (None, *units[1:]):
+        own = _encode(tokenizer, numbers, apart)
+        size = int(tokenizer.lengths[own[-overlap:]].sum())
+        found |= {min(size // unit * unit, max(0, len(numbers) - unit)) for unit in (1, *units)}
+    return sorted(found, reverse=True)

@@ -16,6 +16,13 @@ from duotone.tokens.jsonfiles import read_json
 from duotone.tokens.tokenizer import AudioTokenizer
 
 
+def is_extended(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a text tokenizer that `extend` wrote. Raises `FormatError` where its files are damaged."""
+    config = Path(folder) / CONFIG
+    own = read_json(config, EXPECTED).get("duotone") if config.is_file() else None
+    return isinstance(own, dict) and "audio_tokens" in own
+
+
 def load_extended(folder: str | os.PathLike[str]) -> AudioTokenizer:
     """The audio part of an extended tokenizer, with the ids that it has there. Raises `FormatError`."""
     folder = Path(folder)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from duotone.errors import UsageError
 from duotone.tokens.tokenizer import AudioTokenizer
+from duotone.tokens.values import as_ids
 
 
 class FrameGrammar:
@@ -61,7 +62,7 @@ class FrameGrammar:
 
     def written(self, ids: Any) -> int | None:
         """Ids so far `[M]` -> how many codes the sound at their end has; None outside of sound."""
-        ids = np.asarray(ids, np.int64)
+        ids = as_ids(ids)
         begin = 0
         if self.start is not None:
             starts = np.flatnonzero(ids == self.start)
@@ -78,12 +79,34 @@ class FrameGrammar:
         written = self.written(ids)
         return None if written is None else written % self.codebooks
 
+    def allowed(self, ids: Any) -> NDArray[np.bool_]:
+        """Ids so far `[M]` -> which ids may come next, `[vocabulary]`."""
+        row: NDArray[np.bool_] = self._row(self._place(ids)).copy()
+        return row
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Ids `[B, M]` and logits `[B, vocabulary]`, tensors or arrays -> the logits, minus infinity for what may not come.
+
+        Raises `UsageError` for another number of logits.
+        """
+        if scores.shape[-1] != len(self.lengths):
+            raise UsageError(
+                f"The grammar got {scores.shape[-1]} logits, but was made for {len(self.lengths)}. Make it with "
+                f"vocabulary={scores.shape[-1]}."
+            )
+        out = scores.clone() if hasattr(scores, "clone") else np.array(scores)
+        for i, ids in enumerate(input_ids.tolist()):
+            out[i] += self._penalty(self._place(ids), scores)
+        return out
+
     def _place(self, ids: Any) -> int | None:
-        """Codes since the last place where sound could have ended, on which alone it depends what may follow."""
+        """Codes written since the last whole frame, or group of frames; None outside of sound. What may follow depends
+        on nothing else."""
         written = self.written(ids)
         return None if written is None else written % (self.codebooks * (self.group or 1))
 
     def _row(self, place: int | None) -> NDArray[np.bool_]:
+        """Which ids may come at a place."""
         if place not in self._rows:
             row = self._first < 0
             if place is not None:
@@ -95,18 +118,11 @@ class FrameGrammar:
             self._rows[place] = row
         return self._rows[place]
 
-    def allowed(self, ids: Any) -> NDArray[np.bool_]:
-        """Ids so far `[M]` -> which ids may come next, `[vocabulary]`."""
-        row: NDArray[np.bool_] = self._row(self._place(ids)).copy()
-        return row
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Ids `[B, M]` and logits `[B, vocabulary]`, tensors -> the logits, minus infinity for what may not come."""
-        out = scores.clone()
-        for i, ids in enumerate(input_ids.tolist()):
-            place = self._place(ids)
-            key = scores.device, scores.dtype, place
-            if key not in self._penalties:
-                self._penalties[key] = scores.new_tensor(np.where(self._row(place), 0.0, -np.inf).tolist())
-            out[i] += self._penalties[key]
-        return out
+    def _penalty(self, place: int | None, scores: Any) -> Any:
+        """What is added to the logits at a place: of their kind, type and device, made once."""
+        key = getattr(scores, "device", None), scores.dtype, place
+        if key not in self._penalties:
+            values = np.where(self._row(place), 0.0, -np.inf)
+            tensor = hasattr(scores, "new_tensor")
+            self._penalties[key] = scores.new_tensor(values.tolist()) if tensor else values.astype(scores.dtype)
+        return self._penalties[key]

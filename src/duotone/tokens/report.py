@@ -11,6 +11,7 @@ import numpy as np
 from duotone.tokens.alphabet import Alphabet
 from duotone.tokens.tokenizer import AudioTokenizer
 from duotone.tokens.training import train_bpe
+from duotone.tokens.values import as_codes
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def report(tokenizer: AudioTokenizer, recordings: Iterable[Any], longest: int = 
     counts = np.zeros(len(tokenizer.alphabet) + len(tokenizer.merges), np.int64)
     codes = 0
     for recording in recordings:
-        codes += np.asarray(recording).size
+        codes += as_codes(recording).size
         own = tokenizer.own(tokenizer.encode(recording))
         counts += np.bincount(own, minlength=len(counts))
     lengths, seen = tokenizer.lengths, np.flatnonzero(counts)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from duotone.errors import UsageError
 from duotone.tokens.alphabet import Alphabet
-from duotone.tokens.convert import Damage, Int, Points, books_of, from_numbers, keep, to_points
+from duotone.tokens.convert import Damage, Points, books_of, from_numbers, keep, to_points
+from duotone.tokens.values import Int
 
 if TYPE_CHECKING:
     from duotone.tokens.tokenizer import AudioTokenizer
@@ -44,11 +44,11 @@ class FrameStream:
         except UnicodeDecodeError as error:
             raise UsageError(f"The stream is not UTF-8: {error}.") from None
 
-    def push_ids(self, ids: Iterable[int]) -> Int:
-        """Token ids; those that are no audio are counted as dropped. Raises `UsageError` without a tokenizer."""
+    def push_ids(self, ids: Any) -> Int:
+        """Token ids, or one alone; those that are no audio are counted as dropped. Raises `UsageError` without a tokenizer."""
         if self.tokenizer is None:
             raise UsageError("A stream of ids needs to know the tokens: FrameStream(..., tokenizer=tokenizer).")
-        return self._add(self.tokenizer.numbers(np.fromiter(ids, np.int64)))
+        return self._add(self.tokenizer.numbers(ids))
 
     def finish(self) -> int:
         """How many codes of a frame that never became whole are left over at the end."""

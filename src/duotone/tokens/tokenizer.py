@@ -18,23 +18,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from duotone.errors import FormatError, UsageError
+from duotone.errors import UsageError
+from duotone.tokens import tokenizer_files
 from duotone.tokens.alphabet import Alphabet
-from duotone.tokens.convert import Damage, Decoded, Int, from_numbers, to_numbers
-from duotone.tokens.jsonfiles import read_json, write_json
+from duotone.tokens.convert import Damage, Decoded, from_numbers, to_numbers
 from duotone.tokens.patterns import Pattern
+from duotone.tokens.tokenizer_files import ROLES
+from duotone.tokens.values import ByValue, Int, as_ids
 
 if TYPE_CHECKING:
     from duotone.tokens.bpe import Encoder, Merges
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-ROLES = ("pad_token", "unk_token", "bos_token", "eos_token")
-_KEY = "duotone"  # of our particulars in tokenizer_config.json
-_REPLACEMENT = "\u2581"
 
-
-@dataclass(frozen=True)
-class AudioTokenizer:
+@dataclass(frozen=True, eq=False, repr=False)
+class AudioTokenizer(ByValue):
     """Special tokens first, then one token a code, then merges in the order they were learned."""
 
     alphabet: Alphabet
@@ -45,6 +42,17 @@ class AudioTokenizer:
     about: dict[str, Any] = field(default_factory=dict)  # codec, frame rate, settings of the training
     ids: Int | None = None  # where it was read from elsewhere: own numbering -> id
     special_ids: tuple[int, ...] | None = None  # likewise, of the special tokens
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{self.alphabet.codebooks} codebooks x {self.alphabet.size} codes", f"{len(self.merges)} merges",
+            f"{len(self.special_tokens)} special tokens",
+        ]  # fmt: skip
+        if isinstance(self.about.get("framerate"), (int, float)):
+            parts.append(f"{self.about['framerate']:g} frames/s")
+        if self.about.get("codec") is not None:
+            parts.append(str(self.about["codec"]))
+        return f"AudioTokenizer({', '.join(parts)})"
 
     def __len__(self) -> int:
         return len(self.special_tokens) + len(self.alphabet) + len(self.merges)
@@ -105,7 +113,7 @@ class AudioTokenizer:
 
     def own(self, ids: Any) -> Int:
         """Ids `[M]` -> own numbering; -1 for what is no audio."""
-        ids = np.asarray(ids, np.int64)
+        ids = as_ids(ids)
         inside = (ids >= 0) & (ids < len(self._own))
         return np.where(inside, self._own[np.where(inside, ids, 0)], -1)
 
@@ -139,114 +147,25 @@ class AudioTokenizer:
 
     # Files ---------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path) -> Path:
-        """Write a folder that `AutoTokenizer`, `tokenizers` and `load` read. Each file appears whole or not at all."""
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write a folder that `AutoTokenizer`, `tokenizers` and `load` read. Raises `UsageError` where a file is."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, document in zip(FILES, self._documents(), strict=True):
-            write_json(folder / name, document)
+        merges = list(zip(self.merges.left.tolist(), self.merges.right.tolist(), strict=True))
+        own = {"alphabet": self.alphabet.to_dict(), "pattern": self.pattern, "about": self.about}
+        tokenizer_files.write(folder, self.tokens(), merges, self.special_tokens, self.roles, own)
         return folder
 
-    def _documents(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        tokens = self.tokens()
-        count = len(self.special_tokens)
-        vocabulary = {t: i for i, t in enumerate(self.special_tokens)} | {t: i + count for i, t in enumerate(tokens)}
-        added = [
-            {
-                "id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-                "special": True,
-            }
-            for i, t in enumerate(self.special_tokens)
-        ]  # fmt: skip
-        space = {"type": "Metaspace", "replacement": _REPLACEMENT, "prepend_scheme": "never", "split": True}
-        pairs = zip(self.merges.left.tolist(), self.merges.right.tolist(), strict=True)
-        main = {
-            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
-            "pre_tokenizer": space, "post_processor": None, "decoder": space,
-            "model": {
-                "type": "BPE", "dropout": None, "unk_token": self.roles.get("unk_token"),
-                "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False,
-                "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary,
-                "merges": [[tokens[a], tokens[b]] for a, b in pairs],
-            },
-        }  # fmt: skip
-        own = {"alphabet": self.alphabet.to_dict(), "pattern": self.pattern, "about": self.about}
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-            "model_input_names": ["input_ids", "attention_mask"], "model_max_length": int(1e30), **self.roles,
-            "added_tokens_decoder": {str(t["id"]): {k: v for k, v in t.items() if k != "id"} for t in added},
-            _KEY: own,
-        }  # fmt: skip
-        return main, config, dict(self.roles)
-
     @classmethod
-    def load(cls, folder: str | Path, codebooks: int | None = None) -> AudioTokenizer:
+    def load(cls, folder: str | os.PathLike[str], codebooks: int | None = None) -> AudioTokenizer:
         """Read a folder that `save` or `codec-bpe` wrote; the latter needs to be told its number of codebooks.
 
         Raises `FormatError` for anything else, `UsageError` where the codebooks are missing or do not fit.
         """
         from duotone.tokens.bpe import Merges
 
-        folder = Path(folder)
-        main, config = (read_json(folder / name, "a folder that a tokenizer was saved to") for name in FILES[:2])
-        try:
-            model, vocabulary = main["model"], main["model"]["vocab"]
-            specials = {t["content"]: int(t["id"]) for t in main["added_tokens"]}
-            merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-        except (KeyError, TypeError) as error:
-            raise FormatError(
-                f"{folder / FILES[0]} has no {error}: it is not a BPE tokenizer of audio codes."
-            ) from None
-        single = sorted(ord(t) for t in vocabulary if len(t) == 1 and t not in specials)
-        own = config.get(_KEY)
-        if own is not None:
-            alphabet = Alphabet.from_dict(own["alphabet"])
-        else:
-            alphabet = _guess(single, codebooks, folder)
-        if codebooks not in (None, alphabet.codebooks):
-            raise UsageError(f"codebooks got {codebooks}, but {folder.name} was made for {alphabet.codebooks}.")
-        if sorted(alphabet.points.tolist()) != single:
-            raise FormatError(
-                f"{folder.name} has {len(single)} characters, which are not those of {alphabet.codebooks} x "
-                f"{alphabet.size} codes."
-            )
-        numbers = {t: i for i, t in enumerate(alphabet.text(np.arange(len(alphabet), dtype=np.uint32)))}
-        left, right = np.zeros((2, len(merges)), np.int32)
-        ids = np.empty(len(alphabet) + len(merges), np.int64)
-        for i, (a, b) in enumerate(merges):
-            numbers[a + b] = len(alphabet) + i
-            left[i], right[i] = numbers[a], numbers[b]
-        for token, number in numbers.items():
-            ids[number] = vocabulary[token]
-        roles = {role: _content(config[role]) for role in ROLES if config.get(role) is not None}
-        learned = Merges(len(alphabet), left, right, np.zeros(len(merges), np.int64))
-        more = {} if own is None else {"pattern": own["pattern"], "about": own["about"]}
-        ordered = tuple(sorted(specials, key=lambda t: specials[t]))
-        standard = np.array_equal(ids, np.arange(len(ordered), len(ordered) + len(ids)))
-        if standard and [specials[t] for t in ordered] == list(range(len(ordered))):
-            return cls(alphabet, learned, ordered, roles, **more)
-        numbers_of_specials = tuple(specials[t] for t in ordered)
-        return cls(alphabet, learned, ordered, roles, ids=ids, special_ids=numbers_of_specials, **more)
-
-
-def _content(token: Any) -> str:
-    return str(token["content"] if isinstance(token, dict) else token)
-
-
-def _guess(single: Sequence[int], codebooks: int | None, folder: Path) -> Alphabet:
-    """The alphabet of a tokenizer that does not say: the offset is in its characters, the codebooks are not."""
-    if not single or single[-1] - single[0] + 1 != len(single):
-        raise FormatError(f"The characters of {folder.name} are not one stretch: it is not a tokenizer of audio codes.")
-    if codebooks is None:
-        raise UsageError(
-            f"{folder.name} does not say what its {len(single)} characters stand for (codec-bpe stores it nowhere). "
-            f"Give the number of codebooks."
-        )
-    if len(single) % codebooks:
-        raise UsageError(
-            f"codebooks got {codebooks}, but the {len(single)} characters of {folder.name} are no multiple."
-        )
-    return Alphabet.plain(codebooks, len(single) // codebooks, single[0])
+        fields = tokenizer_files.read(Path(folder), codebooks)
+        left, right = fields.pop("left"), fields.pop("right")
+        return cls(merges=Merges(len(fields["alphabet"]), left, right, np.zeros(len(left), np.int64)), **fields)
 
 
 def specials(

@@ -13,6 +13,7 @@ from duotone.tokens.alphabet import Alphabet
 from duotone.tokens.convert import to_numbers
 from duotone.tokens.patterns import Pattern
 from duotone.tokens.tokenizer import AudioTokenizer, specials
+from duotone.tokens.values import as_codes
 
 if TYPE_CHECKING:
     from duotone.tokens.bpe import Merges
@@ -26,7 +27,7 @@ def train_bpe(
     alphabet: Alphabet,
     *,
     framerate: float | None = None,
-    chunk_size_secs: int | None = None,
+    chunk_size_secs: float | None = None,
     vocab_size: int = 30_000,
     min_frequency: int = 2,
     special_tokens: Iterable[str] | None = None,
@@ -45,26 +46,16 @@ def train_bpe(
 
     A training word is `chunk_size_secs * framerate` frames of one recording, or a whole one. No token is longer than
     `max_token_codebook_ngrams * K` codes; at one code there is nothing to learn, and `recordings` is not read. `resume`
-    takes up an interrupted training on the same recordings. Raises `UsageError` for settings that cannot be met.
+    takes up an interrupted training on the same recordings. `shortfall` says why a vocabulary is smaller than asked for.
+    Raises `UsageError` for settings that cannot be met, and for codes that the alphabet does not have.
     """
-    tokens, roles = specials(
-        special_tokens, alphabet,
-        {"bos_token": bos_token, "eos_token": eos_token, "unk_token": unk_token, "pad_token": pad_token},
-    )  # fmt: skip
-    chunk = chunk_frames(chunk_size_secs, framerate)
-    longest = None
-    if max_token_codebook_ngrams is not None:
-        if max_token_codebook_ngrams < 0:
-            raise UsageError(f"max_token_codebook_ngrams got {max_token_codebook_ngrams}, expected 0 or more.")
-        longest = max(1, max_token_codebook_ngrams * alphabet.codebooks)
-    least = len(alphabet) + len(tokens)
-    if vocab_size < least:
-        raise UsageError(
-            f"vocab_size got {vocab_size}, but {alphabet.codebooks} x {alphabet.size} codes and {len(tokens)} special "
-            f"tokens are {least}. Give that, and as many more as tokens are to be learned (10000, say)."
-        )
-    if resume is not None and resume.alphabet != alphabet:
-        raise UsageError("The training to be resumed had another alphabet. Start a new one.")
+    from duotone.tokens.bpe import train
+
+    framerate = None if framerate is None else float(framerate)
+    roles = {"bos_token": bos_token, "eos_token": eos_token, "unk_token": unk_token, "pad_token": pad_token}
+    tokens, named = specials(special_tokens, alphabet, roles)
+    chunk, longest = chunk_frames(chunk_size_secs, framerate), _longest(max_token_codebook_ngrams, alphabet)
+    _check(vocab_size, len(tokens), alphabet, resume)
     settings = {
         "vocab_size": vocab_size, "min_frequency": min_frequency, "chunk_size_secs": chunk_size_secs,
         "max_token_codebook_ngrams": max_token_codebook_ngrams,
@@ -72,24 +63,39 @@ def train_bpe(
     notes = {"framerate": framerate, "training": settings, **(about or {})}
 
     def made(merges: Merges) -> AudioTokenizer:
-        return AudioTokenizer(alphabet, merges, tokens, roles, pattern, notes)
-
-    from duotone.tokens.bpe import train
-
-    words: Iterator[NDArray[np.uint32]] = iter(())
-    if longest != 1:
-        words = (word for codes in recordings for word in words_of(codes, alphabet, chunk, pattern))
+        return AudioTokenizer(alphabet, merges, tokens, named, pattern, notes)
 
     def look(merges: Callable[[], Merges]) -> None:
         assert watch is not None
         now = merges()
-        watch(least + len(now), vocab_size, lambda: made(now))
+        watch(len(alphabet) + len(tokens) + len(now), vocab_size, lambda: made(now))
 
     merges = train(
-        words, len(alphabet), vocab_size - len(tokens), min_frequency, longest, None if watch is None else look,
-        threads, None if resume is None else resume.merges,
+        iter(()) if longest == 1 else _words(recordings, alphabet, chunk, pattern), len(alphabet),
+        vocab_size - len(tokens), min_frequency, longest, None if watch is None else look, threads,
+        None if resume is None else resume.merges,
     )  # fmt: skip
     return made(merges)
+
+
+def shortfall(tokenizer: AudioTokenizer) -> str | None:
+    """Why a trained tokenizer has fewer tokens than were asked for, in a sentence; None where it has them all."""
+    noted = tokenizer.about.get("training")
+    settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
+    asked = settings.get("vocab_size")
+    if asked is None or len(tokenizer) >= asked:
+        return None
+    limit, least = settings.get("max_token_codebook_ngrams"), settings.get("min_frequency", 1)
+    start = f"The vocabulary has {len(tokenizer)} tokens instead of {asked}: "
+    if _longest(limit, tokenizer.alphabet) == 1:
+        return f"{start}with max_token_codebook_ngrams {limit}, each code is a token and nothing is merged."
+    times = "at all" if least == 1 else f"{least} times (min_frequency)"
+    within = "" if limit is None else f" and are together no longer than {limit} frames (max_token_codebook_ngrams)"
+    advice = ["More recordings", *(["a lower min_frequency"] if least > 1 else [])]
+    advice += [] if limit is None else ["a higher max_token_codebook_ngrams"]
+    return (
+        f"{start}no two tokens are left that stand side by side {times}{within}. {' or '.join(advice)} would add some."
+    )
 
 
 def chunk_frames(chunk_size_secs: float | None, framerate: float | None) -> int | None:
@@ -105,7 +111,41 @@ def chunk_frames(chunk_size_secs: float | None, framerate: float | None) -> int 
 
 def words_of(codes: Any, alphabet: Alphabet, chunk: int | None, pattern: Pattern) -> Iterator[NDArray[np.uint32]]:
     """The training words of one recording `[K', T]`, of its first K codebooks."""
-    codes = np.asarray(codes)[: alphabet.codebooks]
+    codes = as_codes(codes)[: alphabet.codebooks]
     step = chunk or max(1, codes.shape[1])
     for start in range(0, codes.shape[1], step):
         yield to_numbers(codes[:, start : start + step], alphabet, pattern)
+
+
+def _words(
+    recordings: Iterable[Any], alphabet: Alphabet, chunk: int | None, pattern: Pattern
+) -> Iterator[NDArray[np.uint32]]:  # fmt: skip
+    """The training words of all recordings; an error says which recording is the reason."""
+    if getattr(recordings, "ndim", None) == 2:
+        raise UsageError("recordings got one array of codes, expected several. For one recording, pass [codes].")
+    for i, codes in enumerate(recordings):
+        try:
+            yield from words_of(codes, alphabet, chunk, pattern)
+        except UsageError as error:
+            raise UsageError(f"Recording {i} (counted from 0): {error}") from None
+
+
+def _longest(ngrams: int | None, alphabet: Alphabet) -> int | None:
+    """Codes of the longest token, 1 where nothing is merged. Raises `UsageError` for a negative limit."""
+    if ngrams is None:
+        return None
+    if ngrams < 0:
+        raise UsageError(f"max_token_codebook_ngrams got {ngrams}, expected 0 or more.")
+    return max(1, ngrams * alphabet.codebooks)
+
+
+def _check(vocab_size: int, special_tokens: int, alphabet: Alphabet, resume: AudioTokenizer | None) -> None:
+    """Raise `UsageError` for a vocabulary that is too small, or another alphabet than that of an earlier training."""
+    least = len(alphabet) + special_tokens
+    if vocab_size < least:
+        raise UsageError(
+            f"vocab_size got {vocab_size}, but {alphabet.codebooks} x {alphabet.size} codes and {special_tokens} special "
+            f"tokens are {least}. Give that, and as many more as tokens are to be learned (10000, say)."
+        )
+    if resume is not None and resume.alphabet != alphabet:
+        raise UsageError("The training to be resumed had another alphabet. Start a new one.")

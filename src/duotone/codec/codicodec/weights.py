@@ -27,59 +27,63 @@ VERSION = 1
 _EXTRA = "extra."  # tensors of a foreign checkpoint that take no part in the computation
 _KEY = "gen_state_dict"
 
-#: Published name -> ours; the first pattern that matches the start of a name wins.
-_ROOMS: tuple[tuple[str, str], ...] = (
-    (r"latents$", "encoder.latents"),
-    (r"gain_encoder$", "encoder.gain"),
-    (r"more_latents_encoder$", "encoder.registers"),
-    (r"frontend_encoder_down\.", "encoder.frontend."),
-    (r"encoder\.linear_output\.", "encoder.head."),
-    (r"encoder\.", "encoder.transformer."),
-    (r"mask_embedding$", "upsampler.mask"),
-    (r"more_latents_pre_decoder$", "upsampler.registers"),
-    (r"lat2patch_pre_decoder\.", "upsampler.project."),
-    (r"pre_decoder\.", "upsampler.transformer."),
-    (r"frontend_pre_decoder_up\.", "upsampler.frontend."),
-    (r"more_latents_decoder$", "denoiser.registers"),
-    (r"emb_proj\.", "denoiser.embed."),
-    (r"gain_decoder\.", "denoiser.gains."),
-    (r"lat2patch\.", "denoiser.project."),
-    (r"frontend_decoder_down\.", "denoiser.down."),
-    (r"frontend_decoder_up\.", "denoiser.up."),
-    (r"decoder\.", "denoiser.transformer."),
+#: Start of our name -> start of the published one; the first that fits.
+_PLACES: tuple[tuple[str, str], ...] = (
+    ("encoder.latents", "latents"),
+    ("encoder.gain", "gain_encoder"),
+    ("encoder.registers", "more_latents_encoder"),
+    ("encoder.frontend.", "frontend_encoder_down."),
+    ("encoder.head.", "encoder.linear_output."),
+    ("encoder.transformer.", "encoder."),
+    ("upsampler.mask", "mask_embedding"),
+    ("upsampler.registers", "more_latents_pre_decoder"),
+    ("upsampler.project.", "lat2patch_pre_decoder."),
+    ("upsampler.transformer.", "pre_decoder."),
+    ("upsampler.frontend.", "frontend_pre_decoder_up."),
+    ("denoiser.registers", "more_latents_decoder"),
+    ("denoiser.embed.", "emb_proj."),
+    ("denoiser.gains.", "gain_decoder."),
+    ("denoiser.project.", "lat2patch."),
+    ("denoiser.down.", "frontend_decoder_down."),
+    ("denoiser.up.", "frontend_decoder_up."),
+    ("denoiser.transformer.", "decoder."),
 )
-#: Inside a room: published part of a name -> ours, applied in order.
+#: Inside a name: our part -> the published one, applied in order.
 _PARTS: tuple[tuple[str, str], ...] = (
-    (r"\.(?:down|up)_layers\.", ".layers."),
-    (r"\.conv_inp\.", ".stem."),
-    (r"\.conv_out\.", ".head."),
-    (r"\.norm_out\.", ".norm."),
-    (r"\.ff\.ff([12])\.weight$", r".conv\1.weight"),
-    (r"\.c\.weight$", ".conv.weight"),
-    (r"\.attn\.mha\.to_qkv\.", ".attention.qkv."),
-    (r"\.attn\.mha\.to_out\.", ".attention.out."),
-    (r"\.attn\.mha\.([qk])_norm\.g$", r".attention.\1_gain"),
-    (r"\.attn\.norm\.", ".attention_norm."),
-    (r"\.mlp\.norm\.", ".mlp_norm."),
-    (r"\.mlp\.ff\.to_mlp\.", ".mlp.up."),
-    (r"\.mlp\.ff\.to_out\.", ".mlp.down."),
-    (r"\.norm_input\.", ".input_norm."),
-    (r"\.norm_output\.", ".output_norm."),
-    (r"_norm\.norm\.g$", "_norm.gain"),
-    (r"\.cond_proj\.", ".project."),
-    (r"\.pe$", ".positions"),
+    (r"^(frontend_\w+_down)\.layers\.", r"\1.down_layers."),
+    (r"^(frontend_\w+_up)\.layers\.", r"\1.up_layers."),
+    (r"\.stem\.", ".conv_inp."),
+    (r"^(frontend_\w+)\.head\.", r"\1.conv_out."),
+    (r"^(frontend_\w+)\.norm\.", r"\1.norm_out."),
+    (r"\.conv([12])\.weight$", r".ff.ff\1.weight"),
+    (r"\.conv\.weight$", ".c.weight"),
+    (r"_norm\.gain$", "_norm.norm.g"),
+    (r"\.project\.", ".cond_proj."),
+    (r"\.attention\.qkv\.", ".attn.mha.to_qkv."),
+    (r"\.attention\.out\.", ".attn.mha.to_out."),
+    (r"\.attention\.([qk])_gain$", r".attn.mha.\1_norm.g"),
+    (r"\.attention_norm\.", ".attn.norm."),
+    (r"\.mlp_norm\.", ".mlp.norm."),
+    (r"\.mlp\.up\.", ".mlp.ff.to_mlp."),
+    (r"\.mlp\.down\.", ".mlp.ff.to_out."),
+    (r"\.input_norm\.", ".norm_input."),
+    (r"\.output_norm\.", ".norm_output."),
+    (r"\.positions$", ".pe"),
 )
 
 
-def our_name(published: str) -> str:
-    """Our name of a published tensor (it need not exist in our network: unused tensors have none)."""
-    for pattern, room in _ROOMS:
-        if re.match(pattern, published):
-            name = re.sub("^" + pattern, room, published)
-            for part, ours in _PARTS:
-                name = re.sub(part, ours, name)
-            return name
-    return published
+def published_names(config: CoDiCodecConfig) -> dict[str, str]:
+    """Published name -> our name, of every tensor that our network uses."""
+    return {_published(name): name for name in sorted(empty_network(config).state_dict())}
+
+
+def _published(ours: str) -> str:
+    """The published name of one of our tensors."""
+    start, place = next((a, b) for a, b in _PLACES if ours.startswith(a))
+    name = place + ours[len(start) :]
+    for part, published in _PARTS:
+        name = re.sub(part, published, name)
+    return name
 
 
 def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) -> CoDiCodec:
@@ -100,11 +104,10 @@ def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) ->
         raise WeightsError(f"{file} has no entry {_KEY!r}; the published codicodec.pt has one.")
     network = empty_network(config or preset("base"))
     own, extras = {}, {}
-    wanted = network.state_dict()
+    names = published_names(network.config)
     for name, tensor in state.items():
-        target = our_name(name)
-        if target in wanted:
-            own[target] = tensor
+        if name in names:
+            own[names[name]] = tensor
         else:
             extras[name] = tensor
     fill(network, own, str(file))
@@ -119,49 +122,10 @@ def export_codicodec(codec: CoDiCodec, path: str | Path) -> None:
         )
     state: dict[str, Tensor] = dict(codec.extras)
     own = codec.network.state_dict()
-    for name in published_names(codec.config):
-        state[name] = own[our_name(name)].float().contiguous()
+    for published, name in published_names(codec.config).items():
+        state[published] = own[name].float().contiguous()
     with replacing(path) as temporary:
         torch.save({_KEY: state}, temporary)
-
-
-def published_names(config: CoDiCodecConfig) -> list[str]:
-    """The published names of every tensor our network uses."""
-    return [_published(name) for name in sorted(empty_network(config).state_dict())]
-
-
-def _published(ours: str) -> str:
-    """The inverse of `our_name`, for names that exist in our network."""
-    for pattern, room in _ROOMS:
-        if ours.startswith(room):
-            name = pattern.rstrip("$").replace("\\.", ".") + ours[len(room) :]
-            break
-    else:
-        raise WeightsError(f"{ours} has no published name.")
-    down = ".up_layers." if re.match(r"frontend_.*_up\.", name) else ".down_layers."
-    if name.startswith("frontend_"):
-        name = name.replace(".layers.", down)
-    for pattern, published in (
-        (r"\.stem\.", ".conv_inp."),
-        (r"^(frontend_\w+)\.head\.", r"\1.conv_out."),
-        (r"^(frontend_\w+)\.norm\.", r"\1.norm_out."),
-        (r"\.conv([12])\.weight$", r".ff.ff\1.weight"),
-        (r"\.conv\.weight$", ".c.weight"),
-        (r"_norm\.gain$", "_norm.norm.g"),
-        (r"\.project\.", ".cond_proj."),
-        (r"\.attention\.qkv\.", ".attn.mha.to_qkv."),
-        (r"\.attention\.out\.", ".attn.mha.to_out."),
-        (r"\.attention\.([qk])_gain$", r".attn.mha.\1_norm.g"),
-        (r"\.attention_norm\.", ".attn.norm."),
-        (r"\.mlp_norm\.", ".mlp.norm."),
-        (r"\.mlp\.up\.", ".mlp.ff.to_mlp."),
-        (r"\.mlp\.down\.", ".mlp.ff.to_out."),
-        (r"\.input_norm\.", ".norm_input."),
-        (r"\.output_norm\.", ".norm_output."),
-        (r"\.positions$", ".pe"),
-    ):
-        name = re.sub(pattern, published, name)
-    return name
 
 
 def empty_network(config: CoDiCodecConfig) -> CoDiCodecNetwork:
