@@ -18,9 +18,7 @@ codes = latents.codes()
 vectors = latents.channels(64)  # [chunks, 8, 64], unit scale
 print(f"{wave.seconds:.2f} s of {wave.channels} channels at {wave.rate} Hz -> {len(latents)} chunks")
 print(f"continuous: {list(vectors.shape)}, standard deviation {vectors.std():.2f}")
-print(
-    f"discrete:   {list(codes.indices.shape)} out of {codec.config.codebook_size}: {codes.indices[0, :8].tolist()} ..."
-)
+print(f"discrete:   {list(codes.indices.shape)} out of {codec.spec.codebooks[0]}: {codes.indices[0, :8].tolist()} ...")
 
 size = duotone.write_duo("roundtrip.duo", codes)
 print(f"roundtrip.duo: {size} bytes, {size * 8 / wave.seconds / 1000:.2f} kbit/s")

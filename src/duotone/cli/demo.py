@@ -172,7 +172,7 @@ def _perform(
     spec = codec.spec
     piece = Piece(
         name=name, seconds=wave.seconds, rate=wave.rate, channels=wave.channels, codec=Path(spec.model).name,
-        fingerprint=spec.fingerprint, parameters=parameter_count(codec), encoded_in=encoded.source.format,
+        fingerprint=spec.fingerprint, parameters=codec.parameter_count(), encoded_in=encoded.source.format,
         decoded_in=decoding_format(codec), provenance=str(codec.provenance.get("weights", "")),
         encode_speed=wave.seconds / (time.perf_counter() - started),
     )  # fmt: skip
@@ -204,14 +204,6 @@ def _decoded(
         speed = wave.seconds / (time.perf_counter() - started)
         metrics = {k: v if math.isfinite(v) else None for k, v in measure(wave, sound).items()}
         yield Take(name, face, strategy, count, count * 8 / wave.seconds / 1000, speed, metrics), sound
-
-
-def parameter_count(codec: LoadedCodec) -> int:
-    """Parameters of all networks of a codec."""
-    from torch import nn
-
-    networks = [value for value in vars(codec).values() if isinstance(value, nn.Module)]
-    return sum(p.numel() for network in networks for p in network.parameters())
 
 
 def _warm_up(codec: LoadedCodec) -> None:

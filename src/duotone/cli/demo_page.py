@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from duotone.cli.common import size
+from duotone.evaluate.page import page as document
+from duotone.evaluate.page import safe, table
 from duotone.evaluate.picture import LOWEST_HZ, RANGE_DB, place
 
 _FACES = {"latents": "continuous latents", "tokens": "discrete tokens"}
@@ -59,28 +60,17 @@ COLUMNS = (
     ("si_sdr", "SI-SDR dB ↑", "{:.2f}"), ("log_mel", "log-mel dB ↓", "{:.2f}"), ("mr_stft", "MR-STFT ↓", "{:.3f}"),
 )  # fmt: skip
 
+#: Beside the style that all our pages have.
 _STYLE = """
-:root { color-scheme: light dark; --paper: #fbfaf7; --card: #fff; --ink: #1d1b22; --soft: #6d6878; --line: #dcd8e2;
-  --mark: #a8315f; }
-@media (prefers-color-scheme: dark) { :root { --paper: #131118; --card: #1c1924; --ink: #eceaf1; --soft: #9d97aa;
-  --line: #353042; --mark: #f48e5a; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 76rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 2.1rem; line-height: 1.1; margin: 0 0 .4rem; letter-spacing: -.02em; }
-h1 i { font-style: normal; color: var(--mark); } h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem; }
-p { max-width: 46rem; margin: .4rem 0; } .soft { color: var(--soft); font-size: .92rem; }
+h1 i { font-style: normal; color: var(--mark); }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.1rem; }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .8rem; overflow: hidden; }
+figure { background: var(--card); border: 1px solid var(--line); border-radius: .8rem; overflow: hidden; }
 .view { position: relative; } .view img { display: block; width: 100%; height: 11.5rem; }
 .view span { position: absolute; left: .45rem; transform: translateY(50%); color: #fffc; font: 11px/1 system-ui;
   text-shadow: 0 0 3px #000; }
 figcaption { padding: .7rem .9rem .2rem; font-weight: 600; } figcaption small { display: block; font-weight: 400;
-  color: var(--soft); } audio { display: block; width: calc(100% - 1.4rem); margin: .5rem .7rem .8rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th { font-weight: 600; color: var(--soft); font-size: .88rem; } td, th { padding: .45rem 1rem; text-align: right;
-  white-space: nowrap; } td:first-child, th:first-child { text-align: left; padding-left: 0; }
-tbody tr { border-top: 1px solid var(--line); } .strip { width: 100%; border-radius: .5rem; display: block; }
+  color: var(--soft); } audio { width: calc(100% - 1.4rem); margin: .5rem .7rem .8rem; }
+.strip { width: 100%; border-radius: .5rem; display: block; }
 """
 
 
@@ -93,50 +83,32 @@ def page(piece: Piece, takes: Sequence[Take], repeatable: str) -> str:
         _card(take.name, take.title, f"{size(take.bytes)}, {take.kbit_per_second:.2f} kbit/s", piece.rate)
         for take in shown
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Duotone: {_safe(piece.name)}</title>
-<style>{_STYLE}</style>
-</head>
-<body><main>
+    body = f"""\
 <h1>Duo<i>tone</i></h1>
-<p>{_safe(piece.name)}, {piece.seconds:.1f} s, {piece.rate} Hz, {channels}: encoded once, kept as
+<p>{safe(piece.name)}, {piece.seconds:.1f} s, {piece.rate} Hz, {channels}: encoded once, kept as
 {" and as ".join(dict.fromkeys(_FACES[take.face] for take in takes))}, and decoded in every way that the codec has.</p>
-<p class="soft">Codec {_safe(piece.codec)} ({_safe(piece.fingerprint)}), {piece.parameters / 1e6:.1f}M parameters,
-encoder in {_safe(piece.encoded_in)}, decoder in {_safe(piece.decoded_in)}{"; " + _safe(piece.provenance) if piece.provenance else ""}.
+<p class="soft">Codec {safe(piece.codec)} ({safe(piece.fingerprint)}), {piece.parameters / 1e6:.1f}M parameters,
+encoder in {safe(piece.encoded_in)}, decoder in {safe(piece.decoded_in)}{"; " + safe(piece.provenance) if piece.provenance else ""}.
 Encoded {piece.encode_speed:.1f}x real time.</p>
 <h2>Listen</h2>
 <div class="grid">{cards}</div>
 <h2>Metrics</h2>
-<div class="wide"><table>
-<thead><tr><th>way</th>{"".join(f"<th>{escape(heading)}</th>" for _, heading, _ in COLUMNS)}</tr></thead>
-<tbody>{"".join(f"<tr><td>{_safe(t.title)}</td>" + "".join(f"<td>{c}</td>" for c in cells(t)) + "</tr>" for t in takes)}
-</tbody></table></div>
-<p class="soft">{_safe(repeatable)} Bytes are those of the real .duo files beside this page;
+{table(["way", *(heading for _, heading, _ in COLUMNS)], [[take.title, *cells(take)] for take in takes])}
+<p class="soft">{safe(repeatable)} Bytes are those of the real .duo files beside this page;
 x real time is the speed of decoding; ↑ higher is better, ↓ lower.
 SI-SDR punishes every shift of phase, so a decoder that invents fine detail scores low in it even where it
 sounds right.</p>
 <h2>Side by side</h2>
-<img class="strip" src="spectrograms.png" alt="Spectrograms: original, then {_safe(", ".join(t.title for t in shown))}">
-<p class="soft">From the left: original, {_safe("; ".join(t.title for t in shown))}. {LOWEST_HZ:.0f} Hz to half the rate
-upwards on a logarithmic axis; {RANGE_DB:.0f} dB from dark to bright.</p>
-</main></body>
-</html>
-"""
+<img class="strip" src="spectrograms.png" alt="Spectrograms: original, then {safe(", ".join(t.title for t in shown))}">
+<p class="soft">From the left: original, {safe("; ".join(t.title for t in shown))}. {LOWEST_HZ:.0f} Hz to half the rate
+upwards on a logarithmic axis; {RANGE_DB:.0f} dB from dark to bright.</p>"""
+    return document(f"Duotone: {piece.name}", body, _STYLE)
 
 
 def cells(take: Take) -> list[str]:
     """A take's row of the table, without its title."""
     row: dict[str, Any] = {**vars(take), **take.metrics}
     return ["–" if row.get(key) is None else form.format(row[key]) for key, _, form in COLUMNS]
-
-
-def _safe(text: str) -> str:
-    """Text for the page; a file name that is not Unicode gets question marks."""
-    return escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _card(name: str, title: str, note: str, rate: int) -> str:
@@ -146,7 +118,7 @@ def _card(name: str, title: str, note: str, rate: int) -> str:
         if hertz < rate / 2
     )
     return (
-        f'\n<figure><div class="view"><img src="{_safe(name)}.png" alt="Spectrogram of {_safe(title)}">{ticks}</div>'
-        f"<figcaption>{_safe(title)}<small>{_safe(note)}</small></figcaption>"
-        f'<audio controls preload="none" src="{_safe(name)}.wav"></audio></figure>'
+        f'\n<figure><div class="view"><img src="{safe(name)}.png" alt="Spectrogram of {safe(title)}">{ticks}</div>'
+        f"<figcaption>{safe(title)}<small>{safe(note)}</small></figcaption>"
+        f'<audio controls preload="none" src="{safe(name)}.wav"></audio></figure>'
     )

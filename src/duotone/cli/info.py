@@ -191,7 +191,6 @@ def _sound(name: str, source: Any) -> dict[str, Any]:
 def _codec(name: str, options: Any) -> dict[str, Any]:
     from torch import nn
 
-    from duotone.cli.demo import parameter_count
     from duotone.config import Config
 
     codec = load_codec(name, "cpu", "auto", options)
@@ -199,7 +198,7 @@ def _codec(name: str, options: Any) -> dict[str, Any]:
     network = getattr(codec, "network", None)
     parts = network.named_children() if isinstance(network, nn.Module) else ()
     return {
-        "type": "codec", **_identity(spec), "faces": list(spec.faces), "parameters": parameter_count(codec),
+        "type": "codec", **_identity(spec), "faces": list(spec.faces), "parameters": codec.parameter_count(),
         "parameters_by_part": {part: sum(p.numel() for p in module.parameters()) for part, module in parts},
         "rate": spec.rate, "rate_out": spec.rate_out, "channels": spec.channels, "chunk_seconds": spec.chunk_seconds,
         "steps_per_chunk": spec.steps, "latents_of_a_chunk": spec.latent and list(spec.latent),
