@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import statistics
 import sys
 from dataclasses import dataclass
@@ -28,17 +27,20 @@ import torch
 import yaml
 
 import machine
+from duotone.atomic import write_json
 from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.weights import load_codec
 from duotone.evaluate.compare import choose_files
 from duotone.evaluate.metrics import METRICS
+from duotone.train.consistency import ConsistencyObjective, ConsistencySection
 from duotone.train.draws import Draws
+from duotone.train.log import LOG, read_log
 from duotone.train.loop import TrainingError
-from duotone.train.objective import CodecObjective
 from duotone.train.recipe import TrainRecipe
 from duotone.train.run import train
+from duotone.train.sections import CoDiCodecSection
 from operations import Operations
 
 FACES = ("continuous", "discrete")
@@ -47,10 +49,10 @@ JUDGES = ("log_mel", "mr_stft")
 
 #: The plain row: the recipe of the bundled codec, on a network of 0.9M parameters.
 PLAIN = """
-codec: {preset: tiny, replace: {channels: [24, 48, 96], encoder_layers: 2, upsampler_layers: 1, denoiser_layers: 2}}
-objective: {continuous_share: 0.6, log_sigma_mean: 0.0, log_sigma_deviation: 1.8, weight_power: 0.25, spread_weight: 2.0,
+model: {kind: codicodec, preset: tiny, replace: {channels: [24, 48, 96], encoder_layers: 2, upsampler_layers: 1, denoiser_layers: 2}}
+objective: {kind: consistency, continuous_share: 0.6, log_sigma_mean: 0.0, log_sigma_deviation: 1.8, weight_power: 0.25, spread_weight: 2.0,
   envelope_weight: 10.0, denoising_share: 0.5, dt_exponent_start: 0.3, dt_exponent_end: 1.0}
-data: {mixing_share: 0.1, gain_db: [-4, 2], workers: 1, validation_share: 0}
+data: {kind: sound, mixing_share: 0.1, gain_db: [-4, 2], workers: 1, validation_share: 0}
 optim: {name: adamw, rate: 1.5e-3, betas: [0.9, 0.95], warmup_steps: 30, schedule: cooldown, cooldown_share: 0.4, clip: 1.0,
   ema_decay: 0.98}
 train: {steps: 300, batch_size: 4, checkpoint_every: 1000000, health_every: 1000000, log_every: 10}
@@ -60,7 +62,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "never unrounded (p = 0)": {"objective.continuous_share": 0.0},
     "p = 0.75": {"objective.continuous_share": 0.75},
     "never rounded (p = 1)": {"objective.continuous_share": 1.0},
-    "summary latents": {"codec.replace.anchored": False},
+    "summary latents": {"model.replace.anchored": False},
     "no ECT start": {"objective.denoising_share": 0.0},
     "denoising alone": {"objective.denoising_share": 1.0},
     "dt ends at 0.01": {"objective.dt_exponent_end": 2.0},
@@ -73,11 +75,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "batch 2": {"train.batch_size": 2},
     "batch 8": {"train.batch_size": 8},
     "wider convolutions, one transformer layer fewer": {
-        "codec.replace.channels": [32, 64, 96 * 4 // 3], "codec.replace.heads": 4, "codec.replace.denoiser_layers": 1,
-        "codec.replace.encoder_layers": 1,
+        "model.replace.channels": [32, 64, 96 * 4 // 3], "model.replace.heads": 4, "model.replace.denoiser_layers": 1,
+        "model.replace.encoder_layers": 1,
     },
     "narrower convolutions, deeper transformers": {
-        "codec.replace.channels": [12, 24, 96], "codec.replace.encoder_layers": 4, "codec.replace.denoiser_layers": 4,
+        "model.replace.channels": [12, 24, 96], "model.replace.encoder_layers": 4, "model.replace.denoiser_layers": 4,
     },
 }  # fmt: skip
 
@@ -111,7 +113,8 @@ def recipe_of(values: dict[str, Any], overrides: tuple[str, ...], seed: int, ste
 def cost(recipe: TrainRecipe) -> tuple[float, int]:
     """Operations of an average step, the denoising stage without a teacher counted as such; and parameters."""
     torch.manual_seed(0)
-    objective = CodecObjective(recipe.codec.build(), recipe.objective)
+    assert isinstance(recipe.model, CoDiCodecSection) and isinstance(recipe.objective, ConsistencySection)
+    objective = ConsistencyObjective(recipe.model.build(), recipe.objective)
     batch = recipe.train.batch_size
     samples = 0.1 * torch.randn(batch, 2, objective.crop)
     share = recipe.objective.denoising_share
@@ -119,7 +122,7 @@ def cost(recipe: TrainRecipe) -> tuple[float, int]:
     for progress, weight in ((0.0, share), (1.0, 1 - share)):
         if weight:
             with Operations() as counter:
-                loss, _ = objective(samples, progress, Draws.whole(batch, 0))
+                loss, _ = objective({"samples": samples}, progress, Draws.whole(batch, 0))
                 loss.backward()
             total += weight * counter.total
     return total, sum(p.numel() for p in objective.network.parameters())
@@ -154,14 +157,12 @@ def result(name: str, seed: int, setting: Setting, plain_cost: float) -> dict[st
         out: dict[str, Any] = {"row": name, "seed": seed, "steps": steps, "parameters": parameters}
         try:
             codec = load_codec(train(recipe, setting.data, run)).to(recipe_device(recipe))
-            last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+            last = read_log(run / LOG)[0][-1]
             out |= {"level_entropy": last["level_entropy"], "saturated": last["saturated_share"]}
             out["figures"] = judged(codec, setting)
         except TrainingError as error:
             out["failed"] = str(error)
-        temporary = done.with_suffix(".writing")
-        temporary.write_text(json.dumps(out), encoding="utf-8")
-        os.replace(temporary, done)
+        write_json(done, out)
     found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     return found
 

@@ -32,13 +32,12 @@ FORMATS = (("wav", 48_000), ("flac", 48_000), ("ogg", 48_000), ("mp3", 48_000), 
 def need() -> float:
     """Seconds of sound a second that a `small` step eats on an H100 at that share of its peak."""
     from duotone.config import preset
+    from duotone.train.consistency import ConsistencyObjective, ConsistencySection
     from duotone.train.draws import Draws
-    from duotone.train.objective import CodecObjective
-    from duotone.train.recipe import ObjectiveSection
 
-    model = CodecObjective(preset("small"), ObjectiveSection())
+    model = ConsistencyObjective(preset("small"), ConsistencySection())
     with Operations() as counter:
-        model(0.1 * torch.randn(1, 2, model.crop), 0.5, Draws.whole(1))[0].backward()
+        model({"samples": 0.1 * torch.randn(1, 2, model.crop)}, 0.5, Draws.whole(1))[0].backward()
     seconds = 2 * model.config.chunk_samples / model.config.rate
     return seconds * SHARE * H100 / counter.total
 
@@ -50,20 +49,20 @@ def measure(kind: str, rate: int, examples: int, mixing: float) -> dict[str, Any
     from duotone.config import preset
     from duotone.train.data import Crops
     from duotone.train.index import build_index
-    from duotone.train.recipe import DataSection
+    from duotone.train.sections import SoundSection
 
     config = preset("small")
     samples = 2 * config.chunk_samples + config.hop
     with tempfile.TemporaryDirectory() as made:
         write(Path(made) / f"sound.{kind}", synthesize(0, 60.0).resample(rate))
-        section = DataSection(mixing_share=mixing, validation_share=0)
+        section = SoundSection(mixing_share=mixing, validation_share=0)
         crops = Crops(
             build_index(made, section, cache=Path(made) / "index.json").training, config.rate, samples, section, 0
         )
-        crops.example(0, 0)
+        crops.batch(0, range(1))
         started = time.process_time()
         for i in range(examples):
-            crops.example(1, i)
+            crops.batch(1, range(i, i + 1))
         spent = (time.process_time() - started) / examples
     return {"format": kind, "rate": rate, "milliseconds": 1000 * spent, "sound": samples / config.rate / spent}
 

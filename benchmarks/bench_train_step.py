@@ -54,19 +54,18 @@ def measure(
 ) -> dict[str, Any]:
     """One row of the table."""
     from duotone.config import preset
+    from duotone.train.consistency import ConsistencyObjective, ConsistencySection
     from duotone.train.draws import Draws
-    from duotone.train.objective import CodecObjective
-    from duotone.train.recipe import ObjectiveSection
 
     device, kind = torch.device(device_name), getattr(torch, precision)
     torch.manual_seed(0)
-    model = CodecObjective(preset(preset_name), ObjectiveSection()).to(device)
+    model = ConsistencyObjective(preset(preset_name), ConsistencySection()).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
-    samples = 0.1 * torch.randn(batch, 2, model.crop, device=device)
+    examples = {"samples": 0.1 * torch.randn(batch, 2, model.crop, device=device)}
 
     def step(i: int) -> None:
         with torch.autocast(device.type, kind, enabled=kind != torch.float32):
-            loss, _ = model(samples, 0.5, Draws.whole(batch, i))
+            loss, _ = model(examples, 0.5, Draws.whole(batch, i))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: under a temporary name beside the target, then renamed.
+"""Files and folders written whole or not at all: under a temporary name beside the target, then renamed.
 
 The temporary name is hidden, unique to the process, of bounded length and ends in ``.part``, so that no walk over a
 folder takes it for sound. What is replaced keeps its permissions; a symbolic link is written through; a pipe or a device
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -41,16 +42,14 @@ def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool
         raise UsageError(f"There is no folder {_shown(final.parent)} to write into. Create it first.")
     if not force and final.exists():
         raise _exists(target)
-    start = os.fsencode(final.name)[:_NAME_BYTES].decode("utf-8", "ignore")
-    handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=final.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(final), suffix=suffix, dir=final.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         with suppress(PermissionError):  # file systems without permissions
             temporary.chmod(_permissions(final))
-        with temporary.open("rb") as file:  # a rename may reach the disk before the bytes do
-            os.fsync(file.fileno())
+        _flush(temporary)
         if force:
             os.replace(temporary, final)
         else:
@@ -58,6 +57,47 @@ def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder to fill; at a clean end of the block it takes the place of `target`, else it is removed.
+
+    A folder that was there before is removed once the new one stands in its place. Raises `UsageError` where the folder
+    above is missing or `target` is a file.
+    """
+    final = Path(os.path.realpath(target))
+    if final.exists() and not final.is_dir():
+        raise UsageError(f"{_shown(target)} is a file, expected the name of a folder. Choose another name.")
+    if not final.parent.is_dir():
+        raise UsageError(f"There is no folder {_shown(final.parent)} to write into. Create it first.")
+    temporary = Path(tempfile.mkdtemp(prefix=_prefix(final), suffix=PARTIAL, dir=final.parent))
+    try:
+        yield temporary
+        with suppress(PermissionError):  # file systems without permissions
+            temporary.chmod(stat.S_IMODE(final.stat().st_mode) if final.is_dir() else 0o777 & ~_mask())
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                _flush(path)
+        if final.is_dir():
+            before = Path(tempfile.mkdtemp(prefix=_prefix(final), suffix=PARTIAL, dir=final.parent))
+            os.rename(final, before)  # a folder may replace an empty one
+            os.rename(temporary, final)
+            shutil.rmtree(before)
+        else:
+            os.rename(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files and folders that killed processes left; only for a folder that no other process uses."""
+    for path in Path(folder).glob(f".*{PARTIAL}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_bytes(target: str | os.PathLike[str], data: bytes) -> None:
@@ -118,10 +158,25 @@ def _shown(name: str | os.PathLike[str]) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
+def _prefix(final: Path) -> str:
+    """How a temporary name begins: hidden, and with a part of the target's name."""
+    return f".{os.fsencode(final.name)[:_NAME_BYTES].decode('utf-8', 'ignore')}."
+
+
+def _flush(path: Path) -> None:
+    """Bring a file's bytes to the disk: a rename may arrive there before them."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def _permissions(final: Path) -> int:
     """Those of the file that is replaced, or those that a new file would have."""
     with suppress(FileNotFoundError):
         return stat.S_IMODE(final.stat().st_mode)
+    return 0o666 & ~_mask()
+
+
+def _mask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return 0o666 & ~mask
+    return mask

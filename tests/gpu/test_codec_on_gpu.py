@@ -8,9 +8,8 @@ import torch
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.values import Latents
+from duotone.train.consistency import ConsistencyObjective, ConsistencySection
 from duotone.train.draws import Draws
-from duotone.train.objective import CodecObjective
-from duotone.train.recipe import ObjectiveSection
 from small import SMALL
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -58,9 +57,9 @@ def test_a_training_step_on_the_device() -> None:
     losses = []
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
-        model = CodecObjective(SMALL, ObjectiveSection(envelope_weight=1.0)).to(device)
+        model = ConsistencyObjective(SMALL, ConsistencySection(envelope_weight=1.0)).to(device)
         samples = 0.3 * torch.randn(3, 2, model.crop, generator=torch.Generator().manual_seed(0))
-        loss, _ = model(samples.to(device), 0.5, Draws.whole(3))
+        loss, _ = model({"samples": samples.to(device)}, 0.5, Draws.whole(3))
         loss.backward()
         losses.append(float(loss.detach()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)

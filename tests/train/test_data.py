@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,12 +21,13 @@ from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.errors import AudioError
 from duotone.train import index as index_module
-from duotone.train.data import Crops
+from duotone.train.data import Crops, open_sound
 from duotone.train.index import Sound, build_index
-from duotone.train.recipe import DataSection
+from duotone.train.read_ahead import read_ahead
+from duotone.train.sections import SoundSection
 from duotone.train.sources import Place, find
 
-ALL = DataSection(validation_share=0)
+ALL = SoundSection(validation_share=0)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / "deep" / "c.ogg", synthesize(3, 0.4))
     (root / "notes.txt").write_text("no sound")
     return root
+
+
+def example(crops: Crops, step: int = 0, position: int = 0) -> torch.Tensor:
+    return crops.batch(step, range(position, position + 1))["samples"][0]
 
 
 def names(places: list[Place]) -> list[str]:
@@ -86,7 +93,7 @@ def test_crops_of_a_shard_are_those_of_its_files(folder: Path, shard: Path) -> N
     for source in (folder, shard):
         found = build_index(source, ALL)
         crops = Crops(found.training, 48_000, 4_000, ALL, 0)
-        pieces.append(torch.stack([crops.example(0, i) for i in range(6)]))
+        pieces.append(crops.batch(0, range(6))["samples"])
     assert torch.equal(*pieces)
 
 
@@ -151,8 +158,8 @@ def test_levels_are_measured_and_matched(tmp_path: Path) -> None:
     write(tmp_path / "tone.wav", Waveform(tone.expand(2, -1).contiguous(), 48_000))
     (sound,) = build_index(tmp_path, ALL).training
     assert sound.level_db == pytest.approx(-23.01, abs=0.05) and sound.silent == 0 and sound.clipped == 0
-    section = DataSection(validation_share=0, level_db=-10, gain_db=(0, 0), mixing_share=0)
-    crop = Crops([sound], 48_000, 9_600, section, 0).example(0, 0)
+    section = SoundSection(validation_share=0, level_db=-10, gain_db=(0, 0), mixing_share=0)
+    crop = example(Crops([sound], 48_000, 9_600, section, 0))
     assert 10 * torch.log10(crop.square().mean()) == pytest.approx(-10, abs=0.05)
 
 
@@ -180,7 +187,7 @@ def test_few_files_are_split_inside() -> None:
 def test_crops_stay_inside_their_part(tmp_path: Path) -> None:
     ramp = torch.linspace(-0.9, 0.9, 48_000)
     write(tmp_path / "ramp.wav", Waveform(ramp.expand(2, -1).contiguous(), 48_000))
-    section = DataSection(validation_share=0.25, gain_db=(0, 0), mixing_share=0)
+    section = SoundSection(validation_share=0.25, gain_db=(0, 0), mixing_share=0)
     found = build_index(tmp_path, section)
     edge = float(ramp[36_000])
     for sounds, inside in (
@@ -188,7 +195,7 @@ def test_crops_stay_inside_their_part(tmp_path: Path) -> None:
         (found.validation, lambda x: x.min() > edge - 1e-4),
     ):
         crops = Crops(sounds, 48_000, 2_000, section, 0)
-        assert all(inside(crops.example(step, 0)) for step in range(40))
+        assert all(inside(example(crops, step)) for step in range(40))
 
 
 def test_silent_crops_are_drawn_again_and_counted(tmp_path: Path) -> None:
@@ -196,7 +203,7 @@ def test_silent_crops_are_drawn_again_and_counted(tmp_path: Path) -> None:
     samples[:, 90_000:] = synthesize(1, 0.2).samples[:, :6_000]
     write(tmp_path / "mostly.wav", Waveform(samples, 48_000))
     crops = Crops(build_index(tmp_path, ALL).training, 48_000, 4_800, ALL, 0)
-    heard = sum(bool(crops.example(step, 0).any()) for step in range(30))
+    heard = sum(bool(example(crops, step).any()) for step in range(30))
     assert crops.silent_crops > 30 and heard >= 10
 
 
@@ -206,12 +213,12 @@ def test_a_file_that_vanishes_is_counted_and_one_that_was_the_last_ends_the_run(
     crops = Crops(build_index(tmp_path, ALL).training, 48_000, 4_000, ALL, 0)
     (tmp_path / "one.wav").unlink()
     for step in range(8):
-        assert crops.example(step, 0).shape == (2, 4_000)
+        assert example(crops, step).shape == (2, 4_000)
     assert list(crops.unreadable) == [str(tmp_path / "one.wav")]
     (tmp_path / "two.wav").unlink()
     with pytest.raises(AudioError, match="no longer be read"):
         for step in range(8):
-            crops.example(step, 0)
+            example(crops, step)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc, as Linux has it")
@@ -219,14 +226,64 @@ def test_reading_ahead_starts_no_second_team_of_openmp_threads(tmp_path: Path) -
     write(tmp_path / "one.wav", synthesize(3, 2.0, 44_100))
     program = (
         "import os, sys, torch; from pathlib import Path; from duotone.train.data import Crops; "
-        "from duotone.train.index import build_index; from duotone.train.recipe import DataSection; "
+        "from duotone.train.index import build_index; from duotone.train.sections import SoundSection; "
+        "from duotone.train.read_ahead import read_ahead; "
         "torch.set_num_threads(3); torch.ones(1 << 20).sin(); count = lambda: len(os.listdir('/proc/self/task')); alone = count(); "
-        "section = DataSection(validation_share=0, mixing_share=1, level_db=-14, workers=2); "
+        "section = SoundSection(validation_share=0, mixing_share=1, level_db=-14, workers=2); "
         "crops = Crops(build_index(sys.argv[1], section).training, 48_000, 60_000, section, 0); "
-        "batches = crops.batches(0, 40, range(2)); next(batches); before = count(); "
+        "batches = read_ahead(crops, 0, 40, range(2)); next(batches); before = count(); "
         "[next(batches) for _ in range(30)]; torch.ones(1 << 20).sin(); print(alone, before, count())"
     )
     # alone: three of the team; before: two more that read; a team of each reader's would be two more apiece
     run = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     alone, before, after = map(int, run.stdout.split())
     assert before == after == alone + 2
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_what_is_read_counts_where_a_file_is_shorter_than_its_length_says(kind: str, tmp_path: Path) -> None:
+    """The only file of the collection holds a tenth of what the index was told: no crop fails, each has its sound."""
+    write(tmp_path / f"short.{kind}", synthesize(3, 0.4))
+    (sound,) = build_index(tmp_path, ALL).training
+    told = dataclasses.replace(sound, frames=10 * sound.frames, stop=10 * sound.stop)
+    crops = Crops([told], 48_000, 4_000, SoundSection(mixing_share=0), 0)
+    heard = [bool(example(crops, step).any()) for step in range(30)]
+    assert all(heard) and crops.status()["unreadable_files"] == 0
+    assert torch.equal(example(crops, 3), example(Crops([told], 48_000, 4_000, SoundSection(mixing_share=0), 0), 3))
+    behind = dataclasses.replace(told, start=2 * sound.frames)  # the part to be used lies beyond the end
+    assert not example(Crops([behind], 48_000, 4_000, SoundSection(mixing_share=0), 0)).any()
+
+
+def test_reading_ahead_gives_the_batches_in_order(folder: Path) -> None:
+    crops = Crops(build_index(folder, ALL).training, 48_000, 1_000, SoundSection(workers=3), 0)
+    for count in (1, 2, 5):
+        batches = list(read_ahead(crops, 4, 9, range(3, 3 + count)))
+        assert len(batches) == 5
+        for step, batch in zip(range(4, 9), batches, strict=True):
+            assert torch.equal(batch["samples"], crops.batch(step, range(3, 3 + count))["samples"])
+    assert list(read_ahead(crops, 4, 4, range(2))) == []
+
+
+def test_validation_can_be_a_folder_of_its_own(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "held").mkdir()
+    write(tmp_path / "held" / "x.wav", synthesize(9, 0.3))
+    apart = open_sound(SoundSection(validation=str(tmp_path / "held")), (str(folder),), 48_000, 1_000, 0)
+    assert len(apart.training.sounds) == 3 and apart.validation is not None
+    assert [Path(s.place.path).name for s in apart.validation.sounds] == ["x.wav"]
+    assert all(s.start == 0 and s.stop == s.frames for s in (*apart.training.sounds, *apart.validation.sounds))
+    inside = open_sound(SoundSection(validation=str(folder / "deep")), (str(folder),), 48_000, 1_000, 0)
+    assert [Path(s.place.path).name for s in inside.training.sounds] == ["a.wav"]
+    assert inside.about() != apart.about()
+    with pytest.raises(AudioError, match=r"data\.validation"):
+        open_sound(SoundSection(validation=str(folder)), (str(folder),), 48_000, 1_000, 0)
+
+
+def test_what_the_data_is_does_not_depend_on_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    def about(where: Path) -> dict[str, str]:
+        return open_sound(SoundSection(validation_share=0.2), (str(where),), 48_000, 1_000, 0).about()
+
+    moved = tmp_path / folder.name
+    shutil.copytree(folder, moved)
+    assert about(moved) == about(folder)
+    write(moved / "a.wav", synthesize(1, 0.5))
+    assert about(moved) != about(folder)

@@ -17,17 +17,16 @@ from duotone.audio.files import write
 from duotone.audio.synth import synthesize
 from duotone.codec.codicodec.network import initialise_dead_ends
 from duotone.config import CoDiCodecConfig
+from duotone.train.consistency import ConsistencyObjective, ConsistencySection
 from duotone.train.draws import Draws
-from duotone.train.objective import CodecObjective
-from duotone.train.recipe import ObjectiveSection
 from small import SMALL
 
 ANCHORED = CoDiCodecConfig.parse(SMALL.to_dict() | {"anchored": True, "latents": 4})
 
 
-def make(config: CoDiCodecConfig) -> CodecObjective:
+def make(config: CoDiCodecConfig) -> ConsistencyObjective:
     torch.manual_seed(0)
-    model = CodecObjective(config, ObjectiveSection())
+    model = ConsistencyObjective(config, ConsistencySection())
     initialise_dead_ends(model.network, 0.2)  # so that latents depend on the sound, and nothing is rounding alone
     model.calibrate(batch(8))  # as every run begins
     return model
@@ -61,7 +60,7 @@ rank, world = dist.get_rank(), dist.get_world_size()
 model = torch.nn.parallel.DistributedDataParallel(make({{"small": SMALL, "anchored": ANCHORED}}[{kind!r}]))
 own = 4 // world
 part = batch(4)[rank * own : (rank + 1) * own]
-loss, _ = model(part, 0.3, Draws(0, 0, rank * own, own, 4))
+loss, _ = model({{"samples": part}}, 0.3, Draws(0, 0, rank * own, own, 4))
 loss.backward()
 if rank == 0:
     torch.save({{n: p.grad for n, p in model.module.named_parameters()}}, {target!r})
@@ -77,7 +76,7 @@ def test_two_processes_have_the_gradients_of_one(kind: str, tmp_path: Path) -> N
     launch(2, [str(script)], tmp_path)
     theirs = torch.load(target, weights_only=True)
     model = make({"small": SMALL, "anchored": ANCHORED}[kind])
-    model(batch(4), 0.3, Draws.whole(4))[0].backward()
+    model({"samples": batch(4)}, 0.3, Draws.whole(4))[0].backward()
     for name, p in model.named_parameters():
         assert p.grad is not None
         gap = (p.grad - theirs[name]).norm() / p.grad.norm().clamp_min(1e-3)
@@ -94,7 +93,7 @@ def plan_of_a_run(folder: Path) -> tuple[Path, Path]:
     plan.write_text(
         json.dumps(
             {
-                "codec": {"preset": "tiny", "replace": SMALL.to_dict()},
+                "model": {"kind": "codicodec", "preset": "tiny", "replace": SMALL.to_dict()},
                 "optim": {"rate": 1e-4, "warmup_steps": 2, "ema_decay": 0.9},
                 "train": {
                     "steps": 5, "batch_size": 4, "checkpoint_every": 2, "validate_every": 3, "validation_batches": 1,

@@ -12,28 +12,30 @@ import typer
 
 from duotone.cli.common import Json, Quiet
 from duotone.cli.failures import tell
-from duotone.errors import UsageError
 
 if TYPE_CHECKING:
-    from duotone.codec.codicodec import CoDiCodec
+    from duotone.codec.contract import Codec
 
 NAME = "train"
 EXAMPLES = """
 Examples:
 
-    duotone train recipes/tiny.yaml --data sounds/ --out runs/first
+    duotone train tiny-demo --data sounds/ --out runs/first
 
-    duotone train recipes/tiny.yaml --data 'music/**/*.flac' --data shards/ --out runs/two train.steps=200 optim.rate=1e-4
+    duotone train my.yaml --data 'music/**/*.flac' --data shards/ --out runs/two train.steps=200 data.validation=heldout/
 
-    accelerate launch --num_processes 4 -m duotone train recipes/small.yaml --data sounds/ --out runs/big
+    accelerate launch --num_processes 4 -m duotone train small --data sounds/ --out runs/big
 
 Interrupted (Ctrl-C, or SIGTERM from a cluster), it ends the step, writes a checkpoint and leaves; the same command again
-goes on.
+goes on. A run cannot change its model, objective, data or batch on the way; steps and display it can.
 """
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train, and how.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe, such as tiny-demo."),
+    ],
     data: Annotated[
         list[str],
         typer.Option(metavar="SOUND", help="A folder, glob, list of files (.txt) or tar shard; repeatable."),
@@ -49,19 +51,16 @@ def command(
 ) -> None:
     """Train a codec; run again with the same --out, it goes on where it stopped. Prints the codec's folder.
 
-    With --json each step's figures go to standard output, one object a line; they are in RUN/log.jsonl in any case.
+    With --json each step's metrics go to standard output, one object a line; they are in RUN/log.jsonl in any case.
     """
-    import json
-
     from duotone.cli.train_display import display
+    from duotone.train.log import as_line
     from duotone.train.recipe import TrainRecipe
     from duotone.train.run import train
 
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out got {out}, which is a file; expected a folder for the run.")
     loaded = TrainRecipe.load(recipe, overrides)
     with _interrupts() as stop, display(loaded, quiet or as_json) as (watch, progress):
-        watchers = [watch, lambda figures: typer.echo(json.dumps(figures))] if as_json else [watch]
+        watchers = [watch, lambda metrics: typer.echo(as_line(metrics))] if as_json else [watch]
         folder = train(
             loaded, list(data), out, None, watchers, progress=progress, load=_load, measure=_measure, picture=_picture,
             stop=stop,
@@ -90,10 +89,11 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _load(name: str) -> CoDiCodec:
+def _load(name: str) -> Codec:
     from duotone.hub import load
 
-    return load(name, dtype="float32")
+    codec: Codec = load(name, dtype="float32", say=tell)
+    return codec
 
 
 def _measure(reference: Any, estimate: Any) -> dict[str, float]:
@@ -126,7 +126,9 @@ def report(
     """Make one self-contained HTML page of a run: curves, clips to listen to, tables, the recipe."""
     from duotone.evaluate.run_report import write_report
 
-    target = write_report(run, output or run / "report.html")
+    target, problems = write_report(run, output or run / "report.html")
+    for problem in problems:
+        tell(f"warning: {problem}")
     typer.echo(target)
     if open_page:
         typer.launch(str(target))

@@ -6,8 +6,6 @@ import base64
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -15,13 +13,20 @@ from typing import Any
 
 import soundfile
 
+from duotone.atomic import write_text
 from duotone.errors import UsageError
+from duotone.train.log import LOG, Record, read_log
 
 WIDTH, HEIGHT, MARGIN = 560, 220, 44
 POINTS = 400
 LATEST = 2  # of the folders of clips, so many are shown
 
-#: Title of a picture, figures drawn in it, whether its axis is logarithmic.
+#: Text files of a run that the page shows, and their titles.
+TEXTS = (
+    ("recipe.json", "Recipe"), ("changes.jsonl", "Changes of the recipe on the way"), ("skipped.txt", "Files left out"),
+)  # fmt: skip
+
+#: Title of a chart, metrics drawn in it, whether its axis is logarithmic.
 CURVES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Loss", ("loss",), False),
     ("Error by noise level", ("error_below_0.1", "error_0.1_to_1", "error_1_to_10", "error_from_10"), True),
@@ -55,56 +60,54 @@ pre { overflow-x: auto; font-size: 13px; } .soft { color: var(--soft); }
 """
 
 
-def write_report(run: Path, target: Path) -> Path:
-    """Write the page of a run's folder, atomically; returns its path. Raises `UsageError` if that is no run."""
-    page = report_page(run)
+def write_report(run: Path, target: Path) -> tuple[Path, list[str]]:
+    """Write the page of a run's folder; returns its path, and a sentence for each damaged part that was left out.
+
+    Raises `UsageError` if that is no run.
+    """
+    page, problems = report_page(run)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as file:
-        file.write(page)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, target)
-    return target
+    write_text(target, page)
+    return target, problems
 
 
-def report_page(run: Path) -> str:
-    """The page as text."""
-    log = run / "log.jsonl"
+def report_page(run: Path) -> tuple[str, list[str]]:
+    """The page as text, and a sentence for each damaged part of the run that was left out (the page lists them too)."""
+    log = run / LOG
     if not log.is_file():
-        raise UsageError(f"{run} holds no log.jsonl. Give the folder that `duotone train --out` filled.")
-    records = [r for r in map(_record, log.read_text(encoding="utf-8").splitlines()) if r]
+        raise UsageError(f"{run} holds no {LOG}. Give the folder that `duotone train --out` filled.")
+    records, problems = read_log(log)
     if not records:
-        raise UsageError(f"{log} holds no steps yet. Wait for the first one.")
-    last, recipe = records[-1], run / "recipe.json"
+        raise UsageError(f"{log} holds no steps yet. Wait for the first one." + "".join(f" {p}" for p in problems[:1]))
+    last = records[-1]
     parts = [
         f"<h1>{escape(run.resolve().name)}</h1>",
-        f"<p class=soft>{last['step'] + 1:,} steps, {last.get('bad_steps', 0)} of them skipped; "
+        f"<p class=soft>{last['step'] + 1:,} steps, {escape(str(last.get('bad_steps', 0)))} of them skipped; "
         f"loss {_mean_loss(records[:50]):.4g} at first, {_mean_loss(records[-50:]):.4g} at last (means of 50 steps).</p>",
         *(_curve(title, keys, log_axis, records) for title, keys, log_axis in CURVES),
         _last_table(records),
-        *_clips(run),
+        *_clips(run, problems),
+        *(_text(run / name, title) for name, title in TEXTS),
     ]
-    if recipe.is_file():
-        parts.append(f"<h2>Recipe</h2><pre>{escape(recipe.read_text(encoding='utf-8'))}</pre>")
-    skipped = run / "skipped.txt"
-    if skipped.is_file() and skipped.read_text(encoding="utf-8").strip():
-        parts.append(f"<h2>Files left out</h2><pre>{escape(skipped.read_text(encoding='utf-8'))}</pre>")
+    if problems:
+        items = "".join(f"<li>{escape(problem)}" for problem in problems)
+        parts.append(f"<h2>Damaged, not shown</h2><ul>{items}</ul>")
     body = "\n".join(part for part in parts if part)
-    return (
+    page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{escape(run.resolve().name)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
     )
+    return page, problems
 
 
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError:  # the last line of a run that was killed
-        return None
-    return found if isinstance(found, dict) and "step" in found else None
+def _text(path: Path, title: str) -> str:
+    """A text file of the run as a section; empty where there is none."""
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    return f"<h2>{title}</h2><pre>{escape(text)}</pre>" if text else ""
 
 
-def _mean_loss(records: Sequence[dict[str, Any]]) -> float:
-    values = [r["loss"] for r in records if math.isfinite(r["loss"])]
+def _mean_loss(records: Sequence[Record]) -> float:
+    values = [r["loss"] for r in records if isinstance(r.get("loss"), int | float) and math.isfinite(r["loss"])]
     return sum(values) / len(values) if values else math.nan
 
 
@@ -115,8 +118,8 @@ def thin(points: list[tuple[float, float]], count: int = POINTS) -> list[tuple[f
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[dict[str, Any]]) -> str:
-    """A picture of some figures over the steps; empty if none of them was ever logged."""
+def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[Record]) -> str:
+    """A chart of some metrics over the steps; empty if none of them was ever logged."""
     lines = {}
     for key in keys:
         points = [(r["step"] + 1.0, float(r[key])) for r in records if isinstance(r.get(key), int | float)]
@@ -169,8 +172,8 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _last_table(records: list[dict[str, Any]]) -> str:
-    """The newest value of every figure."""
+def _last_table(records: list[Record]) -> str:
+    """The newest value of every metric."""
     newest: dict[str, Any] = {}
     for record in records:
         newest |= record
@@ -178,27 +181,31 @@ def _last_table(records: list[dict[str, Any]]) -> str:
         f"<tr><td>{escape(key)}<td>{value:.5g}" if isinstance(value, float) else f"<tr><td>{escape(key)}<td>{escape(str(value))}"
         for key, value in newest.items()
     ]  # fmt: skip
-    return f"<h2>Newest figures</h2><table>{''.join(rows)}</table>"
+    return f"<h2>Newest values</h2><table>{''.join(rows)}</table>"
 
 
-def _clips(run: Path) -> list[str]:
-    """The newest folders of reconstructed clips, sound and pictures inside the page."""
+def _clips(run: Path, problems: list[str]) -> list[str]:
+    """The newest folders of reconstructed clips, sound and spectrograms inside the page."""
     root = run / "samples"
     folders = sorted(p for p in root.iterdir() if p.is_dir())[-LATEST:] if root.is_dir() else []
     parts = []
     for folder in reversed(folders):
-        cards = []
-        for path in sorted(folder.glob("*.wav"), key=_clip_order):
-            picture = path.with_suffix(".png")
-            image = f"<img alt='' src='{_inline(picture.read_bytes(), 'image/png')}'>" if picture.is_file() else ""
-            cards.append(
-                f"<div>{escape(path.stem)}{image}<audio controls preload=none src='{_inline(_ogg(path), 'audio/ogg')}'></audio></div>"
-            )
+        cards = [_clip(path, problems) for path in sorted(folder.glob("*.wav"), key=_clip_order)]
         parts.append(f"<h2>Clips, {escape(folder.name)}</h2><div class=clips>{''.join(cards)}</div>")
-        metrics = folder / "metrics.json"
-        if metrics.is_file():
-            parts.append(_metrics_table(json.loads(metrics.read_text(encoding="utf-8"))))
+        parts.append(_metrics_table(folder / "metrics.json", problems))
     return parts
+
+
+def _clip(path: Path, problems: list[str]) -> str:
+    """A clip to listen to, with its spectrogram; empty where the sound is damaged."""
+    try:
+        sound = _inline(_ogg(path), "audio/ogg")
+    except soundfile.LibsndfileError as error:
+        problems.append(f"{path} cannot be read as sound ({error}); it is left out.")
+        return ""
+    picture = path.with_suffix(".png")
+    image = f"<img alt='' src='{_inline(picture.read_bytes(), 'image/png')}'>" if picture.is_file() else ""
+    return f"<div>{escape(path.stem)}{image}<audio controls preload=none src='{sound}'></audio></div>"
 
 
 def _clip_order(path: Path) -> tuple[str, bool, str]:
@@ -206,14 +213,26 @@ def _clip_order(path: Path) -> tuple[str, bool, str]:
     return clip, not path.stem.endswith("original"), path.stem
 
 
-def _metrics_table(rows: list[dict[str, Any]]) -> str:
-    if not rows:
+def _metrics_table(path: Path, problems: list[str]) -> str:
+    """The metrics of a folder of clips, a row a clip; empty where there are none, or the file is damaged."""
+    if not path.is_file():
         return ""
-    head = "".join(f"<th>{escape(k)}" for k in rows[0])
-    cells = [
-        "".join(f"<td>{v:.3f}" if isinstance(v, float) else f"<td>{escape(str(v))}" for v in r.values()) for r in rows
-    ]
-    return f"<table><tr>{head}{''.join(f'<tr>{row}' for row in cells)}</table>"
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        problems.append(f"{path} is not JSON ({error}); its table is left out.")
+        return ""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        problems.append(f"{path} is not a list of rows; its table is left out.")
+        return ""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    head = "".join(f"<th>{escape(key)}" for key in keys)
+    cells = ["".join(f"<td>{_cell(row.get(key))}" for key in keys) for row in rows]
+    return f"<table><tr>{head}{''.join(f'<tr>{row}' for row in cells)}</table>" if rows else ""
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else escape("" if value is None else str(value))
 
 
 def _inline(data: bytes, kind: str) -> str:

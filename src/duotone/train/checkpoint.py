@@ -1,5 +1,7 @@
 """Checkpoints: RUN/checkpoints/step-N, a folder of safetensors and JSON, written whole or not at all.
 
+A folder holds the weights, their averages, a file for each optimizer, and `state.json` with everything that is no tensor.
+
 All randomness is a function of (seed, step) (see `draws` and `data`), so the step is the state of the generators and
 the place in the data too.
 """
@@ -7,10 +9,9 @@ the place in the data too.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from duotone.atomic import replacing_folder, sweep, write_json
 from duotone.errors import WeightsError
+from duotone.train.optimizers import Optimizers
 from duotone.train.schedule import EMA
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -60,7 +63,7 @@ def save(
     state: State,
     model: nn.Module,
     ema: EMA,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Optimizers,
     *,
     keep: int = 2,
     main: bool = True,
@@ -72,49 +75,36 @@ def save(
     """
     weights = get_model_state_dict(model, options=_FULL)
     average = ema.full()
-    found = [get_optimizer_state_dict(model, optimizer, options=_FULL) for optimizer in optimizers]
+    found = {name: _state_of(model, optimizer) for name, optimizer in _named(optimizers).items()}
     if not main:
         return
     root = folder(run)
     root.mkdir(parents=True, exist_ok=True)
-    temporary = root / ".writing"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with replacing_folder(root / f"step-{state.step:09d}") as temporary:
         _write(weights, temporary / "model.safetensors")
         _write(average, temporary / "ema.safetensors")
-        plain = []
-        for i, whole in enumerate(found):
-            tensors, rest = _flatten(whole)
-            _write(tensors, temporary / f"optimizer-{i}.safetensors")
-            plain.append(rest)
+        plain = {}
+        for name, whole in found.items():
+            tensors, plain[name] = _flatten(whole)
+            _write(tensors, temporary / f"optimizer-{name}.safetensors")
         about = {"step": state.step, "bad_steps": state.bad_steps, "seconds": state.seconds,
                  "ema_updates": ema.updates, "optimizers": plain}  # fmt: skip
-        with (temporary / "state.json").open("w", encoding="utf-8") as file:
-            json.dump(about, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    target = root / f"step-{state.step:09d}"
-    if target.exists():  # the same step again, after a resume from an older one
-        shutil.rmtree(target)
-    os.rename(temporary, target)
+        (temporary / "state.json").write_text(json.dumps(about), encoding="utf-8")
     _prune(run, keep)
 
 
-def load(run: Path, model: nn.Module, ema: EMA, optimizers: Sequence[torch.optim.Optimizer]) -> State:
+def load(run: Path, model: nn.Module, ema: EMA, optimizers: Optimizers) -> State:
     """Restore the newest checkpoint of a run that can be read; `State(0)` if there is none.
 
-    Raises `WeightsError` when it belongs to another recipe, or when there are checkpoints but none can be read.
+    Learning rates and the other settings of the optimizers stay as they are: they are the recipe's. Raises `WeightsError`
+    when the checkpoint belongs to another recipe, or when there are checkpoints but none can be read.
     """
     there = steps(run)
     problems = []
     for step in reversed(there):
         place = folder(run) / f"step-{step:09d}"
         try:
-            return _restore(place, model, ema, optimizers)
+            return _restore(place, model, ema, _named(optimizers))
         except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
             problems.append(f"{place.name}: {error}")
     if problems:
@@ -122,6 +112,12 @@ def load(run: Path, model: nn.Module, ema: EMA, optimizers: Sequence[torch.optim
             f"No checkpoint of {run} can be read ({'; '.join(problems)}). Restore one, or start a new run."
         )
     return State(0)
+
+
+def tidy(run: Path) -> None:
+    """Remove what processes that were killed while writing left; for the process that holds the run's lock."""
+    if folder(run).is_dir():
+        sweep(folder(run))
 
 
 def best(run: Path) -> dict[str, Any] | None:
@@ -132,23 +128,39 @@ def best(run: Path) -> dict[str, Any] | None:
 
 def record_best(run: Path, step: int, loss: float) -> None:
     """Remember that the checkpoint of this step has the lowest validation loss, and drop the one before it."""
-    temporary = run / ".best.writing"
-    temporary.write_text(json.dumps({"step": step, "loss": loss}), encoding="utf-8")
-    os.replace(temporary, run / "best.json")
+    write_json(run / "best.json", {"step": step, "loss": loss}, indent=None)
 
 
-def _restore(place: Path, model: nn.Module, ema: EMA, optimizers: Sequence[torch.optim.Optimizer]) -> State:
+def _named(optimizers: Optimizers) -> dict[str, torch.optim.Optimizer]:
+    """Every optimizer by a name of its own: that of its group, and a number."""
+    return {f"{name}-{i}": optimizer for name, several in optimizers.items() for i, optimizer in enumerate(several)}
+
+
+def _state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state by parameter name; of an optimizer that has made no step, none (PyTorch would make one)."""
+    if not optimizer.state:
+        return {"state": {}, "param_groups": []}
+    return get_optimizer_state_dict(model, optimizer, options=_FULL)
+
+
+def _restore(place: Path, model: nn.Module, ema: EMA, optimizers: dict[str, torch.optim.Optimizer]) -> State:
     about = json.loads((place / "state.json").read_text(encoding="utf-8"))
     weights, average = load_file(place / "model.safetensors"), load_file(place / "ema.safetensors")
-    tensors = [load_file(place / f"optimizer-{i}.safetensors") for i in range(len(about["optimizers"]))]
-    if len(tensors) != len(optimizers):
-        raise WeightsError(f"{place} was made with another optimizer. Use another --out, or the same recipe.")
+    saved = about["optimizers"]
+    if isinstance(saved, list):  # earlier versions numbered them
+        saved = {str(i): plain for i, plain in enumerate(saved)}
+        optimizers = {str(i): optimizer for i, optimizer in enumerate(optimizers.values())}
+    tensors = {name: load_file(place / f"optimizer-{name}.safetensors") for name in saved}
+    if tensors.keys() != optimizers.keys():
+        raise WeightsError(
+            f"{place} has the optimizers {', '.join(tensors)}, the recipe {', '.join(optimizers)}. "
+            f"Use another --out, or the same optim.name."
+        )
     try:
         set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True))
         ema.load_full(average, about["ema_updates"])
-        for optimizer, values, plain in zip(optimizers, tensors, about["optimizers"], strict=True):
-            whole = _unflatten(values, plain)
-            set_optimizer_state_dict(model, optimizer, whole, options=StateDictOptions(full_state_dict=True))
+        for name, optimizer in optimizers.items():
+            _restore_optimizer(model, optimizer, _unflatten(tensors[name], saved[name]))
     except (RuntimeError, KeyError) as error:
         raise WeightsError(
             f"{place} belongs to another recipe: {error}. Use another --out, or the same recipe."
@@ -156,10 +168,22 @@ def _restore(place: Path, model: nn.Module, ema: EMA, optimizers: Sequence[torch
     return State(about["step"], about["bad_steps"], about["seconds"])
 
 
+def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, whole: dict[str, Any]) -> None:
+    """Give an optimizer its state back, of those parameters that had one; its settings stay those of the recipe."""
+    if not whole["state"]:
+        return
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    set_optimizer_state_dict(model, optimizer, whole, options=options)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+    for name, p in model.named_parameters():  # PyTorch fills in a step that was never made
+        if name not in whole["state"]:
+            optimizer.state.pop(p, None)
+
+
 def _write(tensors: Mapping[str, Any], path: Path) -> None:
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _prune(run: Path, keep: int) -> None:

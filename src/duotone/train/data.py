@@ -1,16 +1,18 @@
 """Random crops from a collection, read without decoding whole files.
 
-Example i of step s is a function of (seed, s, i) alone, so a resumed run sees the same data, on any number of
-processes. Examples are made by NumPy: an operation of PyTorch's in a second thread starts a second team of OpenMP threads,
-and GNU OpenMP, with more threads than cores, then sends waiting ones to sleep at once (training steps 30% slower).
+Examples are made by NumPy: an operation of PyTorch's in a second thread starts a second team of OpenMP threads, and GNU
+OpenMP, with more threads than cores, then sends waiting ones to sleep at once (training steps 30% slower).
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -20,25 +22,52 @@ from torch import Tensor
 
 from duotone.audio.resample import resample
 from duotone.errors import AudioError
-from duotone.train.index import Sound
-from duotone.train.recipe import DataSection
+from duotone.train.index import Sound, build_index
+from duotone.train.sections import SoundSection
+from duotone.train.task import Batch, Examples
 
 TRIES = 8
 #: Loudness matching never changes a file by more than this.
 LEVEL_LIMIT_DB = 24.0
 
 
-class Crops:
-    """Batches of stereo crops at one rate. Longer files are chosen more often, in proportion to their length."""
+class Crops(Examples):
+    """Batches of stereo crops at one rate, ``{"samples": [B, 2, samples]}``. Longer files are chosen more often."""
 
-    def __init__(self, sounds: list[Sound], rate: int, samples: int, section: DataSection, seed: int) -> None:
+    def __init__(self, sounds: list[Sound], rate: int, samples: int, section: SoundSection, seed: int) -> None:
         self.sounds, self.rate, self.samples, self.section, self.seed = sounds, rate, samples, section, seed
+        self.workers = section.workers
         self._ends = np.cumsum([s.seconds for s in sounds])
         self._lock = threading.Lock()
         self.unreadable: dict[str, str] = {}
         self.silent_crops = 0
 
-    def crop(self, rng: random.Random) -> NDArray[np.float32]:
+    def batch(self, step: int, positions: range) -> Batch:
+        """Crops with random gains, some mixed with another: a function of (seed, step, position)."""
+        return {"samples": torch.from_numpy(np.stack([self._example(step, i) for i in positions]))}
+
+    def status(self) -> dict[str, float]:
+        """Files that could not be read, and silent crops that were drawn again."""
+        return {"unreadable_files": len(self.unreadable), "silent_crops": self.silent_crops}
+
+    def plain(self, count: int, name: str) -> Tensor:
+        """`[count, 2, samples]`: crops without gain or mixing, a function of (seed, name)."""
+        return torch.from_numpy(np.stack([self._crop(random.Random(f"{self.seed}/{name}/{i}")) for i in range(count)]))
+
+    def _example(self, step: int, position: int) -> NDArray[np.float32]:
+        """`[2, samples]`: a crop with a random gain, at times mixed with another."""
+        rng = random.Random(f"{self.seed}/{step}/{position}")
+        out = self._gained(rng)
+        if rng.random() < self.section.mixing_share:
+            out = (out + self._gained(rng)) * np.float32(0.7071)
+        return out.clip(-1, 1)
+
+    def _gained(self, rng: random.Random) -> NDArray[np.float32]:
+        cut = self._crop(rng)
+        cut *= np.float32(10 ** (rng.uniform(*self.section.gain_db) / 20))
+        return cut
+
+    def _crop(self, rng: random.Random) -> NDArray[np.float32]:
         """One crop `[2, samples]`; a sound shorter than it is filled up with zeros.
 
         A silent crop, or a file that cannot be read any more, is counted and drawn again. Raises `AudioError` when
@@ -49,10 +78,8 @@ class Crops:
             sound = self.sounds[
                 min(len(self.sounds) - 1, int(np.searchsorted(self._ends, rng.random() * self._ends[-1])))
             ]
-            need = -(-self.samples * sound.rate // self.rate) + (8 if sound.rate != self.rate else 0)
-            start = rng.randrange(sound.start, max(sound.start + 1, sound.stop - need + 1))
             try:
-                cut = self._read(sound, start, min(need, sound.stop - start))
+                cut = self._leveled(sound, self._read(sound, rng))
             except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
                 with self._lock:
                     self.unreadable[sound.place.name] = str(error)
@@ -70,13 +97,28 @@ class Crops:
             )
         return cut
 
-    def _read(self, sound: Sound, start: int, frames: int) -> NDArray[np.float32]:
-        with soundfile.SoundFile(sound.place.open()) as file:
-            file.seek(start)
-            block = file.read(frames, dtype="float32", always_2d=True)
-        block = resample(block, sound.rate, self.rate)[: self.samples]
+    def _read(self, sound: Sound, rng: random.Random) -> NDArray[np.float32]:
+        """Some frames `[n, channels]` from a random place of a sound.
+
+        The length of a file may be an estimate (mp3) or have changed. Where nothing is found, an earlier place is drawn;
+        so the result is a function of the generator and of what the file holds.
+        """
+        need = -(-self.samples * sound.rate // self.rate) + (8 if sound.rate != self.rate else 0)
+        stop = sound.stop
+        for _ in range(TRIES):
+            start = rng.randrange(sound.start, max(sound.start + 1, stop - need + 1))
+            block = _frames(sound, start, min(need, sound.stop - start))
+            if len(block) or start == sound.start:
+                return block
+            stop = start
+        return _frames(sound, sound.start, min(need, sound.stop - sound.start))
+
+    def _leveled(self, sound: Sound, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Frames `[n, channels]` at the file's rate -> `[2, samples]` at ours, at the loudness that is wanted."""
         cut = np.zeros((2, self.samples), np.float32)
-        cut[:, : len(block)] = block.T  # mono on both sides
+        if len(block):
+            block = resample(block, sound.rate, self.rate)[: self.samples]
+            cut[:, : len(block)] = block.T  # mono on both sides
         if not np.isfinite(cut.sum()):
             np.nan_to_num(cut, copy=False)
         if self.section.level_db is not None:
@@ -84,37 +126,82 @@ class Crops:
             cut *= np.float32(10 ** (gain / 20))
         return cut
 
-    def example(self, step: int, position: int) -> Tensor:
-        """Example `position` of a step, `[2, samples]`: a crop with a random gain, at times mixed with another."""
-        rng = random.Random(f"{self.seed}/{step}/{position}")
-        out = self._gained(rng)
-        if rng.random() < self.section.mixing_share:
-            out = (out + self._gained(rng)) * np.float32(0.7071)
-        return torch.from_numpy(out.clip(-1, 1))
 
-    def plain(self, count: int, name: str) -> Tensor:
-        """`[count, 2, samples]`: crops without gain or mixing, a function of (seed, name)."""
-        return torch.from_numpy(np.stack([self.crop(random.Random(f"{self.seed}/{name}/{i}")) for i in range(count)]))
-
-    def _gained(self, rng: random.Random) -> NDArray[np.float32]:
-        cut = self.crop(rng)
-        cut *= np.float32(10 ** (rng.uniform(*self.section.gain_db) / 20))
-        return cut
-
-    def batches(self, first: int, last: int, positions: range) -> Iterator[Tensor]:
-        """The examples at `positions` of steps first..last-1, `[len(positions), 2, samples]`, read ahead in threads."""
-        pool = ThreadPoolExecutor(self.section.workers)
+def _frames(sound: Sound, start: int, count: int) -> NDArray[np.float32]:
+    """Up to `count` frames from `start` on, `[n, channels]`; none where the file ends before, or is damaged there."""
+    with soundfile.SoundFile(sound.place.open()) as file:
         try:
+            file.seek(start)
+            block: NDArray[np.float32] = file.read(count, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError:
+            return np.zeros((0, file.channels), np.float32)
+        return block
 
-            def order(step: int) -> list[Future[Tensor]]:
-                return [pool.submit(self.example, step, i) for i in positions]
 
-            ahead = 2 + 2 * self.section.workers // max(1, len(positions))
-            waiting = [order(step) for step in range(first, min(first + ahead, last))]
-            for step in range(first, last):
-                ready = waiting.pop(0)
-                if step + ahead < last:
-                    waiting.append(order(step + ahead))
-                yield torch.stack([future.result() for future in ready])
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+@dataclass(frozen=True)
+class Collection:
+    """Sound to train on and to validate on, and a line for every source that was left out."""
+
+    training: Crops
+    validation: Crops | None
+    skipped: list[str]
+
+    @property
+    def hours(self) -> float:
+        """Hours of sound to train on."""
+        return sum(sound.seconds for sound in self.training.sounds) / 3600
+
+    def about(self) -> dict[str, str]:
+        """What the sound is, for the run's record: moving the files changes nothing, other files or lengths do."""
+        out = {"training": _summary(self.training.sounds)}
+        if self.validation is not None:
+            out["validation"] = _summary(self.validation.sounds)
+        return out
+
+
+def open_sound(
+    section: SoundSection,
+    sources: tuple[str, ...],
+    rate: int,
+    samples: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collection:
+    """The crops of the sound that `sources` name; held out is `validation`, or the section's share.
+
+    Files of `validation` are not trained on, wherever they lie. Raises `AudioError` when no usable sound is found.
+    """
+    if section.validation is None:
+        found = build_index(list(sources), section, progress)
+        training, held, skipped = found.training, found.validation, found.skipped
+    else:
+        whole = section.model_copy(update={"validation_share": 0.0})
+        own = build_index(section.validation, whole, progress)
+        found = build_index(list(sources), whole, progress)
+        held, skipped = own.training, own.skipped + found.skipped
+        kept_out = {_where(sound) for sound in held}
+        training = [sound for sound in found.training if _where(sound) not in kept_out]
+        if not training:
+            raise AudioError(
+                f"All {len(found.training)} files of the data belong to data.validation={section.validation}. "
+                f"Give other files to train on."
+            )
+    return Collection(
+        Crops(training, rate, samples, section, seed),
+        Crops(held, rate, samples, section, seed) if held else None,
+        skipped,
+    )
+
+
+def _where(sound: Sound) -> tuple[str, str]:
+    return os.path.realpath(sound.place.path), sound.place.member
+
+
+def _summary(sounds: list[Sound]) -> str:
+    """Files, hours, and a hash of names (last two parts) and lengths."""
+    digest = hashlib.blake2b(digest_size=8)
+    for sound in sounds:
+        name = "/".join(Path(sound.place.member or sound.place.path).parts[-2:])
+        digest.update(f"{name}\0{sound.rate}\0{sound.start}\0{sound.stop}\n".encode("utf-8", "surrogateescape"))
+    hours = sum(sound.seconds for sound in sounds) / 3600
+    return f"{len(sounds)} files, {hours:.4g} hours, {digest.hexdigest()}"

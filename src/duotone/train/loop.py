@@ -1,70 +1,43 @@
-"""The training loop: reads top to bottom, knows no model. It takes an objective that turns samples into a loss.
+"""The training loop: reads top to bottom, knows no model and no kind of data.
 
-Devices, mixed precision, gradient accumulation and processes (DDP, FSDP2) are Hugging Face Accelerate's: start it with
-`accelerate launch` or `torchrun` and nothing here changes. A recipe's batch is that of a step, however it is shared out.
+What it needs of a task are four pieces (see `task`). Devices, mixed precision, gradient accumulation and processes (DDP,
+FSDP2) are Hugging Face Accelerate's: start it with `accelerate launch` or `torchrun` and nothing here changes. A recipe's
+batch is that of a step, however it is shared out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import register_fsdp_forward_method
 
-from duotone.errors import ConfigError, DuotoneError, UsageError
+from duotone.errors import DuotoneError
 from duotone.train import checkpoint
-from duotone.train.data import Crops
+from duotone.train.accelerators import anyone, make_accelerator, own_positions
 from duotone.train.draws import Draws
-from duotone.train.optimizers import make_optimizers
+from duotone.train.log import LOG, Record, writing_log
+from duotone.train.optimizers import Optimizers
+from duotone.train.read_ahead import read_ahead
 from duotone.train.recipe import TrainRecipe
 from duotone.train.schedule import EMA, rate_factor
+from duotone.train.task import Batch, Objective, Task
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-LOG = "log.jsonl"
-
-#: Figures of a step, for whoever watches: displays, trackers, tests.
-Watcher = Callable[[dict[str, Any]], None]
+#: Takes the metrics of a step: displays, trackers, tests.
+Watcher = Callable[[Record], None]
 
 
 class TrainingError(DuotoneError):
     """Training cannot go on."""
 
     exit_code = 8
-
-
-class Objective(Protocol):
-    """What the loop needs of an objective, a `torch.nn.Module`."""
-
-    def __call__(self, samples: Tensor, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples `[B, 2, crop]` -> the loss, and tensors `[n]` to be shown, which `bands` sums up."""
-        ...
-
-    def bands(self, figures: dict[str, Tensor]) -> dict[str, float]:
-        """Means to be shown, from those tensors."""
-        ...
-
-    def health(self, samples: Tensor, seed: int = 0) -> dict[str, float]:
-        """Figures on a batch that are too dear for every step."""
-        ...
-
-    def save_memory(self) -> None:
-        """Turn gradient checkpointing on."""
-        ...
-
-    def compile_parts(self) -> None:
-        """Compile what is worth it."""
-        ...
 
 
 @dataclass
@@ -77,244 +50,201 @@ class Fitted:
 
 
 def fit(
-    objective: Any,
-    crops: Crops,
+    task: Task,
     recipe: TrainRecipe,
     run: Path,
     watchers: Sequence[Watcher] = (),
-    validate: Callable[[int, dict[str, Tensor]], dict[str, Any]] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Train until `train.steps` (or `max_minutes`, or `stop` says so), going on from the run's newest checkpoint.
 
-    Each step's figures go to RUN/log.jsonl and to `watchers`. `validate` is called after the first step (to have what the
-    others can be compared with), every `validate_every` steps and after the last; its
-    figure `validation_loss` chooses the best checkpoint. Raises `TrainingError` after too many bad steps.
+    Each step's metrics go to RUN/log.jsonl and to `watchers`. The task is validated after the first step (to have what
+    the others can be compared with), every `validate_every` steps and after the last. Raises `TrainingError` after too
+    many bad steps.
     """
-    settings, optim = recipe.train, recipe.optim
-    accelerator = make_accelerator(recipe, run)
-    positions = _own_positions(accelerator, recipe)
-    if settings.gradient_checkpointing:
-        objective.save_memory()
-    if settings.compile:
-        objective.compile_parts()
-    sharded = accelerator.distributed_type == "FSDP"
-    if sharded:  # only contiguous parameters can be; pictures stay in channels-last memory all the same
-        for p in objective.parameters():
-            p.data = p.data.contiguous()
-    objective.train()
-    model, *optimizers = accelerator.prepare(objective, *make_optimizers(optim, objective))
-    inner = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
-    bare = accelerator.unwrap_model(model)
-    if sharded:
-        register_fsdp_forward_method(bare, "health")  # which needs the weights whole, as `forward` does
-    ema = EMA(bare, optim.ema_decay)
-    state = checkpoint.load(run, bare, ema, inner)
-    bad, started, spent = state.bad_steps, time.monotonic(), state.seconds
-    ended = started
-    shown: list[dict[str, Tensor]] = []
-
-    def save(step: int) -> checkpoint.State:
-        now = checkpoint.State(step, bad, spent + time.monotonic() - started)
-        main = accelerator.is_main_process
-        checkpoint.save(run, now, bare, ema, inner, keep=settings.keep_checkpoints, main=main)
-        accelerator.wait_for_everyone()
-        return now
-
+    settings = recipe.train
+    fitting = _Fitting(task, recipe, run)
+    state, accelerator = fitting.state, fitting.accelerator
     with contextlib.ExitStack() as stack:
-        write = stack.enter_context(_log(run, state.step, accelerator))
+        write = stack.enter_context(fitting.log())
         stack.callback(accelerator.end_training)
-        for step, samples in enumerate(crops.batches(state.step, settings.steps, positions), start=state.step):
-            waited = time.monotonic() - ended
-            factor = rate_factor(step, settings.steps, optim)
-            for optimizer in inner:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["full_rate"] * factor
-
-            losses: list[Tensor] = []
-            for part, place in _passes(samples, positions, settings.accumulation):
-                draws = Draws(settings.seed, step, place, len(part), settings.batch_size)
-                with accelerator.accumulate(model):
-                    loss, figures = model(part.to(accelerator.device), step / settings.steps, draws)
-                    accelerator.backward(loss)
-                    losses.append(loss.detach())
-                    shown.append({k: v.detach() for k, v in figures.items()})
-            norm = float(accelerator.clip_grad_norm_(model.parameters(), optim.clip))
-            value = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
-
-            if math.isfinite(value) and math.isfinite(norm):
-                for optimizer in optimizers:
-                    optimizer.step()
-                ema.update(bare)
-            else:
-                bad += 1
-                if bad > settings.max_bad_steps:
-                    raise TrainingError(
-                        f"{bad} steps had a loss or gradient that is not finite (last: step {step}, loss {value}). "
-                        f"Lower optim.rate or use train.precision=float32; the last checkpoint is in {run}."
-                    )
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-
-            record: dict[str, Any] = {
-                "step": step, "loss": value, "grad_norm": norm, "rate": optim.rate * factor, "bad_steps": bad,
-                "seconds": round(time.monotonic() - ended, 4), "waiting_for_data": round(waited, 4),
-            }  # fmt: skip
-            ended = time.monotonic()
-            done = step + 1
-            last = done == settings.steps
+        batches = read_ahead(task.examples, state.step, settings.steps, fitting.positions)
+        stack.enter_context(contextlib.closing(batches))
+        for step in range(state.step, settings.steps):
+            asked = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - asked
+            loss, norms = fitting.step(step, batch)
+            done, last = step + 1, step + 1 == settings.steps
+            record = fitting.record(step, loss, norms, waited)
             if done % settings.health_every == 0 or last:
-                record |= bare.health(samples.to(accelerator.device))
-            if validate is not None and (done == 1 or done % settings.validate_every == 0 or last):
-                record |= _validated(run, done, save, validate, ema, accelerator)
+                record |= fitting.bare.health(fitting.on_device(batch))
+            if done == 1 or done % settings.validate_every == 0 or last:
+                record |= fitting.validate(done)
             if done % settings.log_every == 0 or last:
-                record |= bare.bands({k: torch.cat([f[k].float() for f in shown]) for k in shown[0]}) if shown else {}
-                record |= {"unreadable_files": len(crops.unreadable), "silent_crops": crops.silent_crops}
-                shown.clear()
+                record |= fitting.summary() | task.examples.status()
                 write(record)
                 for watcher in watchers if accelerator.is_main_process else ():
                     watcher(record)
-            out_of_time = settings.max_minutes is not None and time.monotonic() - started > 60 * settings.max_minutes
-            ending = last or out_of_time or _anyone(stop(), accelerator)
+            ending = last or anyone(fitting.out_of_time() or stop(), accelerator)
             if done % settings.checkpoint_every == 0 or ending:
-                state = save(done)
+                state = fitting.save(done)
             if ending:
                 break
-        return Fitted(ema.full(), state, accelerator.is_main_process)  # still inside: shards are gathered
+        return Fitted(fitting.ema.full(), state, accelerator.is_main_process)  # still inside: shards are gathered
 
 
-def make_accelerator(recipe: TrainRecipe, run: Path) -> Accelerator:
-    """Accelerate's view of the machine, as the recipe wants it. Raises `UsageError` when accelerate is not installed."""
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-    except ImportError:
-        raise UsageError("Training needs Hugging Face Accelerate. Install it: pip install 'duotone[train]'.") from None
+class _Fitting:
+    """The parts of a run that move: model, optimizers, averages, counters; and what is done with them at a step."""
 
-    settings = recipe.train
-    AcceleratorState._reset_state()  # a second run in one process may want another precision
-    wanted = settings.device
-    missing = (wanted == "cuda" and not torch.cuda.is_available()) or (
-        wanted == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise ConfigError(f"train.device got {wanted}, but PyTorch sees no such device here. Use train.device=auto.")
-    try:
-        accelerator = Accelerator(
-            cpu=wanted == "cpu",
-            mixed_precision="bf16" if _bfloat16(recipe) else "no",
-            gradient_accumulation_steps=settings.accumulation,
-            log_with=list(settings.trackers) or None,
-            project_dir=run,
-        )
-        if settings.trackers:
-            accelerator.init_trackers("duotone", config=_flat(recipe.to_dict()))
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"A tracker of train.trackers={list(settings.trackers)} cannot start: {error}") from None
-    return accelerator
+    def __init__(self, task: Task, recipe: TrainRecipe, run: Path) -> None:
+        self.task, self.recipe, self.run = task, recipe, run
+        settings, objective = recipe.train, task.objective
+        self.positions = own_positions(settings)
+        self.accelerator = make_accelerator(recipe, objective, run)
+        if settings.gradient_checkpointing:
+            objective.save_memory()
+        if settings.compile:
+            objective.compile_parts()
+        sharded = self.accelerator.distributed_type == "FSDP"
+        if sharded:  # only contiguous parameters can be; feature maps stay in channels-last memory all the same
+            for p in objective.parameters():
+                p.data = p.data.contiguous()
+        objective.train()
+        groups = objective.optimizers(recipe.optim)
+        self.model, *self.optimizers = self.accelerator.prepare(objective, *(o for g in groups.values() for o in g))
+        self.bare: Objective = self.accelerator.unwrap_model(self.model)
+        if sharded:
+            register_fsdp_forward_method(self.bare, "health")  # which needs the weights whole, as `forward` does
+        inner = iter([getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers])
+        self.groups: Optimizers = {name: [next(inner) for _ in several] for name, several in groups.items()}
+        self.ema = EMA(self.bare, recipe.optim.ema_decay, set(self.bare.averaged()))
+        self.state = checkpoint.load(run, self.bare, self.ema, self.groups)
+        self.bad = self.state.bad_steps
+        self.values: list[dict[str, Tensor]] = []  # of the objective, since the last record
+        self.started = self.recorded = time.monotonic()
 
+    def on_device(self, batch: Batch) -> Batch:
+        """The batch where the model is."""
+        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
-def _bfloat16(recipe: TrainRecipe) -> bool:
-    """bfloat16 where asked for, or (auto) where matrix units for it exist; parameters stay in float32."""
-    if recipe.train.precision != "auto":
-        return recipe.train.precision == "bfloat16"
-    from duotone.codec.codicodec import best_dtype
+    def step(self, step: int, batch: Batch) -> tuple[float, dict[str, float]]:
+        """One step of every optimizer: the loss, and the norm of the gradients of each group before clipping.
 
-    wanted = recipe.train.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return best_dtype(torch.device(wanted)) == torch.bfloat16
+        A step whose loss or gradients are not finite moves nothing; too many of them raise `TrainingError`.
+        """
+        settings, optim = self.recipe.train, self.recipe.optim
+        factor = rate_factor(step, settings.steps, optim)
+        for optimizer in (o for several in self.groups.values() for o in several):
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_rate"] * factor
 
+        losses: list[Tensor] = []
+        for part, place in _passes(batch, self.positions, settings.accumulation):
+            draws = Draws(settings.seed, step, place, len(next(iter(part.values()))), settings.batch_size)
+            with self.accelerator.accumulate(self.model):
+                loss, values = self.model(self.on_device(part), step / settings.steps, draws)
+                self.accelerator.backward(loss)
+                losses.append(loss.detach())
+                self.values.append({k: v.detach() for k, v in values.items()})
+        norms = {name: self._clip(several) for name, several in self.groups.items()}
+        value = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
 
-def _own_positions(accelerator: Accelerator, recipe: TrainRecipe) -> range:
-    """The places of this process's examples in a step's batch. Raises `ConfigError` unless it divides evenly."""
-    total, world, passes = recipe.train.batch_size, accelerator.num_processes, recipe.train.accumulation
-    if total % (world * passes):
-        raise ConfigError(
-            f"train.batch_size got {total}, expected a multiple of {world * passes} "
-            f"({world} processes x train.accumulation {passes})."
-        )
-    own = total // world
-    return range(accelerator.process_index * own, (accelerator.process_index + 1) * own)
-
-
-def _passes(samples: Tensor, positions: range, count: int) -> Iterator[tuple[Tensor, int]]:
-    """The parts of a process's examples that are computed one after the other, with the place of each part's first."""
-    size = len(samples) // count
-    for i in range(count):
-        yield samples[i * size : (i + 1) * size], positions.start + i * size
-
-
-def _validated(
-    run: Path,
-    done: int,
-    save: Callable[[int], checkpoint.State],
-    validate: Callable[[int, dict[str, Tensor]], dict[str, Any]],
-    ema: EMA,
-    accelerator: Accelerator,
-) -> dict[str, Any]:
-    """Validate; where it is the best so far, keep this step's checkpoint."""
-    weights = ema.full()
-    figures = validate(done, weights) if accelerator.is_main_process else {}
-    better = False
-    if accelerator.is_main_process and "validation_loss" in figures:
-        before = checkpoint.best(run)
-        better = before is None or figures["validation_loss"] < before["loss"]
-    if _anyone(better, accelerator):
-        save(done)
-        if accelerator.is_main_process:
-            checkpoint.record_best(run, done, figures["validation_loss"])
-    return figures
-
-
-def _anyone(flag: bool, accelerator: Accelerator) -> bool:
-    """Whether the flag is set in any process."""
-    if accelerator.num_processes == 1:
-        return flag
-    total = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
-    return bool(total > 0)
-
-
-@contextlib.contextmanager
-def _log(run: Path, first: int, accelerator: Accelerator) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """RUN/log.jsonl, cut back to the steps before `first` (what came after them was lost with the interruption)."""
-    if not accelerator.is_main_process:
-        yield lambda record: None
-        return
-    path = run / LOG
-    kept = [line for line in read_log(path) if line["step"] < first]
-    temporary = path.with_suffix(".writing")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
-    with path.open("a", encoding="utf-8") as file:
-
-        def write(record: dict[str, Any]) -> None:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            if accelerator.trackers:
-                numbers = {k: v for k, v in record.items() if isinstance(v, int | float)}
-                accelerator.log(numbers, step=record["step"])
-
-        yield write
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's log; a last line that was cut off by a crash is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values, as trackers want them."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
+        if math.isfinite(value) and all(map(math.isfinite, norms.values())):
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.ema.update(self.bare)
+            self.bare.after_step()
         else:
-            out[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
-    return out
+            self._count_bad_step(step, value)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return value, norms
+
+    def _clip(self, optimizers: list[torch.optim.Optimizer]) -> float:
+        """Clip the gradients of a group of optimizers together; their norm before."""
+        trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        parameters = [p for p in self.model.parameters() if id(p) in trained]
+        return float(self.accelerator.clip_grad_norm_(parameters, self.recipe.optim.clip))
+
+    def _count_bad_step(self, step: int, loss: float) -> None:
+        self.bad += 1
+        if self.bad > self.recipe.train.max_bad_steps:
+            raise TrainingError(
+                f"{self.bad} steps had a loss or gradient that is not finite (last: step {step}, loss {loss}). "
+                f"Lower optim.rate or use train.precision=float32; the last checkpoint is in {self.run}."
+            )
+
+    def record(self, step: int, loss: float, norms: dict[str, float], waited: float) -> Record:
+        """What the log says of every step. `seconds` is the time since the record before, validation included."""
+        now = time.monotonic()
+        seconds, self.recorded = now - self.recorded, now
+        optim = self.recipe.optim
+        first, *others = norms
+        return {
+            "step": step, "loss": loss, "grad_norm": norms[first],
+            **{f"grad_norm_{name}": norms[name] for name in others},
+            "rate": optim.rate * rate_factor(step, self.recipe.train.steps, optim), "bad_steps": self.bad,
+            "seconds": round(seconds, 4), "waiting_for_data": round(waited, 4),
+        }  # fmt: skip
+
+    def summary(self) -> dict[str, float]:
+        """Metrics from what the objective gave since the last summary."""
+        if not self.values:
+            return {}
+        values = {k: torch.cat([v[k].float() for v in self.values]) for k in self.values[0]}
+        self.values.clear()
+        return self.bare.summarise(values)
+
+    def validate(self, done: int) -> dict[str, Any]:
+        """Validate the averaged weights; where they are the best so far, keep this step's checkpoint."""
+        if self.task.validation is None:
+            return {}
+        weights, main = self.ema.full(), self.accelerator.is_main_process
+        metrics = self.task.validation(done, weights) if main else {}
+        loss = metrics.get("validation_loss")
+        best = checkpoint.best(self.run) if main else None
+        better = loss is not None and math.isfinite(loss) and (best is None or loss < best["loss"])
+        if anyone(better, self.accelerator):
+            self.save(done)
+            if main and loss is not None:
+                checkpoint.record_best(self.run, done, loss)
+        return metrics
+
+    def save(self, done: int) -> checkpoint.State:
+        """Write a checkpoint."""
+        now = checkpoint.State(done, self.bad, self.state.seconds + time.monotonic() - self.started)
+        checkpoint.save(
+            self.run, now, self.bare, self.ema, self.groups, keep=self.recipe.train.keep_checkpoints,
+            main=self.accelerator.is_main_process,
+        )  # fmt: skip
+        self.accelerator.wait_for_everyone()
+        return now
+
+    def out_of_time(self) -> bool:
+        """Whether the run has had its minutes."""
+        minutes = self.recipe.train.max_minutes
+        return minutes is not None and time.monotonic() - self.started > 60 * minutes
+
+    @contextlib.contextmanager
+    def log(self) -> Iterator[Callable[[Record], None]]:
+        """RUN/log.jsonl and the trackers; of several processes one writes."""
+        if not self.accelerator.is_main_process:
+            yield lambda record: None
+            return
+        with writing_log(self.run / LOG, self.state.step) as to_file:
+
+            def write(record: Record) -> None:
+                to_file(record)
+                if self.accelerator.trackers:
+                    numbers = {k: v for k, v in record.items() if isinstance(v, int | float)}
+                    self.accelerator.log(numbers, step=record["step"])
+
+            yield write
+
+
+def _passes(batch: Batch, positions: range, count: int) -> Iterator[tuple[Batch, int]]:
+    """The parts of a process's examples that are computed one after the other, with the place of each part's first."""
+    size = len(positions) // count
+    for i in range(count):
+        yield {k: v[i * size : (i + 1) * size] for k, v in batch.items()}, positions.start + i * size

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from duotone.errors import ConfigError
-from duotone.train.recipe import OptimSection
+from duotone.train.settings import OptimSection
+
+#: Optimizers by the name of the group of parameters that they train together.
+Optimizers = dict[str, list[torch.optim.Optimizer]]
 
 
 def make_optimizers(optim: OptimSection, module: nn.Module) -> list[torch.optim.Optimizer]:
-    """The recipe's optimizers over a module's parameters; each group remembers its full rate as `full_rate`."""
+    """The recipe's optimizers over the parameters of a module that learn; each group keeps its full rate, `full_rate`.
+
+    Weight decay is for tensors of two dimensions and more: biases, gains and other vectors have none.
+    """
+    learning: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     if optim.name == "radam":
         made: list[torch.optim.Optimizer] = [
-            torch.optim.RAdam(module.parameters(), lr=optim.rate, betas=optim.betas, weight_decay=optim.weight_decay)
+            torch.optim.RAdam(_groups(learning, optim), lr=optim.rate, betas=optim.betas)
         ]
     elif optim.name == "adamw":
-        made = [_adamw(list(module.parameters()), optim)]
+        made = [_adamw(learning, optim)]
     else:
         matrices, others = _split(module)
         made = [_muon(matrices, optim), _adamw(others, optim)]
@@ -27,7 +37,7 @@ def make_optimizers(optim: OptimSection, module: nn.Module) -> list[torch.optim.
 
 
 def _adamw(parameters: list[Tensor], optim: OptimSection) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=optim.rate, betas=optim.betas, weight_decay=optim.weight_decay)
+    return torch.optim.AdamW(_groups(parameters, optim), lr=optim.rate, betas=optim.betas)
 
 
 def _muon(matrices: list[Tensor], optim: OptimSection) -> torch.optim.Optimizer:
@@ -42,11 +52,28 @@ def _muon(matrices: list[Tensor], optim: OptimSection) -> torch.optim.Optimizer:
     return made
 
 
+def _groups(parameters: Sequence[Tensor], optim: OptimSection) -> list[dict[str, Any]]:
+    """Groups with and without weight decay; where the recipe has none, all parameters in one."""
+    if not optim.weight_decay:
+        return [{"params": list(parameters), "weight_decay": 0.0}]
+    vectors = [p for p in parameters if _is_vector(p)]
+    others = [p for p in parameters if not _is_vector(p)]
+    groups = [{"params": others, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _is_vector(p: Tensor) -> bool:
+    """Whether at most one dimension is longer than one: a bias, or a gain, whatever axes stand around it."""
+    return sum(size > 1 for size in p.shape) < 2
+
+
 def _split(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Weights of linear layers inside transformers, and all others (embeddings, norms, convolutions, in and out)."""
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, p in module.named_parameters():
+        if not p.requires_grad:
+            continue
         inside = ".transformer.layers." in f".{name}" and p.ndim == 2 and "norm" not in name
         (matrices if inside else others).append(p)
     if not matrices:

@@ -1,26 +1,18 @@
-"""`train`: from a recipe and a collection of sound to a codec."""
+"""`train`: from a recipe and a collection of sound to a codec, or whatever the recipe's objective trains."""
 
 from __future__ import annotations
 
-import os
-import platform
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.codicodec.weights import save_codec
-from duotone.train import checkpoint
-from duotone.train.data import Crops
-from duotone.train.index import Index, build_index
-from duotone.train.loop import Fitted, Watcher, fit
-from duotone.train.objective import CodecObjective
+from duotone.train import checkpoint, resume
+from duotone.train.accelerators import own_positions, processes
+from duotone.train.lock import locked
+from duotone.train.loop import Watcher, fit
 from duotone.train.recipe import TrainRecipe
-from duotone.train.validation import Measure, Picture, Validation, average
-
-#: Examples that set the scales before the first step.
-CALIBRATION = 32
+from duotone.train.sections import Parts
 
 
 def train(
@@ -31,70 +23,52 @@ def train(
     watchers: Sequence[Watcher] = (),
     *,
     progress: Callable[[int, int], None] | None = None,
-    load: Callable[[str], CoDiCodec] | None = None,
-    measure: Measure | None = None,
-    picture: Picture | None = None,
+    load: Callable[[str], Any] | None = None,
+    measure: Callable[[Any, Any], dict[str, float]] | None = None,
+    picture: Callable[[Any], bytes] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train a codec and write it to OUT/codec; run again with the same OUT, it goes on where it stopped.
+    """Train, and write what was trained (of a codec: to OUT/codec); run again with the same OUT, it goes on.
 
-    `data`: see `sources.find`. `watchers` get each step's figures, `progress` (files measured, files in all). `load`
-    finds the codec of `codec.start_from`, `measure` and `picture` judge validation clips; all three live in rooms above
-    this one and are handed in. `stop` is asked after every step. Raises `ConfigError`, `AudioError` (no usable sound),
-    `UsageError` (accelerate is missing) or `TrainingError`.
+    `recipe` is a file, the name of a bundled recipe, or the recipe itself; `data`: see `sources.find`. `watchers` get each
+    step's metrics, `progress` (files measured, files in all). `load` finds the codec of `model.start_from`, `measure` and
+    `picture` judge validation clips; all three live in rooms above this one and are handed in. `stop` is asked after
+    every step. What can be known to fail is refused before the data is read. Raises `ConfigError` (also for a run that
+    was begun with another recipe), `AudioError` (no usable sound), `UsageError` (accelerate is missing, OUT is not a run
+    or is being trained in), `OSError` (OUT cannot be written) or `TrainingError`.
     """
     recipe = recipe if isinstance(recipe, TrainRecipe) else TrainRecipe.load(recipe, overrides)
+    sources = tuple(map(str, [data] if isinstance(data, str | Path) else data))
     run = Path(out)
-    config = recipe.codec.build()
-    found = build_index(data, recipe.data, progress)
-    torch.manual_seed(recipe.train.seed)
-    objective = CodecObjective(config, recipe.objective)
-    began: CoDiCodec | None = None
-    if recipe.codec.start_from is not None:
-        began = _start(recipe.codec.start_from, load)
-        objective.begin_from(began)
-    crops = Crops(found.training, config.rate, objective.crop, recipe.data, recipe.train.seed)
-    settings = recipe.train
-    if not checkpoint.steps(run):
-        objective.calibrate(crops.plain(CALIBRATION, "calibration"), latents=recipe.codec.start_from is None)
-    validation = None
-    if found.validation:
-        held = Crops(found.validation, config.rate, objective.crop, recipe.data, recipe.train.seed)
-        validation = Validation(
-            objective, held, run, settings.validation_batches, settings.listen_every, settings.clips, measure,
-            picture, settings.decoded_clips,
+    resume.claim(run)  # before anything is written into a folder that is not ours
+    own_positions(recipe.train)
+    main = processes(recipe.train).is_main_process
+    with contextlib.ExitStack() as stack:
+        if main:
+            run.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(run))
+            checkpoint.tidy(run)
+        there = checkpoint.steps(run)
+        noted = _compare(recipe, run, there) if main else []
+        task = recipe.objective.task(
+            Parts(
+                recipe.model, recipe.data, recipe.train, recipe.to_dict(), noted, sources, run, not there, progress,
+                load, measure, picture,
+            )
         )  # fmt: skip
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-    (run / "skipped.txt").write_text("\n".join(found.skipped), encoding="utf-8")
-    fitted = fit(objective, crops, recipe, run, watchers, validation, stop)
-    if fitted.main:
-        codec = average(objective, fitted.weights).export(_provenance(recipe, found, fitted, run, began))
-        save_codec(codec, run / "codec", torch.bfloat16)
-    return run / "codec"
+        if main:
+            resume.check_data(run, task.data)
+            resume.record(run, recipe, noted, task.data, task.skipped)
+        fitted = fit(task, recipe, run, watchers, stop)
+        if fitted.main:
+            task.export(fitted.weights, fitted.state)
+    return task.target
 
 
-def _start(name: str, load: Callable[[str], CoDiCodec] | None) -> CoDiCodec:
-    if load is not None:
-        return load(name)
-    from duotone.codec.codicodec.weights import import_codicodec, load_codec
-
-    return import_codicodec(Path(name)) if Path(name).is_file() else load_codec(Path(name))
-
-
-def _provenance(
-    recipe: TrainRecipe, found: Index, fitted: Fitted, run: Path, began: CoDiCodec | None
-) -> dict[str, object]:
-    """Where the weights come from: recipe, steps, sound, machine, time, and the codec that training began from."""
-    return {
-        "recipe": recipe.to_dict(),
-        "steps": fitted.state.step,
-        "examples": fitted.state.step * recipe.train.batch_size,
-        "bad_steps": fitted.state.bad_steps,
-        "hours_of_sound": round(found.hours, 3),
-        "files": len(found.training),
-        "best_validation": checkpoint.best(run),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "minutes": round(fitted.state.seconds / 60, 1),
-        "began_from": began and {"fingerprint": began.fingerprint, "provenance": began.provenance},
-    }
+def _compare(recipe: TrainRecipe, run: Path, there: list[int]) -> list[dict[str, Any]]:
+    """Refuse a recipe that the run's record would not be true of; all changes of the recipe since the run began."""
+    before = resume.claim(run)
+    if before is None or not there:  # nothing has been learned yet
+        resume.forget(run)
+        return []
+    return resume.all_changes(run, there[-1], resume.changes(before, recipe))

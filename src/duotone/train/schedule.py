@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from duotone.train.recipe import OptimSection
+from duotone.train.settings import OptimSection
 
 
 def rate_factor(step: int, steps: int, optim: OptimSection) -> float:
@@ -27,9 +28,12 @@ def rate_factor(step: int, steps: int, optim: OptimSection) -> float:
 class EMA:
     """Exponential moving average of weights with warm-up: decay_n = min(decay, (1+n)/(10+n))."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, names: Collection[str] | None = None) -> None:
+        """Of the parameters with these names, or of all."""
         self.decay, self.updates = decay, 0
-        self.shadow = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self.shadow = {
+            name: p.detach().clone() for name, p in module.named_parameters() if names is None or name in names
+        }
 
     def factor(self) -> float:
         """The decay of the next update."""
@@ -38,9 +42,8 @@ class EMA:
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move every average towards the module's weights."""
-        factor = self.factor()
-        names, values = zip(*module.named_parameters(), strict=True)
-        torch._foreach_lerp_([self.shadow[name] for name in names], list(values), 1 - factor)
+        values: list[Tensor] = [p for name, p in module.named_parameters() if name in self.shadow]
+        torch._foreach_lerp_(list(self.shadow.values()), values, 1 - self.factor())
         self.updates += 1
 
     def full(self) -> dict[str, Tensor]:

@@ -6,13 +6,18 @@ Legend: B examples, each two consecutive chunks (left, right); C F T spectrum; L
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 from duotone.codec import consistency
-from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.codicodec import CoDiCodec, best_dtype
 from duotone.codec.codicodec.network import CoDiCodecNetwork, stft_of
+from duotone.codec.codicodec.weights import import_codicodec, load_codec, save_codec
+from duotone.codec.contract import Codec
 from duotone.config import CoDiCodecConfig, NoiseConfig
 from duotone.errors import ConfigError
 from duotone.nn.conv import Frontend
@@ -20,10 +25,23 @@ from duotone.nn.transformer import Transformer
 from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
 from duotone.train.bottleneck import spread_loss
+from duotone.train.codec_objective import CodecObjective
+from duotone.train.codec_task import codec_task
 from duotone.train.draws import Draws
 from duotone.train.envelope import Envelope
-from duotone.train.recipe import ObjectiveSection
+from duotone.train.sections import (
+    OBJECTIVES,
+    CoDiCodecSection,
+    ModelSection,
+    ObjectiveSection,
+    Parts,
+    SoundSection,
+    Warn,
+)
+from duotone.train.task import Batch, Task
 
+#: Noise levels at which validation measures one denoising step.
+SIGMAS = (1.0, 10.0, 80.0)
 #: Bands of the noise level whose errors are shown apart: from, below, name.
 BANDS = (
     (0.0, 0.1, "error_below_0.1"), (0.1, 1.0, "error_0.1_to_1"), (1.0, 10.0, "error_1_to_10"),
@@ -39,7 +57,7 @@ class Pair:
     low: Tensor
 
 
-def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: ObjectiveSection, draws: Draws) -> Pair:
+def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: ConsistencySection, draws: Draws) -> Pair:
     """Log-normal sigma mapped to the rho grid, and the level `dt` below it; `dt` None means the clean end (r = 0)."""
     log_sigma = section.log_sigma_mean + section.log_sigma_deviation * draws.stratified_normal(name)
     u = consistency.position(log_sigma.exp().clamp(noise.sigma_min, noise.sigma_max), noise).clamp(1e-3, 1)
@@ -47,7 +65,7 @@ def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: Objectiv
     return Pair(consistency.sigma(u, noise), consistency.sigma(lower, noise))
 
 
-def step_size(progress: float, section: ObjectiveSection) -> float | None:
+def step_size(progress: float, section: ConsistencySection) -> float | None:
     """``dt = 0.1 ** e``, e linear in training progress; None during the denoising stage (ECT, arXiv 2406.14548)."""
     if progress < section.denoising_share:
         return None
@@ -63,22 +81,75 @@ def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float)
     return (weight * error).mean(), error.detach()
 
 
-class CodecObjective(nn.Module):
-    """Samples in, loss out. Owns the network, and what is learned beside it and thrown away at export."""
+@OBJECTIVES.register
+class ConsistencySection(ObjectiveSection):
+    """The consistency objective; defaults are the published ones where there are any."""
 
-    def __init__(self, config: CoDiCodecConfig, section: ObjectiveSection) -> None:
+    warnings: ClassVar[tuple[Warn, ...]] = (
+        Warn("saturated_share", lambda v: v > 0.2, "latents saturate: lower objective.deviation or optim.rate"),
+        Warn("pre_tanh_deviation", lambda v: v < 0.15, "latents die in the zero bin: raise objective.spread_weight"),
+        Warn("level_entropy", lambda v: v < 0.6, "few of the FSQ levels are used"),
+    )
+
+    kind: Literal["consistency"] = "consistency"
+    continuous_share: float = Field(default=0.75, ge=0, le=1)  # FSQ-dropout: how often rounding is skipped
+    log_sigma_mean: float = -1.1
+    log_sigma_deviation: float = Field(default=2.0, gt=0)
+    dt_exponent_start: float = 1.0
+    dt_exponent_end: float = 2.0
+    denoising_share: float = Field(default=0.0, ge=0, le=1)  # ECT start: so long the target is the clean spectrum
+    weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
+    deviation: float = Field(default=0.9, gt=0)  # wanted of each pre-tanh latent over the batch
+    spread_weight: float = Field(default=10.0, ge=0)  # of the term that holds latents there (see `bottleneck`)
+    envelope_weight: float = Field(default=0.0, ge=0)  # of the term that gives short runs a start (see `envelope`)
+
+    def seconds(self, model: ModelSection) -> float | None:
+        """Two chunks."""
+        if not isinstance(model, CoDiCodecSection):
+            return None
+        config = model.build()
+        return 2 * config.chunk_samples / config.rate
+
+    def task(self, parts: Parts) -> Task:
+        """Train a CoDiCodec on pairs of consecutive chunks of sound. Raises `ConfigError` for another model or data."""
+        model, data = parts.model, parts.data
+        if not isinstance(model, CoDiCodecSection) or not isinstance(data, SoundSection):
+            raise ConfigError(
+                f"objective.kind consistency trains model.kind codicodec on data.kind sound; the recipe has "
+                f"{model.kind} and {data.kind}. Choose another objective, or these kinds."
+            )
+        torch.manual_seed(parts.train.seed)
+        objective = ConsistencyObjective(model.build(), self)
+        began = None if model.start_from is None else _start(model.start_from, parts)
+        return codec_task(objective, data, parts, began)
+
+
+class ConsistencyObjective(CodecObjective):
+    """``{"samples": [B, 2, crop]}`` in, loss out. Owns the network, and what is learned beside it and not exported."""
+
+    def __init__(self, config: CoDiCodecConfig, section: ConsistencySection) -> None:
         super().__init__()
         self.config, self.section = config, section
         self.network = CoDiCodecNetwork(config)
         self.fsq = FSQ(config.levels)
         self.envelope = Envelope(config) if section.envelope_weight else None
 
-    def begin_from(self, codec: CoDiCodec) -> None:
+    def fresh(self) -> ConsistencyObjective:
+        """Another one of the same configuration."""
+        return ConsistencyObjective(self.config, self.section)
+
+    def wanted_dtype(self, device: torch.device) -> torch.dtype:
+        """That of the codec's network: bfloat16 where there are matrix units for it."""
+        return best_dtype(device)
+
+    def begin_from(self, codec: Codec) -> None:
         """Take over a codec's weights, so that training starts from what it computes. Raises `ConfigError`."""
+        if not isinstance(codec, CoDiCodec):
+            raise ConfigError(f"model.start_from got a codec of the family {codec.spec.family}, expected a CoDiCodec.")
         if codec.config != self.config:
             theirs, own = codec.config.to_dict(), self.config.to_dict()
             differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if theirs[k] != own[k])
-            raise ConfigError(f"codec.start_from has another network than the recipe: {differ}. Make them equal.")
+            raise ConfigError(f"model.start_from has another network than the recipe: {differ}. Make them equal.")
         self.network.load_state_dict({k: v.float() for k, v in codec.network.state_dict().items()})
 
     def save_memory(self) -> None:
@@ -92,6 +163,11 @@ class CodecObjective(nn.Module):
         self.network.encoder.compile()
         self.network.upsampler.compile()
         self.network.denoiser.denoise = torch.compile(self.network.denoiser.denoise)  # type: ignore[method-assign]
+
+    @property
+    def rate(self) -> int:
+        """Samples a second of the examples."""
+        return self.config.rate
 
     @property
     def crop(self) -> int:
@@ -120,8 +196,9 @@ class CodecObjective(nn.Module):
         var, mean = torch.var_mean(pre, over, correction=1)
         self.network.rescale(mean, var, self.section.deviation)
 
-    def forward(self, samples: Tensor, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and figures: per chunk `sigma`, `error` `[2B]`."""
+    def forward(self, batch: Batch, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and values: per chunk `sigma`, `error` `[2B]`."""
+        samples = batch["samples"]
         device = samples.device
         clean = self.clean(samples)
         skip = draws.chosen("skip rounding", self.section.continuous_share).to(device)
@@ -132,23 +209,23 @@ class CodecObjective(nn.Module):
         noise = torch.cat([draws.noise(side, tuple(clean.shape[1:]), device) for side in ("left", "right")])
 
         pre = self.network.encode_pre(clean)
-        values = self.bottleneck(pre, skip.repeat(2))
-        pyramid = self.network.upsample(values)
-        student = self.denoise(clean + high[:, None, None, None] * noise, high, values, pyramid)
+        latents = self.bottleneck(pre, skip.repeat(2))
+        pyramid = self.network.upsample(latents)
+        student = self.denoise(clean + high[:, None, None, None] * noise, high, latents, pyramid)
         with torch.no_grad():  # the same weights at the lower level, with the same noise
             if dt is None:
                 teacher = clean
             else:
-                teacher = self.denoise(clean + low[:, None, None, None] * noise, low, values, pyramid)
+                teacher = self.denoise(clean + low[:, None, None, None] * noise, low, latents, pyramid)
         loss, error = consistency_loss(student, teacher, Pair(high, low), self.section.weight_power)
         if self.section.spread_weight:
             loss = loss + self.section.spread_weight * spread_loss(pre, self.section.deviation)
-        figures = {"sigma": high, "error": error}
+        values = {"sigma": high, "error": error}
         if self.envelope is not None:
-            told = self.envelope(pyramid[0], clean)
-            loss = loss + self.section.envelope_weight * told
-            figures["envelope"] = told.detach()[None]
-        return loss, figures
+            missed = self.envelope(pyramid[0], clean)
+            loss = loss + self.section.envelope_weight * missed
+            values["envelope"] = missed.detach()[None]
+        return loss, values
 
     @torch.no_grad()
     def clean(self, samples: Tensor) -> Tensor:
@@ -158,25 +235,24 @@ class CodecObjective(nn.Module):
                 torch.split(to_spectrum(samples.float(), stft_of(self.config)), self.config.frames, dim=-1)
             )
 
-    @staticmethod
-    def bands(figures: dict[str, Tensor]) -> dict[str, float]:
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Mean unweighted error in each band of noise levels, of the chunks of some steps, and of the envelopes.
 
         Empty bands are left out.
         """
         out = {}
         for low, high, name in BANDS:
-            inside = (figures["sigma"] >= low) & (figures["sigma"] < high)
+            inside = (values["sigma"] >= low) & (values["sigma"] < high)
             if bool(inside.any()):
-                out[name] = float(figures["error"][inside].mean())
-        if "envelope" in figures:
-            out["envelope_error"] = float(figures["envelope"].mean())
+                out[name] = float(values["error"][inside].mean())
+        if "envelope" in values:
+            out["envelope_error"] = float(values["envelope"].mean())
         return out
 
-    def denoise(self, noisy: Tensor, level: Tensor, values: Tensor, pyramid: list[Tensor]) -> Tensor:
+    def denoise(self, noisy: Tensor, level: Tensor, latents: Tensor, pyramid: list[Tensor]) -> Tensor:
         """Lefts then rights, noisy `[2B, C, F, T]` at levels `[2B]` -> clean estimates `[2B, C, F, T]`."""
-        left = [t.chunk(2)[0] for t in (noisy, level, values)]
-        right = [t.chunk(2)[1] for t in (noisy, level, values)]
+        left = [t.chunk(2)[0] for t in (noisy, level, latents)]
+        right = [t.chunk(2)[1] for t in (noisy, level, latents)]
         halves = [p.chunk(2) for p in pyramid]
         out = self.network.denoise_pair(
             left[0], right[0], left[1], right[1], left[2], right[2], [h[0] for h in halves], [h[1] for h in halves]
@@ -184,9 +260,9 @@ class CodecObjective(nn.Module):
         return torch.cat(out)
 
     @torch.no_grad()
-    def health(self, samples: Tensor, seed: int = 0) -> dict[str, float]:
+    def health(self, batch: Batch) -> dict[str, float]:
         """The bottleneck's health on a batch; the deviation is that of each latent over the chunks."""
-        pre = self.network.encode_pre(self.clean(samples))
+        pre = self.network.encode_pre(self.clean(batch["samples"]))
         bounded = self.fsq.bound(pre)
         return {
             "pre_tanh_deviation": float(pre.std(0).mean()),
@@ -195,11 +271,44 @@ class CodecObjective(nn.Module):
         }
 
     @torch.no_grad()
+    def errors(self, batch: Batch, seed: int = 0) -> dict[str, float]:
+        """Relative squared error of one denoising step at sigma 1, 10 and 80, from continuous and rounded latents.
+
+        Samples `[B, 2, crop]`; the noise is a function of the seed; the noise level is the same left and right.
+        """
+        clean = self.clean(batch["samples"].to(next(self.parameters()).device))
+        keep = torch.ones(len(clean), dtype=torch.bool, device=clean.device)
+        pre = self.network.encode_pre(clean)
+        noise = Draws.whole(len(clean), seed).noise("validation", tuple(clean.shape[1:]), clean.device)
+        out = {}
+        for face, choice in (("continuous", keep), ("rounded", ~keep)):
+            latents = self.bottleneck(pre, choice)
+            pyramid = self.network.upsample(latents)
+            for sigma in SIGMAS:
+                level = torch.full((len(clean),), sigma, device=clean.device)
+                estimate = self.denoise(clean + sigma * noise, level, latents, pyramid)
+                out[f"error_{face}_{sigma:g}"] = float((estimate - clean).pow(2).mean() / clean.pow(2).mean())
+        return out
+
+    @torch.no_grad()
     def export(self, provenance: dict[str, object]) -> CoDiCodec:
         """A codec of these weights."""
         network = CoDiCodecNetwork(self.config)
         network.load_state_dict({k: v.detach().cpu() for k, v in self.network.state_dict().items()})
         return CoDiCodec(network, provenance=dict(provenance))
+
+    def save(self, codec: Codec, folder: Path) -> None:
+        """Write a codec with its weights in bfloat16."""
+        assert isinstance(codec, CoDiCodec)
+        save_codec(codec, folder, torch.bfloat16)
+
+
+def _start(name: str, parts: Parts) -> Codec:
+    """The codec that training starts from."""
+    if parts.load is not None:
+        found: Codec = parts.load(name)
+        return found
+    return import_codicodec(Path(name)) if Path(name).is_file() else load_codec(Path(name))
 
 
 def _code_use(fsq: FSQ, bounded: Tensor) -> dict[str, float]:

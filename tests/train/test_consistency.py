@@ -12,11 +12,16 @@ from duotone.codec.codicodec.network import initialise_dead_ends
 from duotone.config import CoDiCodecConfig
 from duotone.errors import ConfigError
 from duotone.train.bottleneck import spread_loss
+from duotone.train.consistency import (
+    ConsistencyObjective,
+    ConsistencySection,
+    Pair,
+    consistency_loss,
+    draw_pair,
+    step_size,
+)
 from duotone.train.draws import Draws
 from duotone.train.envelope import FLOOR, Envelope
-from duotone.train.objective import CodecObjective, Pair, consistency_loss, draw_pair, step_size
-from duotone.train.recipe import ObjectiveSection
-from duotone.train.validation import denoising_errors
 from small import SMALL
 
 
@@ -24,19 +29,23 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def objective(**settings: object) -> CodecObjective:
+def objective(**settings: object) -> ConsistencyObjective:
     torch.manual_seed(0)
-    return CodecObjective(SMALL, ObjectiveSection(**settings))  # type: ignore[arg-type]
+    return ConsistencyObjective(SMALL, ConsistencySection(**settings))  # type: ignore[arg-type]
 
 
 def samples(count: int = 3, seed: int = 1) -> torch.Tensor:
     return 0.3 * torch.randn(count, 2, 2 * SMALL.chunk_samples + SMALL.hop, generator=generator(seed))
 
 
+def batch(count: int = 3, seed: int = 1) -> dict[str, torch.Tensor]:
+    return {"samples": samples(count, seed)}
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.one_of(st.none(), st.floats(0.001, 0.5)), st.integers(0, 10_000))
 def test_noise_levels_are_ordered_and_in_range(dt: float | None, seed: int) -> None:
-    pair = draw_pair("left", dt, SMALL.noise, ObjectiveSection(), Draws.whole(64, seed))
+    pair = draw_pair("left", dt, SMALL.noise, ConsistencySection(), Draws.whole(64, seed))
     assert (pair.low < pair.high).all()
     assert (pair.low >= SMALL.noise.sigma_min * 0.999).all() and (pair.high <= SMALL.noise.sigma_max * 1.001).all()
     if dt is None:
@@ -47,13 +56,13 @@ def test_noise_levels_are_ordered_and_in_range(dt: float | None, seed: int) -> N
 
 
 def test_levels_are_log_normal() -> None:
-    section = ObjectiveSection(log_sigma_mean=-0.5, log_sigma_deviation=0.7)
+    section = ConsistencySection(log_sigma_mean=-0.5, log_sigma_deviation=0.7)
     logs = draw_pair("left", 0.1, SMALL.noise, section, Draws.whole(20_000)).high.log()
     assert logs.mean() == pytest.approx(-0.5, abs=0.03) and logs.std() == pytest.approx(0.7, abs=0.03)
 
 
 def test_step_size_schedule() -> None:
-    section = ObjectiveSection(denoising_share=0.25, dt_exponent_start=1, dt_exponent_end=3)
+    section = ConsistencySection(denoising_share=0.25, dt_exponent_start=1, dt_exponent_end=3)
     assert step_size(0.2, section) is None
     assert step_size(0.25, section) == pytest.approx(0.1)
     assert step_size(0.625, section) == pytest.approx(0.01)
@@ -89,7 +98,7 @@ def test_the_teacher_is_the_student_without_gradient() -> None:
         return out
 
     model.denoise = spy  # type: ignore[method-assign, assignment]
-    model(samples(), 0.0, Draws.whole(3, 3))[0].backward()
+    model(batch(), 0.0, Draws.whole(3, 3))[0].backward()
     assert seen == [True, False]
     reached = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached >= {"denoiser"}
@@ -106,14 +115,14 @@ def test_the_denoising_stage_runs_no_teacher() -> None:
         return original(*arguments)  # type: ignore[arg-type]
 
     model.network.denoise_pair = count  # type: ignore[method-assign, assignment]
-    model(samples(), 0.5, Draws.whole(3))
+    model(batch(), 0.5, Draws.whole(3))
     assert calls == 1
 
 
 def test_every_parameter_that_works_learns() -> None:
     model = objective()
     initialise_dead_ends(model.network)
-    model(samples(), 0.0, Draws.whole(3))[0].backward()
+    model(batch(), 0.0, Draws.whole(3))[0].backward()
     dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
 
@@ -129,14 +138,14 @@ def test_rounding_is_per_example() -> None:
 
 def test_the_loss_is_a_function_of_the_draws_alone() -> None:
     model = objective()
-    first, again, other = (float(model(samples(), 0.1, Draws.whole(3, s))[0].detach()) for s in (1, 1, 2))
+    first, again, other = (float(model(batch(), 0.1, Draws.whole(3, s))[0].detach()) for s in (1, 1, 2))
     assert first == again != other
 
 
 @pytest.mark.parametrize("anchored", [False, True])
 def test_calibration_brings_latents_to_life(anchored: bool) -> None:
     config = CoDiCodecConfig.parse(SMALL.to_dict() | ({"anchored": True, "latents": 4} if anchored else {}))
-    model = CodecObjective(config, ObjectiveSection())
+    model = ConsistencyObjective(config, ConsistencySection())
     some = samples(12)
     with torch.no_grad():
         before = model.network.encode_pre(model.clean(some))
@@ -186,27 +195,27 @@ def test_the_envelope_knows_log_magnitudes(stem: tuple[int, int]) -> None:
 
 
 def test_the_envelope_teaches_encoder_and_upsampler_and_is_not_exported() -> None:
-    model = CodecObjective(SMALL, ObjectiveSection(envelope_weight=3.0))
+    model = ConsistencyObjective(SMALL, ConsistencySection(envelope_weight=3.0))
     initialise_dead_ends(model.network)
     torch.nn.init.normal_(model.envelope.weight.weight, std=0.1, generator=generator())
-    loss, figures = model(samples(), 0.3, Draws.whole(3))
-    plain = CodecObjective(SMALL, ObjectiveSection())
+    loss, figures = model(batch(), 0.3, Draws.whole(3))
+    plain = ConsistencyObjective(SMALL, ConsistencySection())
     plain.network.load_state_dict(model.network.state_dict())
-    without, _ = plain(samples(), 0.3, Draws.whole(3))
+    without, _ = plain(batch(), 0.3, Draws.whole(3))
     assert float((loss - without).detach()) == pytest.approx(3 * float(figures["envelope"]), rel=1e-3)
-    assert model.bands(figures)["envelope_error"] == pytest.approx(float(figures["envelope"]))
+    assert model.summarise(figures)["envelope_error"] == pytest.approx(float(figures["envelope"]))
     assert model.export({}).network.state_dict().keys() == plain.export({}).network.state_dict().keys()
 
 
 def test_health_figures() -> None:
-    figures = objective().health(samples())
+    figures = objective().health(batch())
     assert 0 <= figures["saturated_share"] <= 1 and 0 <= figures["level_entropy"] <= 1
     assert figures["codebook_perplexity"] >= 1
     assert figures["pre_tanh_deviation"] >= 0  # untrained, latents do not depend on the sound
 
 
 def test_one_step_errors_of_an_untrained_network() -> None:
-    errors = denoising_errors(objective().eval(), samples())
+    errors = objective().eval().errors(batch())
     # the output layer starts at zero, so the estimate is c_skip * noisy: at sigma 80 next to nothing of it
     assert errors["error_continuous_80"] == pytest.approx(1, abs=0.05)
     assert set(errors) == {f"error_{face}_{s}" for face in ("continuous", "rounded") for s in ("1", "10", "80")}
@@ -214,7 +223,7 @@ def test_one_step_errors_of_an_untrained_network() -> None:
 
 def test_bands_split_the_noise_levels() -> None:
     figures = {"sigma": torch.tensor([0.05, 0.5, 0.7, 20.0]), "error": torch.tensor([1.0, 2.0, 4.0, 9.0])}
-    assert CodecObjective.bands(figures) == {"error_below_0.1": 1, "error_0.1_to_1": 3, "error_from_10": 9}
+    assert objective().summarise(figures) == {"error_below_0.1": 1, "error_0.1_to_1": 3, "error_from_10": 9}
 
 
 def test_a_batch_in_parts_has_the_draws_of_the_whole() -> None:
@@ -233,14 +242,14 @@ def test_starting_from_a_codec_computes_what_it_computes() -> None:
     trained = objective()
     initialise_dead_ends(trained.network)
     codec = trained.export({})
-    fresh = CodecObjective(SMALL, ObjectiveSection())
+    fresh = ConsistencyObjective(SMALL, ConsistencySection())
     fresh.begin_from(codec)
     clean = fresh.clean(samples())
     keep = torch.ones(len(clean), dtype=torch.bool)
     with torch.no_grad():
         inside = fresh.bottleneck(fresh.network.encode_pre(clean), keep)
     assert torch.allclose(inside, codec.encode_spectrum(clean), atol=1e-5)
-    other = CodecObjective(CoDiCodecConfig.parse(SMALL.to_dict() | {"registers": 3}), ObjectiveSection())
+    other = ConsistencyObjective(CoDiCodecConfig.parse(SMALL.to_dict() | {"registers": 3}), ConsistencySection())
     with pytest.raises(ConfigError, match="registers 2 there, 3 here"):
         other.begin_from(codec)
 
@@ -252,14 +261,14 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         initialise_dead_ends(model.network)
         if saving:
             model.save_memory()
-        model(samples(), 0.0, Draws.whole(3))[0].backward()
+        model(batch(), 0.0, Draws.whole(3))[0].backward()
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     assert all(torch.allclose(g, gradients[1][n], atol=1e-6) for n, g in gradients[0].items())  # type: ignore[arg-type]
 
 
 def test_fresh_codes_of_a_uniform_bottleneck_fill_the_codebook() -> None:
     from duotone.quant.fsq import FSQ
-    from duotone.train.objective import _code_use
+    from duotone.train.consistency import _code_use
 
     fsq = FSQ((3, 5))
     every = fsq.index_to_bounded(torch.arange(15))
@@ -275,7 +284,7 @@ def test_the_objective_can_be_learned() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
     losses = []
     for _ in range(60):
-        loss, _ = model(samples(2), 0.0, Draws.whole(2))
+        loss, _ = model(batch(2), 0.0, Draws.whole(2))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,0 +1,66 @@
+"""What all tasks share that train a codec on sound: how training begins, validation, the codec that is left."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from duotone.codec.contract import Codec
+from duotone.train import checkpoint
+from duotone.train.codec_objective import CodecObjective
+from duotone.train.data import Collection, open_sound
+from duotone.train.sections import Parts, SoundSection
+from duotone.train.task import Task
+from duotone.train.validation import CodecValidation
+
+#: Examples that set the scales before the first step.
+CALIBRATION = 32
+
+
+def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, began: Codec | None) -> Task:
+    """The task of training a codec: crops of sound, validation on clips, and the codec that is written to RUN/codec.
+
+    `began` is the codec whose weights training starts from. Raises `ConfigError` when it has another network,
+    `AudioError` when there is no usable sound.
+    """
+    if began is not None:
+        objective.begin_from(began)
+    settings = parts.train
+    sound = open_sound(data, parts.sources, objective.rate, objective.crop, settings.seed, parts.progress)
+    if parts.fresh:
+        objective.calibrate(sound.training.plain(CALIBRATION, "calibration"), latents=began is None)
+    validation = None
+    if sound.validation is not None:
+        validation = CodecValidation(
+            objective, sound.validation, parts.run, settings.validation_batches, settings.listen_every, settings.clips,
+            parts.measure, parts.picture, settings.decoded_clips,
+        )  # fmt: skip
+
+    target = parts.run / "codec"
+
+    def export(weights: dict[str, Tensor], state: checkpoint.State) -> None:
+        averaged = objective.with_weights(weights)
+        averaged.save(averaged.export(_provenance(parts, sound, state, began)), target)
+
+    return Task(sound.training, objective, export, target, validation, sound.about(), sound.skipped)
+
+
+def _provenance(parts: Parts, sound: Collection, state: checkpoint.State, began: Codec | None) -> dict[str, Any]:
+    """Where the weights come from: recipe, steps, sound, machine, time, and the codec that training began from."""
+    return {
+        "recipe": parts.recipe,
+        **({"changes": parts.changes} if parts.changes else {}),
+        "steps": state.step,
+        "examples": state.step * parts.train.batch_size,
+        "bad_steps": state.bad_steps,
+        "hours_of_sound": round(sound.hours, 3),
+        "files": len(sound.training.sounds),
+        "best_validation": checkpoint.best(parts.run),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "minutes": round(state.seconds / 60, 1),
+        "began_from": began and {"fingerprint": began.fingerprint, "provenance": began.provenance},
+    }

@@ -1,0 +1,114 @@
+"""Taking up a run again: its folder must be ours, and its record must stay true.
+
+What decides the weights (batch, data, model, objective, seed) must not change from one part of a run to the next, nor what
+its validations are compared by. Everything else may change, and each change is recorded in RUN/changes.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from duotone.atomic import write_json, write_text
+from duotone.errors import ConfigError, UsageError
+from duotone.train.recipe import TrainRecipe
+
+RECIPE, DATA, CHANGES, SKIPPED = "recipe.json", "data.json", "changes.jsonl", "skipped.txt"
+#: What training writes into its folder, besides the recipe.
+FOLDERS = ("checkpoints", "samples", "codec")
+FILES = ("log.jsonl", "best.json", DATA, CHANGES, SKIPPED)
+#: Keys that stay as they were for the whole run.
+_FIXED_SECTIONS = ("model", "objective", "data")
+_FIXED_KEYS = ("optim.name", "train.batch_size", "train.seed", "train.validation_batches", "train.decoded_clips")
+
+
+def claim(run: Path) -> TrainRecipe | None:
+    """The recipe that this folder was last trained with; None for a new run.
+
+    Raises `UsageError` for a file, and for a folder that holds files of the names training writes but no run.
+    """
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"--out got {run}, which is a file; expected a folder for the run.")
+    wrong = [n for n in FOLDERS if (run / n).is_file()] + [n for n in (RECIPE, *FILES) if (run / n).is_dir()]
+    path = run / RECIPE
+    there = [name for name in (*FOLDERS, *FILES) if (run / name).exists()]
+    if wrong or (there and not path.is_file()):
+        raise UsageError(
+            f"{run} holds {', '.join(wrong or there)} but is not a run of `duotone train`"
+            f"{'' if path.is_file() else f' (it has no {RECIPE})'}. Give an empty or a new folder."
+        )
+    if not path.is_file():
+        return None
+    try:
+        return TrainRecipe.read(path)
+    except ConfigError as error:
+        raise UsageError(
+            f"{path} is not the recipe of a run, so {run} is left alone. Give an empty or a new folder. ({error})"
+        ) from None
+
+
+def changes(before: TrainRecipe, now: TrainRecipe) -> dict[str, list[Any]]:
+    """Every key whose value differs, with both values. Raises `ConfigError` where one of them must stay."""
+    old, new = (_flat(recipe.to_dict()) for recipe in (before, now))
+    differ = {key: [old.get(key), new.get(key)] for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    free = {f"data.{name}" for name in now.data.free}
+    fixed = [key for key in differ if (key.split(".")[0] in _FIXED_SECTIONS and key not in free) or key in _FIXED_KEYS]
+    if fixed:
+        text = "; ".join(f"{key} was {differ[key][0]!r}, now {differ[key][1]!r}" for key in fixed)
+        raise ConfigError(
+            f"The run was begun with another recipe: {text}. Its log and its codec would say what is not so. Take the "
+            f"same recipe, or another --out (to go on from what was learned: model.start_from=RUN/codec)."
+        )
+    return differ
+
+
+def check_data(run: Path, data: dict[str, Any]) -> None:
+    """Raise `ConfigError` when the run was begun with other data than this."""
+    path = run / DATA
+    if not path.is_file():  # a run of an earlier version
+        return
+    try:
+        before = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path} is damaged. Remove it to go on without a check of the data.") from None
+    if before != data:
+        text = "; ".join(f"{k}: then {before.get(k)}, now {data.get(k)}" for k in sorted({*before, *data}))
+        raise ConfigError(
+            f"The run was begun with other data ({text}). Give the same files, or another --out (to go on from what was "
+            f"learned: model.start_from=RUN/codec)."
+        )
+
+
+def all_changes(run: Path, step: int, changed: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The changes since the run began, those from this step on among them."""
+    path = run / CHANGES
+    before = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [*before, *([{"step": step, "changed": changed}] if changed else [])]
+
+
+def forget(run: Path) -> None:
+    """Of a run that has no checkpoint left: remove what was said of its weights."""
+    for name in ("best.json", CHANGES, DATA):
+        (run / name).unlink(missing_ok=True)
+
+
+def record(
+    run: Path, recipe: TrainRecipe, noted: list[dict[str, Any]], data: dict[str, Any], skipped: list[str]
+) -> None:
+    """Write the recipe, its changes since the run began, what the data is, and the sources that were left out."""
+    if noted:
+        write_text(run / CHANGES, "".join(json.dumps(change) + "\n" for change in noted))
+    write_text(run / RECIPE, recipe.to_json() + "\n")
+    write_json(run / DATA, data)
+    write_text(run / SKIPPED, "\n".join(skipped))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

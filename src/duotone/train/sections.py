@@ -1,0 +1,146 @@
+"""The sections of a recipe that are chosen by ``kind``: the model, the objective, the data.
+
+A section is a frozen configuration. A new kind is a subclass that is registered::
+
+    @OBJECTIVES.register
+    class FlowSection(ObjectiveSection):
+        kind: Literal["flow"] = "flow"
+        ...
+        def task(self, parts: Parts) -> Task: ...
+
+The file that defines it is imported in `recipe`, so that recipes know it; the loop needs nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from duotone.config import CoDiCodecConfig, Config, preset
+from duotone.errors import ConfigError
+from duotone.train.settings import TrainSection
+from duotone.train.task import Task
+
+
+class ModelSection(Config):
+    """Which network to train; a subclass for each kind."""
+
+    kind: str
+
+
+class DataSection(Config):
+    """What the network learns from; a subclass for each kind."""
+
+    kind: str
+    #: Fields that change how fast data is read, not what is read: a run may be resumed with others.
+    free: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True)
+class Warn:
+    """A metric of the log, when it is bad, and what to do then."""
+
+    metric: str
+    bad: Callable[[float], bool]
+    advice: str
+
+
+class ObjectiveSection(Config, ABC):
+    """What is learned and how; a subclass for each kind. It builds the task of which it is the objective."""
+
+    kind: str
+    warnings: ClassVar[tuple[Warn, ...]] = ()
+
+    @abstractmethod
+    def task(self, parts: Parts) -> Task:
+        """The task of a run. Raises `ConfigError` for a model or data that this objective cannot train on."""
+
+    def seconds(self, model: ModelSection) -> float | None:
+        """Sound in an example, in seconds, for the display; None where examples are not sound."""
+        return None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a task is built from: the recipe's other sections, and what the caller handed in."""
+
+    model: ModelSection
+    data: DataSection
+    train: TrainSection
+    recipe: dict[str, Any]  #: the whole recipe, for provenance
+    changes: list[dict[str, Any]]  #: of the recipe since the run began, for provenance
+    sources: tuple[str, ...]  #: folders, globs, lists, shards, files: see `sources.find`
+    run: Path
+    fresh: bool  #: whether the run has no checkpoint yet
+    progress: Callable[[int, int], None] | None = None
+    load: Callable[[str], Any] | None = None
+    measure: Callable[[Any, Any], dict[str, float]] | None = None
+    picture: Callable[[Any], bytes] | None = None
+
+
+S = TypeVar("S", bound=Config)
+
+
+class Kinds(Generic[S]):
+    """The kinds that a section of the recipe can have, by name."""
+
+    def __init__(self, section: str, base: type[S], default: str) -> None:
+        self.section, self.base, self.default = section, base, default
+        self.known: dict[str, type[S]] = {}
+
+    def register(self, kind: type[S]) -> type[S]:
+        """Make a kind known by the default of its field `kind`; as a decorator."""
+        self.known[kind.model_fields["kind"].default] = kind
+        return kind
+
+    def make(self, values: Any) -> S:
+        """A section from plain values, of the kind that they name. Raises `ConfigError` for an unknown kind."""
+        if isinstance(values, self.base):
+            return values
+        if not isinstance(values, dict):
+            raise ConfigError(f"{self.section} got {values!r}, expected keys and values, such as kind: {self.default}.")
+        kind = values.get("kind", self.default)
+        if kind not in self.known:
+            raise ConfigError(f"{self.section}.kind got {kind!r}, expected one of {', '.join(sorted(self.known))}.")
+        return self.known[kind].model_validate(values)
+
+
+MODELS: Kinds[ModelSection] = Kinds("model", ModelSection, "codicodec")
+OBJECTIVES: Kinds[ObjectiveSection] = Kinds("objective", ObjectiveSection, "consistency")  # type: ignore[type-abstract]
+DATA: Kinds[DataSection] = Kinds("data", DataSection, "sound")
+
+
+@MODELS.register
+class CoDiCodecSection(ModelSection):
+    """A CoDiCodec: a preset, with any of its fields replaced; from random weights or from those of a codec."""
+
+    kind: Literal["codicodec"] = "codicodec"
+    preset: str = "tiny"
+    replace: dict[str, Any] = Field(default_factory=dict)
+    start_from: str | None = None  # a codec to fine-tune: bundled name, folder, published .pt, or org/name on the Hub
+
+    def build(self) -> CoDiCodecConfig:
+        """The network's configuration. Raises `ConfigError` for an unknown preset or field."""
+        return CoDiCodecConfig.parse({**preset(self.preset).to_dict(), **self.replace}, "model.replace")
+
+
+@DATA.register
+class SoundSection(DataSection):
+    """Sound files: which of them are used, and how crops are taken."""
+
+    free: ClassVar[tuple[str, ...]] = ("workers",)
+
+    kind: Literal["sound"] = "sound"
+    mixing_share: float = Field(default=0.5, ge=0, le=1)  # how often two crops are added
+    gain_db: tuple[float, float] = (-6.0, 3.0)
+    level_db: float | None = None  # bring every file to this loudness (RMS, dBFS) before the random gain
+    silence_db: float = -60.0  # crops below are drawn again; files that are nothing else are left out
+    clipped_share_max: float = Field(default=0.02, ge=0, le=1)  # files with more samples at full scale are left out
+    validation: str | None = None  # validate on this folder, glob, list or shard; the share is then not taken
+    validation_share: float = Field(default=0.05, ge=0, lt=1)
+    workers: int = Field(default=4, ge=1)  # threads that read and decode
