@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from duotone.atomic import PARTIAL, is_stream, replacing, write_bytes, write_json, write_text
+from duotone.atomic import PARTIAL, is_stream, replacing, replacing_folder, sweep, write_bytes, write_json, write_text
 from duotone.errors import UsageError
 
 
@@ -72,3 +72,29 @@ def test_folders_and_missing_folders_are_refused(tmp_path: Path) -> None:
         write_bytes(tmp_path, b"")
     with pytest.raises(UsageError, match="Create it first"):
         write_bytes(tmp_path / "none" / "a", b"")
+
+
+def test_a_folder_takes_the_place_of_another_at_the_end(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with replacing_folder(tmp_path / "run") as temporary:
+            (temporary / text).write_text(text)
+            assert temporary.parent == tmp_path and temporary.name.startswith(".run.") and temporary.suffix == PARTIAL
+        assert [p.name for p in tmp_path.rglob("*")] == ["run", text]
+    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "run") as temporary:
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.rglob("*")] == ["run", "second"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o777 & ~mask
+    for wrong, hint in ((tmp_path / "run" / "second", "is a file"), (tmp_path / "none" / "a", "Create it first")):
+        with pytest.raises(UsageError, match=hint), replacing_folder(wrong):
+            pass
+
+
+def test_sweeping_removes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".a.xyz.part", "a.part", ".hidden", "kept"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".b.xyz.part").mkdir()
+    (tmp_path / ".c.part").symlink_to(tmp_path / "kept")
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "a.part", "kept"]

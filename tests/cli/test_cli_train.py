@@ -20,7 +20,7 @@ def sounds(here: Path) -> Path:
     for i in range(2):
         write(here / "sounds" / f"{i}.wav", synthesize(i, 0.3))
     (here / "r.yaml").write_text(
-        json.dumps({"codec": {"replace": SMALL.to_dict()}, "train": {"batch_size": 2, "device": "cpu", "steps": 3,
+        json.dumps({"model": {"replace": SMALL.to_dict()}, "train": {"batch_size": 2, "device": "cpu", "steps": 3,
                                                                      "validate_every": 2, "validation_batches": 1}})
     )  # fmt: skip
     return here
@@ -51,7 +51,7 @@ def test_json_gives_a_line_a_step(duotone: Any, sounds: Path) -> None:
         (["train", "r.yaml", "--data", "sounds", "--out", "run", "train.accumulation=3"], 2, "multiple of 3"),
         (["train", "r.yaml", "--data", "sounds", "--out", "r.yaml"], 2, "a file"),
         (["train", "r.yaml", "--data", "sounds", "--out", "run", "train.device=cuda"], 2, "train.device=auto"),
-        (["train", "r.yaml", "--data", "sounds", "--out", "run", "codec.start_from=nobody"], 6, "nobody"),
+        (["train", "r.yaml", "--data", "sounds", "--out", "run", "model.start_from=nobody"], 6, "nobody"),
         (["report", "sounds"], 2, "log.jsonl"),
         (["make-sounds", "out", "--kinds", "noise"], 2, "music,speech,synth"),
         (["make-sounds", "out", "--split", "half"], 2, "heldout"),

@@ -285,5 +285,5 @@ def test_what_the_data_is_does_not_depend_on_where_it_lies(folder: Path, tmp_pat
     moved = tmp_path / folder.name
     shutil.copytree(folder, moved)
     assert about(moved) == about(folder)
-    write(moved / "a.wav", synthesize(1, 0.5))
+    write(moved / "a.wav", synthesize(1, 0.5), force=True)
     assert about(moved) != about(folder)

@@ -24,6 +24,10 @@ from small import SMALL
 ANCHORED = CoDiCodecConfig.parse(SMALL.to_dict() | {"anchored": True, "latents": 4})
 
 
+#: Where the processes find the modules of the tests, and whatever this one was told of.
+PATHS = (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH"))
+
+
 def make(config: CoDiCodecConfig) -> ConsistencyObjective:
     torch.manual_seed(0)
     model = ConsistencyObjective(config, ConsistencySection())
@@ -39,7 +43,7 @@ def batch(total: int) -> torch.Tensor:
 
 def launch(count: int, arguments: list[str], folder: Path, **more: str) -> None:
     environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "MASTER_ADDR": "127.0.0.1",
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, PATHS)), "MASTER_ADDR": "127.0.0.1",
         "DUOTONE_CACHE": str(folder / "cache"), "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", **more,
     }  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", "0",

@@ -1,7 +1,7 @@
-"""What keeps latents alive while they learn: a term that holds each one's mean and deviation over the batch.
+"""A term of the loss that holds the mean and the standard deviation of each latent over the batch.
 
-Left alone, latents die in the zero bin or run to the bound; normalised over the batch, their scale is free and drifts
-(LOG.md, 2026-11-21). A term in the loss does neither, and the exported network is the trained one, with nothing to fold.
+Without it latents collapse into the zero bin or saturate at the bound. Normalising them over the batch leaves their scale
+free, and it drifts (LOG.md, 2026-11-21). With a term in the loss the exported network is the trained one as it is.
 
 Legend: B chunks, L latents of d dimensions.
 """

@@ -222,9 +222,9 @@ class ConsistencyObjective(CodecObjective):
             loss = loss + self.section.spread_weight * spread_loss(pre, self.section.deviation)
         values = {"sigma": high, "error": error}
         if self.envelope is not None:
-            missed = self.envelope(pyramid[0], clean)
-            loss = loss + self.section.envelope_weight * missed
-            values["envelope"] = missed.detach()[None]
+            envelope_loss = self.envelope(pyramid[0], clean)
+            loss = loss + self.section.envelope_weight * envelope_loss
+            values["envelope"] = envelope_loss.detach()[None]
         return loss, values
 
     @torch.no_grad()

@@ -1,9 +1,10 @@
-"""What shows the encoder early what matters: the summary's fine picture has to tell the sound's log magnitudes.
+"""An auxiliary loss for short runs: predict log magnitudes from the upsampler's finest feature map.
 
-The consistency loss says little to an encoder whose decoder cannot use its latents yet; short runs are over before the
-two have met. A linear head on the upsampler's finest picture, thrown away at export, gives both a plain target at once.
+The consistency loss gives the encoder little gradient while the decoder cannot use its latents yet, and short runs end
+before it can. A linear head on the feature map, which is not exported, gives encoder and upsampler a direct target from
+the first step.
 
-Legend: B chunks, C channels of the picture, F bins, T frames; the picture stands on the stem's grid (F/f, T/t).
+Legend: B chunks, C channels of the feature map, F bins, T frames; the feature map is on the stem's grid (F/f, T/t).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FLOOR = 0.05
 
 
 class Envelope(nn.Module):
-    """Picture `[B, C, F/f, T/t]` -> mean squared error of the log magnitudes that it tells."""
+    """Feature map `[B, C, F/f, T/t]` -> mean squared error of the log magnitudes predicted from it."""
 
     def __init__(self, config: CoDiCodecConfig) -> None:
         super().__init__()
@@ -36,13 +37,13 @@ class Envelope(nn.Module):
         patches = torch.log(magnitude + FLOOR).reshape(b, c // 2, bins // f, f, frames // t, t)
         return patches.permute(0, 1, 3, 5, 2, 4).reshape(b, -1, bins // f, frames // t)
 
-    def forward(self, picture: Tensor, spectrum: Tensor) -> Tensor:
+    def forward(self, feature_map: Tensor, spectrum: Tensor) -> Tensor:
         """The error, a number."""
-        told = self.weight(picture).float() + self.mean
-        error: Tensor = (told - self.target(spectrum)).square().mean()
+        predicted = self.weight(feature_map).float() + self.mean
+        error: Tensor = (predicted - self.target(spectrum)).square().mean()
         return error
 
     @torch.no_grad()
     def calibrate(self, spectrum: Tensor) -> None:
-        """Begin at the mean over these chunks, of every bin."""
+        """Set the head's offset to the mean log magnitude of each bin over these chunks."""
         self.mean.copy_(self.target(spectrum).mean((0, 3), keepdim=True))

@@ -32,7 +32,7 @@ def train(
 
     `recipe` is a file, the name of a bundled recipe, or the recipe itself; `data`: see `sources.find`. `watchers` get each
     step's metrics, `progress` (files measured, files in all). `load` finds the codec of `model.start_from`, `measure` and
-    `picture` judge validation clips; all three live in rooms above this one and are handed in. `stop` is asked after
+    `picture` judge validation clips; all three are of packages above this one, so they are handed in. `stop` is asked after
     every step. What can be known to fail is refused before the data is read. Raises `ConfigError` (also for a run that
     was begun with another recipe), `AudioError` (no usable sound), `UsageError` (accelerate is missing, OUT is not a run
     or is being trained in), `OSError` (OUT cannot be written) or `TrainingError`.
