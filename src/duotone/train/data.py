@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -80,7 +79,7 @@ class Crops(Examples):
             ]
             try:
                 cut = self._leveled(sound, self._read(sound, rng))
-            except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+            except (AudioError, OSError) as error:
                 with self._lock:
                     self.unreadable[sound.place.name] = str(error)
                 continue
@@ -128,14 +127,16 @@ class Crops(Examples):
 
 
 def _frames(sound: Sound, start: int, count: int) -> NDArray[np.float32]:
-    """Up to `count` frames from `start` on, `[n, channels]`; none where the file ends before, or is damaged there."""
-    with soundfile.SoundFile(sound.place.open()) as file:
+    """Up to `count` frames from `start` on, `[n, channels]`; none where the file ends before, or is damaged there.
+
+    Raises `AudioError` for a file that cannot be opened.
+    """
+    with sound.place.blocks() as blocks:
         try:
-            file.seek(start)
-            block: NDArray[np.float32] = file.read(count, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError:
-            return np.zeros((0, file.channels), np.float32)
-        return block
+            blocks.skip(start)
+            return blocks.read(count)
+        except AudioError:
+            return np.zeros((0, blocks.channels), np.float32)
 
 
 @dataclass(frozen=True)
