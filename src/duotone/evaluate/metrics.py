@@ -1,6 +1,6 @@
 """Distances between a sound and what a codec made of it.
 
-Every function takes two waves of one rate, number of channels and length, the original first, computes its figure for
+Every function takes two waves of one rate, number of channels and length, the original first, computes its value for
 each channel, and returns the mean over the channels.
 
 Legend: C channels, T samples, F frequency bins, M mel bands, N frames.
@@ -181,7 +181,7 @@ def _log_magnitude(reference: Tensor, estimate: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit: its key in JSON, its heading, its unit, which way is better; call it with a pair of waves."""
+    """A metric: its key in JSON, its heading, its unit, which way is better; call it with a pair of waves."""
 
     key: str
     label: str

@@ -34,7 +34,7 @@ _STOPS = np.array(
 def spectrogram(wave: Waveform) -> NDArray[np.uint8]:
     """The mean of the channels as pixels `[H, W, 3]`: 40 Hz to half the rate on a log axis, 80 dB dark to bright.
 
-    The brightest pixel is a full-scale sine; a picture element holds the loudest of the bins and frames it covers.
+    The brightest pixel is a full-scale sine; a pixel holds the loudest of the bins and frames it covers.
     """
     height, width = PANEL
     mono = wave.to_channels(1).samples[0]

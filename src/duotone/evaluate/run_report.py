@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import soundfile
 
 from duotone.atomic import write_text
 from duotone.errors import UsageError
+from duotone.evaluate.page import inline, page, safe, table
 from duotone.train.log import LOG, Record, read_log
 
 WIDTH, HEIGHT, MARGIN = 560, 220, 44
@@ -45,18 +44,12 @@ CURVES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Seconds a step", ("seconds", "waiting_for_data"), False),
 )
 COLOURS = ("#a8315f", "#3b6fb6", "#3f8f5b", "#c9822b")
-STYLE = """
-:root { color-scheme: light dark; --paper: #fbfaf7; --ink: #1d1b22; --soft: #6d6878; --line: #dcd8e2; }
-@media (prefers-color-scheme: dark) { :root { --paper: #131118; --ink: #eceaf1; --soft: #9d97aa; --line: #353042; } }
-body { margin: 2rem auto; max-width: 1180px; padding: 0 1rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
+#: Beside the style that all our pages have.
+_STYLE = """
 figure { display: inline-block; margin: 0 1rem 1.5rem 0; max-width: 100%; } svg { max-width: 100%; height: auto; }
 figcaption { font-weight: 600; } .key { font-size: 13px; margin-right: 1rem; }
-table { border-collapse: collapse; } td, th { padding: .25rem .7rem; border-bottom: 1px solid var(--line);
-  text-align: right; } td:first-child, th:first-child { text-align: left; }
-img { width: 100%; max-width: 340px; display: block; } audio { width: 100%; max-width: 340px; }
+img { width: 100%; max-width: 340px; display: block; } audio { max-width: 340px; }
 .clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 1rem; }
-pre { overflow-x: auto; font-size: 13px; } .soft { color: var(--soft); }
 """
 
 
@@ -65,9 +58,9 @@ def write_report(run: Path, target: Path) -> tuple[Path, list[str]]:
 
     Raises `UsageError` if that is no run.
     """
-    page, problems = report_page(run)
+    text, problems = report_page(run)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, page)
+    write_text(target, text)
     return target, problems
 
 
@@ -81,8 +74,8 @@ def report_page(run: Path) -> tuple[str, list[str]]:
         raise UsageError(f"{log} holds no steps yet. Wait for the first one." + "".join(f" {p}" for p in problems[:1]))
     last = records[-1]
     parts = [
-        f"<h1>{escape(run.resolve().name)}</h1>",
-        f"<p class=soft>{last['step'] + 1:,} steps, {escape(str(last.get('bad_steps', 0)))} of them skipped; "
+        f"<h1>{safe(run.resolve().name)}</h1>",
+        f"<p class=soft>{last['step'] + 1:,} steps, {safe(str(last.get('bad_steps', 0)))} of them skipped; "
         f"loss {_mean_loss(records[:50]):.4g} at first, {_mean_loss(records[-50:]):.4g} at last (means of 50 steps).</p>",
         *(_curve(title, keys, log_axis, records) for title, keys, log_axis in CURVES),
         _last_table(records),
@@ -90,20 +83,15 @@ def report_page(run: Path) -> tuple[str, list[str]]:
         *(_text(run / name, title) for name, title in TEXTS),
     ]
     if problems:
-        items = "".join(f"<li>{escape(problem)}" for problem in problems)
+        items = "".join(f"<li>{safe(problem)}" for problem in problems)
         parts.append(f"<h2>Damaged, not shown</h2><ul>{items}</ul>")
-    body = "\n".join(part for part in parts if part)
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(run.resolve().name)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
-    )
-    return page, problems
+    return page(run.resolve().name, "\n".join(part for part in parts if part), _STYLE), problems
 
 
 def _text(path: Path, title: str) -> str:
     """A text file of the run as a section; empty where there is none."""
     text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
-    return f"<h2>{title}</h2><pre>{escape(text)}</pre>" if text else ""
+    return f"<h2>{title}</h2><pre>{safe(text)}</pre>" if text else ""
 
 
 def _mean_loss(records: Sequence[Record]) -> float:
@@ -146,7 +134,7 @@ def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[Record
             if len(points) > 1
             else f"<circle r=3 fill='{colour}' cx={place(points[0]).split(',')[0]} cy={place(points[0]).split(',')[1]} />"
         )
-        legend.append(f"<span class=key style='color:{colour}'>{escape(key)}</span>")
+        legend.append(f"<span class=key style='color:{colour}'>{safe(key)}</span>")
     labels = []
     for share in (0.0, 0.5, 1.0):
         value = low + share * (high - low)
@@ -161,7 +149,7 @@ def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[Record
         f"<text x={WIDTH - 8} y={HEIGHT - 6} font-size=11 text-anchor=end fill='var(--soft)'>{right:,.0f}</text>"
     )
     return (
-        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f"<figure><figcaption>{safe(title)}</figcaption>"
         f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width={WIDTH} height={HEIGHT}>{''.join(labels + drawn)}</svg>"
         f"<div>{''.join(legend)}</div></figure>"
     )
@@ -177,11 +165,8 @@ def _last_table(records: list[Record]) -> str:
     newest: dict[str, Any] = {}
     for record in records:
         newest |= record
-    rows = [
-        f"<tr><td>{escape(key)}<td>{value:.5g}" if isinstance(value, float) else f"<tr><td>{escape(key)}<td>{escape(str(value))}"
-        for key, value in newest.items()
-    ]  # fmt: skip
-    return f"<h2>Newest values</h2><table>{''.join(rows)}</table>"
+    rows = [[key, f"{value:.5g}" if isinstance(value, float) else str(value)] for key, value in newest.items()]
+    return "<h2>Newest values</h2>" + table(["metric", "value"], rows)
 
 
 def _clips(run: Path, problems: list[str]) -> list[str]:
@@ -191,7 +176,7 @@ def _clips(run: Path, problems: list[str]) -> list[str]:
     parts = []
     for folder in reversed(folders):
         cards = [_clip(path, problems) for path in sorted(folder.glob("*.wav"), key=_clip_order)]
-        parts.append(f"<h2>Clips, {escape(folder.name)}</h2><div class=clips>{''.join(cards)}</div>")
+        parts.append(f"<h2>Clips, {safe(folder.name)}</h2><div class=clips>{''.join(cards)}</div>")
         parts.append(_metrics_table(folder / "metrics.json", problems))
     return parts
 
@@ -199,13 +184,13 @@ def _clips(run: Path, problems: list[str]) -> list[str]:
 def _clip(path: Path, problems: list[str]) -> str:
     """A clip to listen to, with its spectrogram; empty where the sound is damaged."""
     try:
-        sound = _inline(_ogg(path), "audio/ogg")
+        sound = inline(_ogg(path), "audio/ogg")
     except soundfile.LibsndfileError as error:
         problems.append(f"{path} cannot be read as sound ({error}); it is left out.")
         return ""
     picture = path.with_suffix(".png")
-    image = f"<img alt='' src='{_inline(picture.read_bytes(), 'image/png')}'>" if picture.is_file() else ""
-    return f"<div>{escape(path.stem)}{image}<audio controls preload=none src='{sound}'></audio></div>"
+    image = f"<img alt='' src='{inline(picture.read_bytes(), 'image/png')}'>" if picture.is_file() else ""
+    return f"<div>{safe(path.stem)}{image}<audio controls preload=none src='{sound}'></audio></div>"
 
 
 def _clip_order(path: Path) -> tuple[str, bool, str]:
@@ -226,17 +211,11 @@ def _metrics_table(path: Path, problems: list[str]) -> str:
         problems.append(f"{path} is not a list of rows; its table is left out.")
         return ""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    head = "".join(f"<th>{escape(key)}" for key in keys)
-    cells = ["".join(f"<td>{_cell(row.get(key))}" for key in keys) for row in rows]
-    return f"<table><tr>{head}{''.join(f'<tr>{row}' for row in cells)}</table>" if rows else ""
+    return table(keys, [[_cell(row.get(key)) for key in keys] for row in rows]) if rows else ""
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else escape("" if value is None else str(value))
-
-
-def _inline(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _ogg(path: Path) -> bytes:

@@ -12,7 +12,7 @@ PACKAGES = {"stoi": "pystoi", "pesq": "pesq"}
 
 
 def missing() -> list[str]:
-    """Packages of these metrics that are not installed; their figures are then undefined (NaN)."""
+    """Packages of these metrics that are not installed; without its package a metric is NaN."""
     return [package for package in PACKAGES.values() if find_spec(package) is None]
 
 
