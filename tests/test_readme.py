@@ -169,7 +169,8 @@ def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "sounds").mkdir()
     for i in range(2):
         write(tmp_path / "sounds" / f"{i}.wav", synthesize(i, 1.0))
-    commands_of(text, 4)
+    commands_of(text, 7)
+    assert len(list((tmp_path / "sound").glob("*.wav"))) == 2
 
 
 def test_the_page_of_text_tokenizers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

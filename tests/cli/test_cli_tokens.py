@@ -72,7 +72,7 @@ def test_report_and_advice(codes: Path, duotone: Any) -> None:
     )
 
 
-def test_a_data_set_and_its_figures(codes: Path, duotone: Any) -> None:
+def test_a_dataset_and_its_statistics(codes: Path, duotone: Any) -> None:
     specials = ["--special-tokens", "<a>", "</a>", "--pad-token", "<pad>", "--unk-token", "<unk>"]
     assert (
         duotone(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duotone.errors import UsageError
-from duotone.tokens import Alphabet, FrameStream, chars_to_codes, codes_to_chars, to_codes, to_text
+from duotone.tokens import Alphabet, FrameStream, chars_to_codes, codes_to_chars, to_codes, to_text, train_bpe
 from duotone.tokens.alphabet import UNICODE_OFFSET
 
 KINDS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
@@ -183,6 +183,9 @@ def test_damage_is_counted_and_placed() -> None:
         to_codes(text[:3] + text[4:], alphabet, "raise")
     with pytest.raises(UsageError, match="damaged="):
         FrameStream(alphabet, "raise").push(text[0] + text[2])
+    delayed = train_bpe([[[0, 1], [2, 3]]], Alphabet(2, 5), vocab_size=20, pad_token="<p>", pattern="delay")
+    with pytest.raises(UsageError, match="pattern 'delay'"):
+        FrameStream(delayed.alphabet, tokenizer=delayed)
 
 
 @pytest.mark.parametrize("values", [(0, 5), (2, 0), (5, 262144)])

@@ -13,17 +13,8 @@ from codec_bpe.tools.lm_dataset_builder import LMDatasetBuilder
 from duotone.errors import FormatError, UsageError
 from duotone.tokens import Alphabet, AudioTokenizer, FrameGrammar, to_text, train_bpe
 from duotone.tokens.collection import load_npy
-from duotone.tokens.dataset import (
-    Plan,
-    arrange,
-    group,
-    line_stats,
-    packed,
-    parquet_stats,
-    windows,
-    write_lines,
-    write_parquet,
-)
+from duotone.tokens.dataset import Plan, arrange, group, packed, windows, write_lines, write_parquet
+from duotone.tokens.dataset_stats import line_stats, parquet_stats
 
 K, SIZE = 2, 12
 
@@ -256,7 +247,7 @@ def test_bad_input(tokenizer: AudioTokenizer, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(to_text(recording(0, 3), tokenizer.alphabet) + "\nhello\n")
     with pytest.raises(FormatError, match=r"Line 2 .* U\+0068"):
         line_stats(tmp_path / "a.txt", tokenizer, 4, 10.0)
-    with pytest.raises(FormatError, match="not a data set"):
+    with pytest.raises(FormatError, match="not a dataset"):
         parquet_stats(tmp_path / "a.txt", tokenizer, 10.0)
     (tmp_path / "b.txt").write_text("")
     with pytest.raises(UsageError, match="no examples"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from duotone.errors import FormatError, UsageError
-from duotone.tokens import Alphabet, AudioTokenizer, FrameStream, to_text, train_bpe
+from duotone.tokens import Alphabet, AudioTokenizer, FrameStream, shortfall, to_text, train_bpe
 
 
 def corpus(kind: str, k: int, size: int, seed: int, files: int = 4) -> list[np.ndarray]:
@@ -178,6 +178,25 @@ def test_an_interrupted_training_goes_on(trained: AudioTokenizer) -> None:
 def test_settings_that_cannot_be_met(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         train_bpe([np.zeros((4, 3), int)], Alphabet(4, 16), **{"vocab_size": 100, "pad_token": "<pad>", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "no two tokens are left that stand side by side 2 times (min_frequency). More recordings or a lower"),
+        ({"min_frequency": 1, "max_token_codebook_ngrams": 1}, "at all and are together no longer than 1 frame ("),
+        ({"max_token_codebook_ngrams": 0}, "max_token_codebook_ngrams 0, each code is a token"),
+    ],
+)  # fmt: skip
+def test_a_vocabulary_smaller_than_asked_says_why(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    recordings = corpus("phrases", 2, 6, 3)
+    made = train_bpe(recordings, Alphabet(2, 6), vocab_size=5000, pad_token="<pad>", **options)
+    told = shortfall(AudioTokenizer.load(made.save(tmp_path / "t")))
+    assert told is not None and told.startswith(f"The vocabulary has {len(made)} tokens instead of 5000: ")
+    assert words in told
+    full = train_bpe(recordings, Alphabet(2, 6), vocab_size=14, pad_token="<pad>")
+    assert shortfall(full) is None and shortfall(full.first(13)) is not None
+    assert shortfall(AudioTokenizer(full.alphabet, full.merges)) is None  # of which nothing is known
 
 
 def test_damaged_folders(trained: AudioTokenizer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which character stands for which code: a value that is chosen once, stored with everything made by it, and read back.
+"""Alphabets: which character stands for which code. An alphabet is stored with everything that is made with it.
 
 Legend: K codebooks of `size` codes; code v of codebook k has the number ``k * size + v``, and each number a character.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from duotone.errors import UsageError
 
-#: Where acoustic BPE began (Shen et al., 2024), and where `codec-bpe` goes when that room is too small.
+#: The first character of the layouts of `codec-bpe`: usually (Shen et al., 2024), and where that range is too small.
 UNICODE_OFFSET = 0x4E00
 UNICODE_OFFSET_LARGE = 0xE000
 
@@ -23,8 +23,8 @@ UTF32 = "utf-32-le" if np.little_endian else "utf-32-be"
 _SURROGATES = range(0xD800, 0xE000)
 _LAST = 0x10FFFF
 
-# Characters that no text uses and no Unicode normalization touches, by Unicode's own stability policy or for want of any
-# assignment: private use first, then planes without characters. Noncharacters (the last two of a plane) are left out.
+# Characters that no text uses and no Unicode normalization changes: first those for private use, which Unicode promises
+# to keep stable, then planes in which no characters are assigned. Noncharacters (the last two of a plane) are left out.
 _PRIVATE = ((0xE000, 0xF8FF),)
 _PRIVATE_PLANES = ((0xF0000, 0xFFFFD), (0x100000, 0x10FFFD))
 _EMPTY_PLANES = tuple((plane << 16, (plane << 16) + 0xFFFD) for plane in range(4, 14))
@@ -38,7 +38,7 @@ class Alphabet:
     """K x `size` characters, one for each code of each codebook.
 
     With `offset` None the layout avoids surrogates, noncharacters and whatever a normalization changes; with an offset,
-    it is that of `codec-bpe`: one stretch of characters from there on. Raises `UsageError` where there is no room.
+    it is that of `codec-bpe`: one range of characters from there on. Raises `UsageError` where there is no room.
     """
 
     codebooks: int
@@ -95,7 +95,7 @@ class Alphabet:
 
     @cached_property
     def ranges(self) -> Ranges:
-        """Stretches of characters (first, last), in the order of the codes' numbers; the last is cut to what is used."""
+        """Ranges of characters (first, last), in the order of the codes' numbers; the last is cut to what is used."""
         found = ((self.offset, _LAST),) if self.offset is not None else self._layout()
         assert found is not None
         left, out = len(self), []

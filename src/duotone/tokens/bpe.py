@@ -1,7 +1,7 @@
-"""Byte-pair training on sequences of base symbols: the merges that Hugging Face `tokenizers` finds, only sooner.
+"""Byte-pair training on sequences of base symbols: the same merges as Hugging Face `tokenizers`, in less time.
 
-That trainer goes through every word a merge occurs in, so its time grows with the length of words; here a merge costs
-its occurrences. Counts have 64 bits. What is computed is told in `kernels`.
+That trainer scans every word that a merge occurs in, so its time grows with the length of the words. Here the time of a
+merge is proportional to its number of occurrences. Counts have 64 bits. The algorithm is described in `kernels`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from duotone.errors import UsageError
 from duotone.tokens import kernels as k
 from duotone.tokens.values import ByValue
 
-_PAUSE = 256  # merges between two looks at what the user wants
+_PAUSE = 256  # merges between two calls of `watch`
 _SHORT = 64  # pieces up to this many symbols are encoded without a queue
 
-#: Called with a function that gives the merges made so far.
+#: Called during training, with a function that gives the merges made so far. May raise to stop.
 Watch = Callable[[Callable[[], "Merges"]], None]
 
 
@@ -59,8 +59,8 @@ def train(
     """Learn merges until there are `vocabulary` tokens, or no pair is as frequent as `min_frequency`.
 
     `words` are sequences of symbols below `base`; no merge crosses from one to the next, nor makes a token of more than
-    `longest` symbols. `watch` is called now and then with the merges so far and may raise; with `known` ones of the same
-    words and settings it goes on from there. Raises `UsageError` for symbols out of range.
+    `longest` symbols. `watch` is called every few hundred merges. `known` are the merges of an interrupted training on the
+    same words with the same settings; training goes on from there. Raises `UsageError` for symbols out of range.
     """
     if min_frequency < 1:
         raise UsageError(f"min_frequency got {min_frequency}, expected at least 1.")
@@ -73,7 +73,7 @@ def train(
 
 
 def _join(words: Iterable[NDArray[Any]], base: int) -> NDArray[np.int32]:
-    """All words in one array, boundaries between them and at both ends."""
+    """All words in one array, with boundaries between them and at both ends."""
     parts: list[NDArray[np.int32]] = []
     size, pool = 1, np.empty(1 << 16, np.int32)
     pool[0] = k.BOUNDARY
@@ -99,7 +99,7 @@ def _join(words: Iterable[NDArray[Any]], base: int) -> NDArray[np.int32]:
 
 
 class Encoder:
-    """Sequences of base symbols -> ids, by merges: what Hugging Face `tokenizers` computes, identically."""
+    """Encodes sequences of base symbols by merges, to the same ids as Hugging Face `tokenizers`."""
 
     def __init__(self, merges: Merges) -> None:
         self.base = merges.base
@@ -127,7 +127,7 @@ class Encoder:
 
 
 class _State:
-    """All arrays of a training, growing as they must."""
+    """The arrays of a training, which grow as needed."""
 
     def __init__(
         self, symbols: NDArray[np.int32], base: int, vocabulary: int, least: int, longest: int | None, threads: int,
@@ -161,8 +161,8 @@ class _State:
                 touched,
             )  # fmt: skip
 
-        sort(tokens)  # none: where Numba has to compile, it does so here, and what comes next while buckets are sorted
-        with ThreadPoolExecutor(threads + 1) as pool:  # buckets are apart, and the kernel lets go of the interpreter
+        sort(tokens)  # sorts nothing: Numba compiles this kernel here, and the next one while the buckets are sorted
+        with ThreadPoolExecutor(threads + 1) as pool:  # buckets are independent, and the kernel releases the GIL
             compiled = pool.submit(self._run, 0)
             list(pool.map(sort, range(threads)))
             used = self._close_up(starts, kept)
@@ -171,7 +171,7 @@ class _State:
         self.at[:] = lists, used, tokens
 
     def _close_up(self, starts: NDArray[np.int64], kept: NDArray[np.int64]) -> int:
-        """Bring what is left of each bucket together; how much that is."""
+        """Move the remaining places of all buckets together; returns how many there are."""
         used = 0
         for first, n in zip(starts.tolist(), kept.tolist(), strict=False):
             self.places[used : used + n] = self.places[first : first + n]
@@ -179,7 +179,7 @@ class _State:
         return used
 
     def _first_lists(self, used: int) -> int:
-        """Entries for the sorted places; how many there are."""
+        """Make an entry of each list of sorted places; returns how many there are."""
         ends = np.flatnonzero(self.places[:used] < 0)
         self.places[ends] = ~self.places[ends]
         n, size, p = len(ends), np.diff(ends, prepend=-1), self.places[ends]
@@ -210,7 +210,7 @@ class _State:
         )
 
     def _plant(self) -> None:
-        """The tree of winners over all entries, level by level."""
+        """Build the tree over all entries level by level: each node holds the better of its two children."""
         level = np.arange(len(self.e_key), dtype=np.int32)
         self.tree = np.concatenate([level, level])
         while len(level) > 1:
@@ -220,7 +220,7 @@ class _State:
             self.tree[len(level) : 2 * len(level)] = level
 
     def advance(self) -> bool:
-        """Make some merges; whether that was all."""
+        """Make some merges; returns whether the training is finished."""
         why = self._run(self.vocabulary)
         if why == k.GROW:
             self._grow(2 * int(self.e_size[self.tree[1]]))
@@ -235,7 +235,7 @@ class _State:
         return why
 
     def _grow(self, need: int) -> None:
-        """Make room for the next merge, which needs so much, wherever there is too little."""
+        """Enlarge the arrays that are too small for the next merge, which adds up to `need` places and entries."""
         entries, used, _ = self.at.tolist()
         if need > 2 * len(self.ev_place):
             self.ev_symbol, self.ev_place = np.empty((2, need), np.int32), np.empty(need, self.ev_place.dtype)
@@ -246,7 +246,7 @@ class _State:
             self._plant()
 
     def merges(self) -> Merges:
-        """What was learned so far."""
+        """The merges learned so far."""
         n = int(self.at[2]) - self.base
         return Merges(self.base, *k.unpair(self.key[:n]), self.count[:n].copy())
 

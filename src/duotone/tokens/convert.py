@@ -66,7 +66,7 @@ def to_text(codes: Any, alphabet: Alphabet, pattern: Pattern = "frames") -> str:
 
 
 def to_codes(text: str, alphabet: Alphabet, damaged: Damage = "drop_frame", pattern: Pattern = "frames") -> Decoded:
-    """A text -> its whole frames; what hangs at either end is in the result.
+    """A text -> its whole frames; the codes of incomplete frames at both ends are in the result.
 
     `damaged`: `drop_code` leaves out each code that is not of the codebook due next (as `codec-bpe`: a lost code then
     mixes two frames), `drop_frame` every frame that is not whole, `raise` raises `UsageError` at the first of them. In
@@ -138,10 +138,10 @@ def keep(books: NDArray[np.int32], k: int, damaged: Damage, expected: int | None
 
 
 def _one_by_one(books: NDArray[np.int32], k: int, expected: int | None) -> Int:
-    """From each kept code on to the next one of the codebook that is then due.
+    """Keep each code whose codebook follows that of the last code kept, and leave out the others.
 
-    A machine of K states (the codebook due). Blocks of the text run side by side, each from all K states at once; which
-    state a block really began in follows from block to block at the end.
+    The codebook due next is the state of an automaton with K states. The text is cut into blocks, which all run at once,
+    each from every one of the K states. Then, block by block, the state at the end of one is where the next one begins.
     """
     own = None if len(books) and int(books.min()) >= 0 else np.flatnonzero(books >= 0)
     if own is not None:
@@ -170,7 +170,7 @@ def _one_by_one(books: NDArray[np.int32], k: int, expected: int | None) -> Int:
 
 
 def _whole_frames(books: NDArray[np.int32], k: int) -> Int:
-    """Frames whose codes stand one beside the other, and what hangs in order at the two ends of the text."""
+    """Keep whole frames, and the codes in order of an incomplete frame at either end of the text."""
     n = len(books)
     if not n:
         return np.zeros(0, np.int64)
@@ -191,7 +191,7 @@ def _whole_frames(books: NDArray[np.int32], k: int) -> Int:
 
 
 def hanging(books: NDArray[np.int32], k: int) -> tuple[int, int]:
-    """How many codes at the beginning and at the end of a sequence in order belong to no whole frame."""
+    """How many codes at the beginning and at the end belong to no whole frame, of a sequence whose codebooks are in order."""
     if not len(books):
         return 0, 0
     begin = min(len(books), int(-books[0] % k))
@@ -200,7 +200,7 @@ def hanging(books: NDArray[np.int32], k: int) -> tuple[int, int]:
 
 
 def _undelay(numbers: Points, alphabet: Alphabet) -> Decoded:
-    """The delay pattern back, of a text that is whole or was cut off; out of order it is refused."""
+    """Undo the delay pattern of a text that is complete or cut off at its end. Raises `UsageError` for any other."""
     k = alphabet.codebooks
     books = books_of(numbers, alphabet)
     counts = np.bincount(books[books >= 0], minlength=k)
@@ -220,7 +220,7 @@ def _undelay(numbers: Points, alphabet: Alphabet) -> Decoded:
 
 
 def _lists(codes: Int, size: int) -> Any:
-    """``codes.tolist()``; of many codes sooner, since one object serves all codes of a value."""
+    """``codes.tolist()``, faster for many codes: all codes of one value share one object."""
     return codes.tolist() if codes.size < size else [_objects(size).take(row).tolist() for row in codes]
 
 

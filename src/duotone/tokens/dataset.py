@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duotone.atomic import replacing
-from duotone.errors import FormatError, UsageError
-from duotone.tokens.convert import Points, to_numbers, to_points
+from duotone.errors import UsageError
+from duotone.tokens.convert import Points, to_numbers
 from duotone.tokens.jsonfiles import make_folder
-from duotone.tokens.textfiles import encoding_of
 from duotone.tokens.values import ByValue, Int, as_codes
 
 if TYPE_CHECKING:
@@ -198,7 +197,7 @@ class _Recording:
     def __init__(self, tokenizer: AudioTokenizer, numbers: Points, unit: int, apart: bool) -> None:
         self.tokenizer, self.numbers, self.unit, self.length = tokenizer, numbers, unit, len(numbers)
         self.lengths = tokenizer.lengths
-        self.own = _encode(tokenizer, numbers, unit if apart else None)
+        self.own = encode_apart(tokenizer, numbers, unit if apart else None)
         self.ends = np.cumsum(self.lengths[self.own])
 
     def most(self, begin: int, room: int) -> tuple[int, NDArray[np.int32]]:
@@ -222,7 +221,7 @@ class _Recording:
         """The tokens of some codes."""
         first, last = self._tokens_before(begin), self._tokens_before(stop)
         if first is None or last is None:
-            return self.tokenizer._encoder(self.numbers[begin:stop])
+            return self.tokenizer.encode_numbers(self.numbers[begin:stop])
         return self.own[first:last]
 
     def _tokens_before(self, place: int) -> int | None:
@@ -231,12 +230,11 @@ class _Recording:
         return count if (self.ends[count - 1] if count else 0) == place else None
 
 
-def _encode(tokenizer: AudioTokenizer, numbers: Points, apart: int | None) -> NDArray[np.int32]:
-    """Numbers of codes -> tokens in own numbering; `apart`: so many codes at a time."""
+def encode_apart(tokenizer: AudioTokenizer, numbers: Points, apart: int | None) -> NDArray[np.int32]:
+    """Numbers of codes `[N]` -> tokens in own numbering; with `apart`, so many codes at a time, each part by itself."""
     if apart is None or not len(numbers):
-        return tokenizer._encoder(numbers)
-    parts = [tokenizer._encoder(numbers[i : i + apart]) for i in range(0, len(numbers), apart)]
-    return np.concatenate(parts)
+        return tokenizer.encode_numbers(numbers)
+    return np.concatenate([tokenizer.encode_numbers(numbers[i : i + apart]) for i in range(0, len(numbers), apart)])
 
 
 def packed(sequences: Iterable[Window], length: int, separator: int) -> Iterator[Window]:
@@ -313,106 +311,3 @@ def write_parquet(
             count += len(some)
             some = list(itertools.islice(rows, batch))
     return count
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Of a data set: examples, and the seconds of sound in each; `total` counts sound that sequences share once."""
-
-    examples: int
-    total: float
-    minimum: float
-    maximum: float
-    median: float
-    mean: float
-    deviation: float
-
-    def to_dict(self) -> dict[str, float]:
-        """As plain JSON values, in seconds."""
-        return dict(vars(self))
-
-
-def stats(seconds: Sequence[float], fresh: Sequence[float]) -> Stats:
-    """From the seconds of each example, and those of them that no example before held."""
-    if not len(seconds):
-        raise UsageError("The data set has no examples. Were all recordings shorter than a sequence, with drop_last?")
-    s = np.asarray(seconds, np.float64)
-    return Stats(
-        len(s),
-        float(np.sum(fresh)),
-        float(s.min()),
-        float(s.max()),
-        float(np.median(s)),
-        float(s.mean()),
-        float(s.std()),
-    )
-
-
-def line_stats(
-    path: str | os.PathLike[str], tokenizer: AudioTokenizer, overlap: int, framerate: float, limit: int | None = None
-) -> Stats:
-    """Of text lines: special tokens are left out, and what a line repeats of the one before is counted once.
-
-    A line repeats the last `overlap` tokens of the one before, or as much of them as the grid allows, if those stand at
-    its beginning. Raises `FormatError` for a line that holds other characters.
-    """
-    alphabet, rate = tokenizer.alphabet, framerate * tokenizer.alphabet.codebooks
-    special = re.compile("|".join(map(re.escape, tokenizer.special_tokens)) or r"(?!)")
-    lengths: list[float] = []
-    fresh: list[float] = []
-    before, tails = "", [0]
-    path = Path(path)
-    with path.open(encoding=encoding_of(path)) as file:
-        try:
-            for number, line in enumerate(itertools.islice(file, limit)):
-                text = special.sub("", line.rstrip("\n"))
-                numbers = alphabet.numbers(to_points(text))
-                if len(numbers) and int(numbers.max()) >= len(alphabet):
-                    at = int(np.argmax(numbers >= len(alphabet)))
-                    raise FormatError(
-                        f"Line {number + 1} of {path} holds U+{ord(text[at]):04X}, which is neither a code nor a "
-                        f"special token."
-                    )
-                shared = next(size for size in tails if text.startswith(before[len(before) - size :]))
-                lengths.append(len(text) / rate)
-                fresh.append((len(text) - shared) / rate)
-                before, tails = text, _tails(tokenizer, numbers, overlap)
-        except UnicodeDecodeError as error:
-            raise FormatError(f"{path} is not text: {error}.") from None
-    return stats(lengths, fresh)
-
-
-def parquet_stats(
-    path: str | os.PathLike[str], tokenizer: AudioTokenizer, framerate: float, limit: int | None = None
-) -> Stats:
-    """Of a Parquet file that `write_parquet` made. Raises `FormatError` for another, `UsageError` without pyarrow."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError("Parquet needs pyarrow: pip install 'duotone[datasets]'.") from None
-    try:
-        table = pq.read_table(path, columns=["input_ids", "fresh_codes"])
-    except (pa.ArrowException, OSError) as error:
-        raise FormatError(f"{path} is not a data set of Duotone: {str(error).splitlines()[0]}") from None
-    rate = framerate * tokenizer.alphabet.codebooks
-    lengths, own = tokenizer.lengths, tokenizer.own
-    seconds = []
-    for ids in table["input_ids"][:limit].to_pylist():
-        sound = own(ids)
-        seconds.append(int(lengths[sound[sound >= 0]].sum()) / rate)
-    return stats(seconds, [codes / rate for codes in table["fresh_codes"][:limit].to_pylist()])
-
-
-def _tails(tokenizer: AudioTokenizer, numbers: Points, overlap: int) -> list[int]:
-    """How many codes of a line the next one may repeat, the most first: its last tokens, cut to any of the grids."""
-    if not overlap or not len(numbers):
-        return [0]
-    k, steps = tokenizer.alphabet.codebooks, steps_of(tokenizer)
-    units = [k * channels * frames for channels in (1, 2) for frames in (1, *([] if steps is None else [steps]))]
-    found = {0}
-    for apart in (None, *units[1:]):
-        own = _encode(tokenizer, numbers, apart)
-        size = int(tokenizer.lengths[own[-overlap:]].sum())
-        found |= {min(size // unit * unit, max(0, len(numbers) - unit)) for unit in (1, *units)}
-    return sorted(found, reverse=True)

@@ -1,8 +1,8 @@
-"""Rows for audio tokens in the embeddings of a language model of transformers, which is handed in: no PyTorch here.
+"""Embeddings for audio tokens in a language model of transformers, which the caller passes in (no PyTorch is imported).
 
 New rows near the mean of the text rows leave the model's predictions on text nearly as they were (Hewitt, "Initializing
-New Word Embeddings", 2021); a token of several codes begins as the mean of its codes, so that what is learned of a code
-and of the tokens that hold it starts from one place.
+New Word Embeddings", 2021). A token of several codes gets the mean of its codes' rows, so that a code and the tokens that
+contain it start close to each other.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A text tokenizer that also knows audio: in sound it does exactly what the trained BPE does, in text what it did before.
+"""Extend a text tokenizer by audio: sound is tokenized exactly as by the audio tokenizer, text exactly as before.
 
-The result is one ordinary `tokenizer.json`, without any code of ours. In a BPE tokenizer the trained merges become merges
-of its own. Byte-level ones first put the bytes of a character together again, by merges that come before all others: they
-start with bytes that begin no character of text, so no text meets them. Other tokenizers: `extend_words`.
+The result is one ordinary `tokenizer.json` that needs no code of ours. In a BPE tokenizer the trained merges become merges
+of its own. A byte-level tokenizer sees the bytes of a character, so merges that join these bytes come before all others;
+they start with bytes that begin no character of ordinary text, so text is not affected. Other tokenizers: `extend_words`.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def extend(
     special_tokens: Sequence[str] = (START, END),
     as_added_tokens: bool = False,
 ) -> int:
-    """Write the extended tokenizer's folder; returns how many tokens came in.
+    """Write the extended tokenizer's folder; returns how many tokens were added.
 
-    `special_tokens` are added behind them, as special ones. `as_added_tokens` is the way of `codec-bpe`: every token as a
-    special token, which loses the merges. Chat templates and added tokens are kept; truncation and padding that the text
+    `special_tokens` get the ids after them. With `as_added_tokens` every audio token becomes a special token, as in
+    `codec-bpe`, and the merges are lost. Chat templates and added tokens are kept; truncation and padding that the text
     tokenizer's `tokenizer.json` switches on, which would cut sound, become settings in `tokenizer_config.json`. Raises
     `FormatError` for damaged files, `UsageError` for tokenizers that cannot be extended, saying why.
     """
     if not special_tokens:
-        raise UsageError("An extended tokenizer needs at least one special token, by which sound is told from text.")
+        raise UsageError("An extended tokenizer needs at least one special token, to mark sound in text.")
     text = read_folder(Path(text_folder))
     before = vocabulary_of(text.document)
     taken = [token for token in special_tokens if token in before]
@@ -68,7 +68,7 @@ def extend(
 
 
 def _into_model(document: Part, audio: AudioTokenizer, tokens: list[str]) -> list[str]:
-    """The audio tokens and their merges into the text tokenizer; returns how its vocabulary spells each token."""
+    """Add the audio tokens and merges to the text tokenizer; returns how its vocabulary spells each token."""
     kind = document["model"].get("type")
     if kind != "BPE" and kind not in KINDS:
         raise UsageError(
@@ -84,7 +84,7 @@ def _into_model(document: Part, audio: AudioTokenizer, tokens: list[str]) -> lis
 
 
 def _merge(document: Part, audio: AudioTokenizer, tokens: list[str]) -> list[str]:
-    """The same for a BPE tokenizer."""
+    """The same, for a BPE tokenizer."""
     model = document["model"]
     refuse_unfit(model)
     pieces = steps(document.get("pre_tokenizer"))

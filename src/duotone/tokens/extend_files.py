@@ -122,7 +122,7 @@ def _added(config: Part, legacy: Part) -> Iterator[dict[str, Any]]:
     more = [*(extra.values() if isinstance(extra, dict) else extra), *(config.get("additional_special_tokens") or [])]
     special = [_token(token) for token in (*(config.get(role) for role in _ROLES), *more) if token is not None]
     if "added_tokens_decoder" in config:
-        decoder = config["added_tokens_decoder"]
+        decoder = dict(config["added_tokens_decoder"])
         yield from (_token(decoder[i]) for i in sorted(decoder, key=int))
     else:
         names = {token["content"] for token in special}

@@ -32,10 +32,10 @@ def model_vocabulary(document: Part) -> dict[str, int]:
 
 
 def add_words(document: Part, words: Sequence[str]) -> None:
-    """New words of the model, behind every token there is, in this order; those that it has stay where they are.
+    """Add words to the model's vocabulary, with the next free ids in this order; words that it has keep their ids.
 
-    Added tokens that the model does not know itself become words of it first: `tokenizers` gives such tokens the ids
-    behind the model's words whenever it reads the file, whatever the file says, so they would move.
+    Added tokens that are not in the model's vocabulary are put into it first. When `tokenizers` reads the file, it gives
+    such tokens the ids after the model's words, whatever the file says, so their ids would change.
     """
     vocabulary = document["model"]["vocab"]
     known, added = model_vocabulary(document), document.get("added_tokens", [])
@@ -56,7 +56,7 @@ def add_words(document: Part, words: Sequence[str]) -> None:
 
 
 def add_tokens(document: Part, tokens: Sequence[str], special: bool, **flags: bool) -> None:
-    """Added tokens behind everything else; `flags` are others than False."""
+    """Add tokens to the list of added tokens, with the next free ids; `flags` are fields that are not False."""
     following = max(vocabulary_of(document).values()) + 1
     document.setdefault("added_tokens", []).extend(
         {
@@ -81,7 +81,7 @@ def spell_as_bytes(tokens: Sequence[str]) -> list[str]:
 
 
 def steps(part: Part | None) -> list[Part]:
-    """The steps of a normalizer, pre-tokenizer or decoder, in order."""
+    """The steps of a normalizer, pre-tokenizer or decoder, in order, without nesting."""
     if part is None:
         return []
     if part["type"] == "Sequence":
@@ -101,7 +101,7 @@ def replacing(regex: str, content: str) -> Part:
 
 
 def unprepended(normalizer: Part | None, characters: str) -> list[Part]:
-    """The steps of a normalizer; what it writes before every text (Llama's Prepend), not before sound."""
+    """The steps of a normalizer; where it writes a mark before every text (Llama's Prepend), one more removes it from sound."""
     found = steps(normalizer)
     marks = [step["prepend"] for step in found if step["type"] == "Prepend"]
     return found + [replacing(f"\\A{mark}(?={characters})", "") for mark in marks]

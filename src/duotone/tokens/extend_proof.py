@@ -63,7 +63,7 @@ def prove(text: Part, extended: Part, audio: AudioTokenizer, spelt: list[str]) -
     for i in range(_PROBES):
         sound = "".join(tokens[j] for j in rng.integers(0, len(tokens), 30))
         numbers = audio.alphabet.numbers(to_points(sound))
-        want = [vocabulary[spelt[j]] for j in audio._encoder(numbers).tolist()]
+        want = [vocabulary[spelt[j]] for j in audio.encode_numbers(numbers).tolist()]
         _prove_sound(new, sound, want, texts[i % len(texts)], start, mark_of(audio.alphabet))
 
 

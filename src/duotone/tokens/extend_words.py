@@ -1,18 +1,18 @@
 """Audio in text tokenizers whose files hold no merges: WordPiece (BERT) and Unigram (T5, XLM-R, ALBERT).
 
-Their own search cannot be made to give what merges give. WordPiece takes the longest word. Unigram takes the cuts with
-the best sum of scores s; with the merges ``a a`` and then ``b a``, ``ba`` becomes one token, for which
-``s(ba) > s(b) + s(a)``, but ``baaa`` becomes ``b aa a`` and not ``ba aa``, for which ``s(b) + s(a) > s(ba)``.
+The search of these models cannot give the result of merges. WordPiece takes the longest word. Unigram takes the cuts with
+the highest sum of scores s. With the merges ``a a`` and then ``b a``, ``ba`` becomes one token, which needs
+``s(ba) > s(b) + s(a)``; but ``baaa`` becomes ``b aa a`` and not ``ba aa``, which needs ``s(b) + s(a) > s(ba)``.
 
-What can: the normalizer. It first writes a mark behind each code; then merge by merge, in the order they were learned, it
-takes away the mark between the two parts. A merge makes a token that only later merges use, so going through them one by
-one is the same as always taking the earliest that applies. Before each mark then stands one token of the trained BPE,
-and the vocabulary holds just these words, token and mark. There is only one way to cut them: any other has a piece that
-is not in the vocabulary, which WordPiece does not take and Unigram puts below the worst of its words.
+The normalizer can. It first writes a mark after each code. Then, merge by merge in the order of training, it removes the
+mark between the two parts of the merge. A merge makes a token that only later merges use, so applying them one after the
+other is the same as always applying the earliest that fits. In the end one token of the trained BPE stands before each
+mark, and the vocabulary contains these words: token and mark. A text can be cut into them in one way only: any other cut
+has a piece that is not in the vocabulary, which WordPiece does not take and Unigram scores below its worst word.
 
     A<mark>B<mark>C<mark>  --  A and B were merged: no mark between them  ->  AB<mark>C<mark>
 
-It costs a pass over the text for each merge, in Rust. `load_text_tokenizer` does without them.
+This takes a pass over the text for each merge, in Rust. `load_text_tokenizer` needs no such passes.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ KINDS = ("WordPiece", "Unigram")
 
 
 def mark_of(alphabet: Alphabet) -> str:
-    """The private character that stands behind each audio token: one that the alphabet does not use."""
+    """The private character that is written after each audio token: one that the alphabet does not use."""
     return "\U0010fffd" if alphabet.ranges[-1][1] <= 0xF8FF else "\uf8fe"
 
 
 def extend_words(document: Part, audio: AudioTokenizer, tokens: Sequence[str]) -> list[str]:
-    """Audio into a WordPiece or Unigram tokenizer; returns how its vocabulary spells each token. Raises `UsageError`."""
+    """Add audio to a WordPiece or Unigram tokenizer; returns how its vocabulary spells each token. Raises `UsageError`."""
     alphabet, mark = audio.alphabet, mark_of(audio.alphabet)
     spelt = [token + mark for token in tokens]
     _check(document["model"], audio, spelt)
     add_words(document, spelt)
     before: list[Part] = []
     for step in unprepended(document.get("normalizer"), alphabet.regex):
-        if step["type"] == "BertNormalizer" and step.get("clean_text", True):  # it would take away private characters
+        if step["type"] == "BertNormalizer" and step.get("clean_text", True):  # it would remove private characters
             before += _cleaning({*alphabet.points.tolist(), ord(mark)})
             step = {**step, "clean_text": False}
         before.append(step)
@@ -68,7 +68,7 @@ def without_merging(document: Part) -> Part:
 
 
 def _check(model: dict[str, Any], audio: AudioTokenizer, spelt: Sequence[str]) -> None:
-    """Raises `UsageError` for what would not come out exact."""
+    """Raise `UsageError` for audio tokenizers that could not be reproduced exactly."""
     if len(set(spelt)) < len(spelt):
         raise UsageError(
             "Two tokens of the audio tokenizer are spelt alike, and a vocabulary of words cannot tell them apart. Train "
@@ -84,10 +84,10 @@ def _check(model: dict[str, Any], audio: AudioTokenizer, spelt: Sequence[str]) -
 
 
 def _merging(audio: AudioTokenizer, spelt: Sequence[str], mark: str) -> Iterable[Part]:
-    """The steps for each merge, in order; they take away the mark alone, so that offsets stay right.
+    """The steps for each merge, in order. They remove only the mark, so that offsets stay right.
 
-    Two of the same token need three: in ``aaa`` the second a would be taken for the first of another pair, unless the
-    pairs are told apart, from the left, by a mark of their own.
+    A merge of two equal tokens needs three steps: in ``aaa`` the second a could be taken for the first of another pair, so
+    pairs are first marked from the left by a mark of their own.
     """
     start, pair = f"(?<!{audio.alphabet.regex})", chr(ord(mark) - 1)
     for a, b in zip(audio.merges.left.tolist(), audio.merges.right.tolist(), strict=True):
@@ -109,7 +109,7 @@ def _prepended(step: Part) -> str | None:
 
 
 def _decoder(decoder: Part | None, alphabet: Alphabet, mark: str) -> Part:
-    """The old decoder, and no mark behind sound, nor before it the space that WordPiece writes between words."""
+    """The old decoder, with a step that removes the marks, and the space that WordPiece writes before each word, from sound."""
     if decoder is None:  # tokens joined with spaces, which is what this one does without its prefix
         decoder = {"type": "WordPiece", "prefix": mark + mark, "cleanup": False}
     found = steps(decoder)
@@ -126,9 +126,9 @@ def _cleaning(kept: set[int]) -> list[Part]:
 
 @lru_cache(maxsize=1)
 def _cleaned() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Characters that clean_text takes away, and those that it makes spaces.
+    """Characters that clean_text removes, and those that it replaces by spaces.
 
-    They are controls and whatever is private or not assigned, and white space; which these are depends on the tables of
+    They are control, private and unassigned characters, and white space. Which these are depends on the tables of
     `tokenizers`, so every character is tried.
     """
     from tokenizers.normalizers import BertNormalizer

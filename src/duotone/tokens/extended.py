@@ -41,10 +41,10 @@ def load_extended(folder: str | os.PathLike[str]) -> AudioTokenizer:
 
 
 def load_text_tokenizer(folder: str | os.PathLike[str]) -> Any:
-    """The extended tokenizer as one of transformers: the ids that `AutoTokenizer` gives, and sooner for long texts.
+    """The extended tokenizer as one of transformers: the ids that `AutoTokenizer` gives, faster for long texts.
 
-    WordPiece and Unigram tokenizers make a pass over the text for each merge, which this one replaces by Duotone's own
-    encoder; of BPE tokenizers it is the ordinary one. Raises `FormatError`.
+    WordPiece and Unigram tokenizers make a pass over the text for each merge; this one uses Duotone's own encoder instead.
+    For a BPE tokenizer it is the ordinary one. Raises `FormatError`.
     """
     document = read_json(Path(folder) / "tokenizer.json", EXPECTED)
     audio = load_extended(folder)

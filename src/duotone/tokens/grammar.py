@@ -1,7 +1,7 @@
-"""Keeps a language model to well-formed frames while it writes audio tokens.
+"""Restricts a language model to whole frames while it generates audio tokens.
 
-A token holds some codes; the next one has to begin with the codebook that is then due, and sound may end only with a
-whole frame, or a whole group of frames where the codec decodes no less. Works as a `LogitsProcessor` of transformers,
+A token contains some codes; the next token has to begin with the codebook that is due, and sound may end only with a whole
+frame, or with a whole group of frames where the codec decodes no fewer. Works as a `LogitsProcessor` of transformers,
 without importing it.
 """
 
@@ -18,12 +18,12 @@ from duotone.tokens.values import as_ids
 
 
 class FrameGrammar:
-    """Which ids may come next. Inside sound only audio tokens that fit, and `end` between frames; outside, anything else.
+    """Tells which ids may come next: inside sound, audio tokens that continue it and, between frames, `end`; else all others.
 
-    Sound lies between the special tokens `start` and `end`. With `start` None it begins at once, with `end` None it goes on
-    for ever. `vocabulary` is the number of the model's logits. With `group`, sound is made of groups of so many frames
-    (`codec.config.latents` is what Duotone's own codecs decode at once): no token reaches from one into the next, and
-    `end` comes only between them. Train on sequences whose groups were encoded one by one, then nothing is lost by it.
+    Sound lies between the special tokens `start` and `end`. With `start` None it begins at once, with `end` None it never
+    ends. `vocabulary` is the number of the model's logits. With `group`, sound consists of groups of so many frames
+    (`codec.spec.steps`: a chunk, the least that the codec decodes): no token reaches from one group into the next, and
+    `end` comes only between groups. Train the model on such sequences (``duotone tokens dataset --grid chunk``).
     """
 
     def __init__(

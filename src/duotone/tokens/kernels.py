@@ -6,9 +6,10 @@ so both neighbours of a token are found at once. Words are separated by `BOUNDAR
 What is computed is what the trainer of Hugging Face `tokenizers` computes, merge by merge: the pair with the highest
 count, of equals that with the smaller ids; counts include overlaps (a run of four has three pairs).
 
-No two merges spell the same token, so none has to be looked for. Say (c, d) came to spell what e = (a, b) spells, split
-elsewhere. Where c d stands, nothing had crossed its outer edges (tokens only grow), and neither where e arose; inside, the
-same symbols had met the same merges in the same order. So there, too, a b stood when e was merged, and became e.
+No two merges make the same sequence of symbols, so a token is never looked up by its symbols. Suppose that (c, d) and an
+earlier merge e = (a, b) did. Where c d stands, no merge has crossed the outer edges of the sequence (tokens only grow), and
+where e was made, neither. Inside, both places had the same symbols, and so the same merges in the same order. So a b stood
+there too when e was merged, and became e.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def unpair(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32
     return (keys >> 32).astype(np.int32), (keys & (_HIGH - 1)).astype(np.int32)
 
 
-# Compilation takes seconds, and goes by the number of statements and of functions times the types they are called with.
-# So nothing is allocated in here, counters begin as np.int64(0) (a plain 0 is a type of its own), and functions that
-# only kernels call have no entry for Python and no cache of their own: they are part of what calls them.
+# Compilation takes seconds; its time grows with the number of statements, and of functions times the types that they are
+# called with. So nothing is allocated here, counters begin as np.int64(0) (a plain 0 has a type of its own), and functions
+# that only kernels call have no entry for Python and no cache of their own: they are compiled into their callers.
 _WITHOUT: dict[str, Any] = {"no_cfunc_wrapper": True}  # an entry for C, which nothing here uses
 _NO_PYTHON: dict[str, Any] = {"no_cpython_wrapper": True}
 _kernel = njit(cache=True, nogil=True, **_WITHOUT)
@@ -50,7 +51,7 @@ _inner = njit(**_WITHOUT, **_NO_PYTHON)
 
 @_inner
 def _slot(keys, key):  # type: ignore[no-untyped-def]
-    """Where `key` stands in an open table, or the empty place where it would."""
+    """The place of `key` in a hash table with open addressing, or the empty place where it belongs."""
     mask = np.uint64(len(keys) - 1)
     h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     i = (h ^ (h >> np.uint64(29))) & mask
@@ -61,7 +62,10 @@ def _slot(keys, key):  # type: ignore[no-untyped-def]
 
 @_inner
 def _settle(tree, counts, keys, entry):  # type: ignore[no-untyped-def]
-    """After a change of `entry`: in each pair up to the root of a tree of winners, which entry comes first."""
+    """Update the tree after `entry` changed: each node up to the root holds the better of its two children.
+
+    The better entry has the higher count, or the same count and the smaller key.
+    """
     i = (tree.size >> 1) + entry
     while i > 1:
         first, best = tree[i ^ 1], tree[i]
@@ -75,7 +79,10 @@ def _settle(tree, counts, keys, entry):  # type: ignore[no-untyped-def]
 
 @_kernel
 def bucket(symbols, lengths, at, places):  # type: ignore[no-untyped-def]
-    """Sort places of pairs by their first symbol: each goes to `at[symbol]`, which moves on. Without places, only count."""
+    """Sort the places of pairs by their first symbol: each is written at `at[symbol]`, which is then increased.
+
+    With empty `places` they are only counted.
+    """
     for p in range(len(symbols) - 1):
         a = symbols[p]
         if 0 <= a < BOUNDARY and symbols[p + lengths[a]] != BOUNDARY:
@@ -91,7 +98,7 @@ def sort_buckets(  # type: ignore[no-untyped-def]
     """Within every `step`-th bucket, bring places of equal second symbols together; equal pairs stay in order.
 
     Pairs that occur less than `least` times or would become too long are left out; `kept` gets how many places of each
-    bucket remain, at its beginning. Where a pair's list ends, its place p is written as ~p. `old` has room for the
+    bucket remain, at its beginning. The last place p of each pair's list is written as ~p. `old` has room for the
     largest bucket, `fill` (zeros) and `touched` for every token.
     """
     for a in range(first_bucket, tokens, step):
@@ -136,10 +143,11 @@ def run(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Merge until the vocabulary is full, no pair is frequent enough, `pause` merges are made, or an array is full.
 
-    Entries `e_*` are pairs and their lists of places, of which some may hold something else by now: the count is the most
-    it can be. `tree` finds the highest; when it comes to that, its list is cleared, and it stays first or it does not.
-    `ev_*`: what stood left and right of each merged pair, and where. `come` (zeros, for every token): how often it stands
-    beside a new token. `at`: entries, places used, tokens: read and written. Returns what stopped it.
+    Entries `e_*` are pairs and their lists of places. At some of these places the pair may have been merged into other
+    tokens since, so counts are upper bounds. `tree` gives the entry with the highest one; its list is filtered and counted,
+    and it is merged if its count is still the highest. `ev_*`: the neighbours of each merged pair, and its place. `come`
+    (zeros, one a token): how often a token stands beside the new one. `at`: numbers of entries, of places used and of
+    tokens, read and written. Returns why it stopped.
     """
     entries = at[0]
     used = at[1]
@@ -237,10 +245,10 @@ def run(  # type: ignore[no-untyped-def]
 
 @_kernel
 def tables(left, right, base, edges, keys, made, inner):  # type: ignore[no-untyped-def]
-    """Merges as open tables: pair -> what it becomes; and pairs of base symbols that stand side by side in some token.
+    """Fill two hash tables: the token that each merged pair becomes, and the pairs of symbols side by side in some token.
 
-    What is not in the second is cut apart. Of a merge that is there twice, the first counts. `edges` `[2, ids]`: the first
-    and last symbol of each id, given for those below `base`.
+    Between two symbols that are not in the second table, a sequence can be cut. Of two merges of the same pair the first
+    counts. `edges` `[2, ids]`: the first and last symbol of each id, given for those below `base`.
     """
     for i in range(left.size):
         a = left[i]
@@ -293,7 +301,7 @@ def _encode_short(ids, n, becomes, keys, made):  # type: ignore[no-untyped-def]
 
 @_kernel
 def encode_long(ids, keys, made, chain, queue):  # type: ignore[no-untyped-def]
-    """The same for all of a long piece, by a queue of (merge, place) over a chain of places before and after."""
+    """The same for a whole long piece, by a heap of (merge, place) and linked lists of the places before and after."""
     n = np.int64(ids.size)
     size = np.int64(0)
     top = np.int64(0)
@@ -361,8 +369,8 @@ def _sift(queue, i, size):  # type: ignore[no-untyped-def]
 def encode(numbers, start, to, keys, made, inner, out, becomes):  # type: ignore[no-untyped-def]
     """Base symbols from `start` on -> ids of tokens, into `out` from `to` on, up to the first piece too long for `becomes`.
 
-    The sequence falls apart wherever two neighbours stand side by side in no token; the pieces are merged apart. Returns
-    where the piece that was left begins and ends, and where its symbols were put.
+    The sequence is cut between symbols that stand side by side in no token; each piece is merged by itself. Returns where
+    the piece that is too long begins and ends, and where in `out` its symbols were written.
     """
     while start < numbers.size:
         stop = start + 1
@@ -385,7 +393,7 @@ def encode(numbers, start, to, keys, made, inner, out, becomes):  # type: ignore
 
 @_kernel
 def lay_out(ids, lengths, symbols):  # type: ignore[no-untyped-def]
-    """Tokens of one word into its stretch of an array of symbols."""
+    """Write the tokens of one word into its part of the array of symbols."""
     p = 0
     for token in ids:
         n = lengths[token]

@@ -1,7 +1,7 @@
 """Orders in which the codes of K codebooks and T frames become one sequence.
 
 `frames`: frame by frame, codebook 0 to K-1 in each. `delay` (arXiv 2306.05284): codebook k comes k frames later, so that
-when code k of a frame is due, codes of k - 1 frames to come are known of the coarser books.
+when code k of a frame is generated, the coarser codes of the frames after it are known already.
 """
 
 from __future__ import annotations

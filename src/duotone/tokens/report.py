@@ -1,4 +1,4 @@
-"""What a tokenizer does to codes it was not trained on, and which settings would do better."""
+"""How much a tokenizer compresses codes, and how that depends on vocabulary size and n-gram limit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from duotone.tokens.values import as_codes
 
 @dataclass(frozen=True)
 class Report:
-    """Over some recordings: how far codes were compressed, and by which tokens."""
+    """Compression of some recordings, and the tokens that occurred in them."""
 
     codes: int
     tokens: int
     single: int  # tokens of one code alone
-    used: int  # different tokens that came up
+    used: int  # different tokens that occurred
     vocabulary: int
-    longest: tuple[tuple[int, int], ...]  # (codes, how often) of the longest tokens that came up
+    longest: tuple[tuple[int, int], ...]  # (codes, how often) of the longest tokens that occurred
 
     @property
     def codes_per_token(self) -> float:
-        """The compression; 1 is none."""
+        """The compression; 1 means none."""
         return self.codes / max(1, self.tokens)
 
     @property
@@ -45,7 +45,7 @@ class Report:
 
 
 def report(tokenizer: AudioTokenizer, recordings: Iterable[Any], longest: int = 5) -> Report:
-    """Tokenize codes `[K, T]` and count."""
+    """Tokenize recordings of codes `[K, T]` and count."""
     counts = np.zeros(len(tokenizer.alphabet) + len(tokenizer.merges), np.int64)
     codes = 0
     for recording in recordings:
@@ -62,7 +62,7 @@ def report(tokenizer: AudioTokenizer, recordings: Iterable[Any], longest: int = 
 
 @dataclass(frozen=True)
 class Advice:
-    """One point of the curve."""
+    """Compression of held-out recordings, for one vocabulary size and one limit of frames a token (`ngrams`)."""
 
     vocabulary: int
     ngrams: int | None
@@ -78,7 +78,11 @@ def advise(
     ngrams: Sequence[int | None] = (1, 2, 4, None),
     **settings: Any,
 ) -> list[Advice]:
-    """The curve over vocabulary size and n-gram limit: one training for each limit, whose first merges serve the rest."""
+    """Compression over vocabulary size and n-gram limit.
+
+    There is one training for each limit; its first merges are those of the smaller vocabularies. Sizes for which there was
+    nothing more to learn are left out.
+    """
     out = []
     for limit in ngrams:
         whole = train_bpe(
@@ -92,7 +96,7 @@ def advise(
         for size in sorted(vocabularies):
             part = whole.first(size)
             if len(part) < size and size != min(vocabularies):
-                continue  # there was no more to learn
+                continue  # there was nothing more to learn
             told = report(part, held_out)
             out.append(Advice(len(part), limit, told.codes_per_token, told.single_share))
     return out

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 class FrameStream:
     """Push text, bytes or token ids, get the frames `[K, n]` that they complete; the whole is what `to_codes` gives.
 
-    `dropped` counts what was left out so far. Order is frame by frame; a delayed sequence is decoded when it is whole.
+    `dropped` counts the codes left out so far. Codes have to come frame by frame: raises `UsageError` for a tokenizer of
+    another pattern, whose sequences can only be decoded as a whole.
     """
 
     def __init__(
         self, alphabet: Alphabet, damaged: Damage = "drop_frame", tokenizer: AudioTokenizer | None = None
     ) -> None:
+        if tokenizer is not None and tokenizer.pattern != "frames" and alphabet.codebooks > 1:
+            raise UsageError(
+                f"A stream of frames got a tokenizer of the pattern {tokenizer.pattern!r}, expected frames. Decode its "
+                f"whole sequences with tokenizer.decode."
+            )
         self.alphabet, self.damaged, self.tokenizer = alphabet, damaged, tokenizer
         self.dropped = 0
         self._waiting: Points = np.zeros(0, np.uint32)  # of a frame that is not whole yet
@@ -38,7 +44,7 @@ class FrameStream:
         return self._add(self.alphabet.numbers(to_points(text)))
 
     def push_bytes(self, data: bytes) -> Int:
-        """UTF-8 bytes, cut anywhere. Raises `UsageError` for what is no UTF-8."""
+        """UTF-8 bytes, cut anywhere -> the frames that they complete. Raises `UsageError` for other bytes."""
         try:
             return self.push(self._bytes.decode(data))
         except UnicodeDecodeError as error:
@@ -51,7 +57,7 @@ class FrameStream:
         return self._add(self.tokenizer.numbers(ids))
 
     def finish(self) -> int:
-        """How many codes of a frame that never became whole are left over at the end."""
+        """End the stream; returns how many codes of an incomplete frame are left over."""
         left, self._waiting = len(self._waiting), self._waiting[:0]
         return left
 

@@ -22,11 +22,11 @@ from duotone.tokens.tokenizer import AudioTokenizer
 
 
 class TextTokenizer(PreTrainedTokenizerFast):
-    """What `AutoTokenizer` gives for the folder of an extended WordPiece or Unigram tokenizer, without a pass a merge."""
+    """Gives the ids of `AutoTokenizer` for an extended WordPiece or Unigram tokenizer, without a pass for each merge."""
 
     @classmethod
     def marking(cls, folder: Path, document: Part, audio: AudioTokenizer) -> TextTokenizer:
-        """Read a folder; its parts are known already."""
+        """Make the tokenizer of a folder, whose `tokenizer.json` and audio tokenizer were read already."""
         own: TextTokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         own.__class__ = cls  # the folder names the ordinary class, and from_pretrained would warn of another
         own._audio, own._mark = audio, mark_of(audio.alphabet)
@@ -39,14 +39,14 @@ class TextTokenizer(PreTrainedTokenizerFast):
         return own
 
     def marked(self, text: Any) -> Any:
-        """A text, or texts in lists, with a mark behind each audio token."""
+        """A text, or lists of texts, with a mark after each audio token."""
         if isinstance(text, (list, tuple)):
             return type(text)(self.marked(one) for one in text)
         return self._sound.sub(self._marked_sound, text) if isinstance(text, str) else text
 
     def _marked_sound(self, found: re.Match[str]) -> str:
         numbers = self._audio.alphabet.numbers(to_points(found[0]))
-        return "".join(self._words[i] for i in self._audio._encoder(numbers).tolist())
+        return "".join(self._words[i] for i in self._audio.encode_numbers(numbers).tolist())
 
     def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **options: Any) -> Any:
         """Transformers 5: all texts come through here."""

@@ -79,7 +79,7 @@ class AudioTokenizer(ByValue):
 
     @cached_property
     def spelling(self) -> tuple[Int, NDArray[np.uint32]]:
-        """Where each token's numbers end in the second array, which holds those of all tokens."""
+        """The numbers of codes of all tokens in one array (the second), and where those of each token end in it."""
         base = len(self.alphabet)
         spelt: list[NDArray[np.uint32]] = list(np.arange(base, dtype=np.uint32)[:, None])
         for a, b in zip(self.merges.left.tolist(), self.merges.right.tolist(), strict=True):
@@ -103,7 +103,11 @@ class AudioTokenizer(ByValue):
 
     def encode(self, codes: Any) -> Int:
         """Codes `[K, T]` -> ids `[M]`, as the saved tokenizer gives them for the text of the codes, without bos and eos."""
-        return self.audio_ids[self._encoder(to_numbers(codes, self.alphabet, self.pattern))]
+        return self.audio_ids[self.encode_numbers(to_numbers(codes, self.alphabet, self.pattern))]
+
+    def encode_numbers(self, numbers: NDArray[Any]) -> NDArray[np.int32]:
+        """Numbers of codes `[N]` -> tokens in own numbering `[M]`."""
+        return self._encoder(numbers)
 
     def encode_batch(self, recordings: Sequence[Any], threads: int | None = None) -> list[Int]:
         """`encode` of many recordings, in threads."""
@@ -118,7 +122,7 @@ class AudioTokenizer(ByValue):
         return np.where(inside, self._own[np.where(inside, ids, 0)], -1)
 
     def first(self, size: int) -> AudioTokenizer:
-        """The tokenizer of `size` tokens that training would have given: its first merges. Has standard ids."""
+        """The tokenizer that training with `vocab_size=size` would have given: with the first merges, and ids in order."""
         n = max(0, size - len(self.special_tokens) - len(self.alphabet))
         m = self.merges
         return replace(self, merges=replace(m, left=m.left[:n], right=m.right[:n], count=m.count[:n]), ids=None)

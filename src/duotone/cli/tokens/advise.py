@@ -1,4 +1,4 @@
-"""``duotone tokens advise``: which vocabulary size and limit of frames a token would compress how much."""
+"""``duotone tokens advise``: compression over vocabulary size and limit of frames a token."""
 
 from __future__ import annotations
 

@@ -44,8 +44,10 @@ def command(
     num_codebooks: Books = None,
     codebook_size: Size = None,
     audio_start_token: Annotated[str | None, typer.Option("--audio-start-token", help="Before each sequence.")] = None,
-    audio_end_token: Annotated[str | None, typer.Option("--audio-end-token", help="Behind each sequence.")] = None,
-    unicode_offset: Annotated[str | None, typer.Option("--unicode-offset", help="Taken from the tokenizer.")] = None,
+    audio_end_token: Annotated[str | None, typer.Option("--audio-end-token", help="After each sequence.")] = None,
+    unicode_offset: Annotated[
+        str | None, typer.Option("--unicode-offset", help="Checked against the tokenizer, which knows it.")
+    ] = None,
     sequence_length: Annotated[int, typer.Option("--sequence-length", help="Tokens of a sequence.")] = 4096,
     overlap_length: Annotated[
         int, typer.Option("--overlap-length", help="Tokens that neighbours share, at most.")
@@ -69,7 +71,7 @@ def command(
         Path, typer.Option("--save-path", metavar="FILE", help=".txt: a text line each; .parquet: token ids.")
     ] = Path("output/lm_dataset.txt"),
     codes_filter: Filter = None,
-    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Only the first so many.")] = None,
+    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Write at most so many sequences.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     as_json: Json = False,
 ) -> None:

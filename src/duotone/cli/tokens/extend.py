@@ -33,16 +33,16 @@ def command(
     save_path: Annotated[Path, typer.Option("--save-path", metavar="DIR", help="Where the extended one goes.")],
     additional_special_tokens: Annotated[
         list[str] | None,
-        typer.Option("--additional-special-tokens", help="By which sound is told from text (default: two)."),
+        typer.Option("--additional-special-tokens", help="To mark sound in text (default: <|audio|> and <|/audio|>)."),
     ] = None,
     as_added_tokens: Annotated[
-        bool, typer.Option("--as-added-tokens", help="As codec-bpe: special tokens without merges. Loses the BPE.")
+        bool, typer.Option("--as-added-tokens", help="Add special tokens without merges, as codec-bpe does.")
     ] = False,
     num_codebooks: Books = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a tokenizer that exists.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Teach a text tokenizer audio: in sound exactly the trained BPE, in text exactly what it was. Prints the folder."""
+    """Add audio to a text tokenizer: sound as the audio tokenizer reads it, text as before. Prints the folder."""
     from duotone.tokens.extend import END, START, extend
     from duotone.tokens.tokenizer import AudioTokenizer
 

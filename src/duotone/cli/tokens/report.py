@@ -1,4 +1,4 @@
-"""``duotone tokens report``: what a tokenizer does to recordings."""
+"""``duotone tokens report``: how much a tokenizer compresses recordings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command(
     num_files: Files = None,
     as_json: Json = False,
 ) -> None:
-    """What a tokenizer does to recordings: codes a token, share of single codes, the longest tokens."""
+    """Compression of recordings by a tokenizer: codes a token, share of single codes, the longest tokens."""
     from duotone.tokens.report import report
 
     loaded = load_tokenizer(tokenizer, num_codebooks)
@@ -38,7 +38,7 @@ def command(
     else:
         typer.echo(
             f"{told.codes} codes became {told.tokens} tokens: {told.codes_per_token:.3f} codes a token\n"
-            f"{told.single_share:.1%} of the tokens are single codes; {told.used} of {told.vocabulary} tokens came up\n"
+            f"{told.single_share:.1%} of the tokens are single codes; {told.used} of {told.vocabulary} tokens occurred\n"
             + "longest: "
             + ", ".join(f"{codes} codes ({count} times)" for codes, count in told.longest)
         )

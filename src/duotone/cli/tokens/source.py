@@ -23,9 +23,11 @@ Books = Annotated[int | None, typer.Option("--num-codebooks", help="Codebooks to
 Size = Annotated[int | None, typer.Option("--codebook-size", help="Codes of a codebook (default: codec_info.json).")]
 Rate = Annotated[float | None, typer.Option("--codec-framerate", help="Frames a second (default: codec_info.json).")]
 Chunk = Annotated[int | None, typer.Option("--chunk-size-secs", help="Length of a training word (default: a file).")]
-Frequency = Annotated[int, typer.Option("--min-frequency", help="Rarer pairs are not merged.")]
-Filter = Annotated[list[str] | None, typer.Option("--codes-filter", help="Parts of which a path has to hold one.")]
-Files = Annotated[int | None, typer.Option("--num-files", help="Read only the first so many files.")]
+Frequency = Annotated[int, typer.Option("--min-frequency", help="Pairs that occur less often are not merged.")]
+Filter = Annotated[
+    list[str] | None, typer.Option("--codes-filter", help="Take only files whose path contains one of these.")
+]
+Files = Annotated[int | None, typer.Option("--num-files", help="Read at most so many files.")]
 TokenizerFolder = Annotated[Path, typer.Option("--tokenizer", metavar="DIR", help="Folder of a tokenizer.")]
 
 

@@ -26,14 +26,14 @@ def command(
     num_codebooks: Books = None,
     codec_framerate: Rate = None,
     overlap_length: Annotated[int, typer.Option("--overlap-length", help="Tokens that neighbours share.")] = 1024,
-    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Only the first so many.")] = None,
+    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Read at most so many sequences.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Examples and seconds of a data set; sound that sequences share is counted once."""
-    from duotone.tokens.dataset import line_stats, parquet_stats
+    """Sequences and seconds of a dataset; sound that sequences share is counted once."""
+    from duotone.tokens.dataset_stats import line_stats, parquet_stats
 
     if not dataset_path.is_file():
-        raise UsageError(f"No data set at {dataset_path}. Make one with duotone tokens dataset.")
+        raise UsageError(f"No dataset at {dataset_path}. Make one with duotone tokens dataset.")
     loaded = load_tokenizer(tokenizer, num_codebooks)
     framerate = codec_framerate or loaded.about.get("framerate")
     if framerate is None:

@@ -51,7 +51,8 @@ def command(
     unk_token: Annotated[str | None, typer.Option("--unk-token", help="Stands for unknown characters.")] = None,
     pad_token: Annotated[str | None, typer.Option("--pad-token", help="Fills up shorter sequences of a batch.")] = None,
     max_token_codebook_ngrams: Annotated[
-        int | None, typer.Option("--max-token-codebook-ngrams", help="Frames that a token may span (0: no merges).")
+        int | None,
+        typer.Option("--max-token-codebook-ngrams", help="The most frames that a token may span (0: no merges)."),
     ] = None,
     unicode_offset: Annotated[
         str | None,
