@@ -125,6 +125,32 @@ def is_stream(target: str | os.PathLike[str]) -> bool:
 
 
 @contextmanager
+def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside, no other process that asks for the same may work in a folder (on systems that can lock it).
+
+    Raises `UsageError` where another one does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is writing into {_shown(folder)}. Wait until it has ended, or choose another folder."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _through_a_file(stream: Path, suffix: str) -> Iterator[Path]:
     """A temporary file whose bytes go to a pipe or a device at the end."""
     with tempfile.TemporaryDirectory(prefix="duotone-") as folder:

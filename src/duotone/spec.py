@@ -26,6 +26,8 @@ Face = Literal["latents", "tokens"]
 
 #: The number format that encodings are made in unless the caller asks for another.
 ENCODING_FORMAT = "float32"
+#: Bounded latents v are shown to generative models as ``atanh(v) / UNIT_SCALE``, which has about unit deviation.
+UNIT_SCALE = 0.8
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import typer
 
 from duotone.cli.decode import FormatName, StrategyName
 from duotone.cli.encode import FramingName, Kind
+from duotone.cli.latents import LayoutName
 from duotone.cli.main import app, share_cores
 
 _OF_OTHERS = ("--bandwidth", "--n-quantizers", "--codec-repo")
@@ -25,6 +26,10 @@ COMMANDS = {
     },
     "info": {*_OF_OTHERS, "--json"},
     "convert": {"--config", "--dtype", "--force"},
+    "latents": {
+        "--output", "--codec", "--format", "--channels", "--stereo", "--shard-mb", "--chunk-size-secs",
+        "--context-secs", *_OF_OTHERS, "--device", "--dtype", "--overwrite", "--json", "--quiet",
+    },
     "doctor": {"--device", "--json"},
     "demo": {"--output", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force", "--json"},
     "train": {"--data", "--out", "--json", "--quiet"},
@@ -89,9 +94,11 @@ def test_choices_are_those_of_the_library() -> None:
     from duotone.codec.codicodec import STRATEGIES
     from duotone.codec.container import Kind as StoredKind
     from duotone.config import Framing
+    from duotone.store.manifest import LAYOUTS
 
     assert {s.value for s in StrategyName} == set(STRATEGIES)
     assert {k.value for k in Kind} == set(get_args(StoredKind))
+    assert {f.value for f in LayoutName} == set(LAYOUTS)
     assert {f.value for f in FramingName} == set(get_args(Framing))
     assert {f".{f.value}" for f in FormatName} == set(FORMATS) - {".oga"}
 

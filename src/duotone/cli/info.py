@@ -33,20 +33,25 @@ Examples:
 
 _SPOOL = 8 << 20
 _MAGIC = b"\x89DUO\r\n\x1a\n"
+_STORE = "store.json"
 #: Values shown as blocks of lines below the others.
 _BLOCKS = ("config", "provenance")
 
 
 def command(
     target: Annotated[
-        str, typer.Argument(metavar="FILE_OR_CODEC", help="A .duo or sound file (- for standard input), or a codec.")
+        str,
+        typer.Argument(
+            metavar="FILE_OR_CODEC",
+            help="A .duo or sound file (- for standard input), a folder of latents, or a codec.",
+        ),
     ],
     bandwidth: Bandwidth = None,
     n_quantizers: Quantizers = None,
     codec_repo: Repository = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a .duo file, a sound file, or a codec; a damaged .duo exits with code 4."""
+    """Describe a .duo file, a sound file, a store of latents, or a codec; a damaged .duo exits with code 4."""
     require_stdout()
     found = _file_or_none(target)
     if found is None:
@@ -104,6 +109,8 @@ def _values(key: str, value: Any) -> list[str]:
         return [duration(value)]
     if isinstance(value, float):
         return [f"{value:.3f}".rstrip("0").rstrip(".")]
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, float) for part in value):
+        return [f"{min(value):.3f} to {max(value):.3f}"]
     if isinstance(value, (list, tuple)):
         return [_several(value)]
     return [str(value)]
@@ -125,6 +132,8 @@ def _file_or_none(target: str) -> dict[str, Any] | None:
             shutil.copyfileobj(sys.stdin.buffer, spool, _SPOOL)
             spool.seek(0)
             return _file("standard input", spool.read(len(_MAGIC)), lambda: _rewound(spool))
+    if (path / _STORE).is_file():
+        return _store(path)
     if path.is_file() and path.suffix.lower() != ".pt":
         with path.open("rb") as file:
             start = file.read(len(_MAGIC))
@@ -132,6 +141,21 @@ def _file_or_none(target: str) -> dict[str, Any] | None:
     if not path.exists() and _looks_like_a_file(path):
         raise AudioError(f"There is no file {target}. Check the name and the folder.")
     return None
+
+
+def _store(folder: Path) -> dict[str, Any]:
+    from duotone.store import LatentStore
+
+    store = LatentStore(folder)
+    info, seconds = store.info, store.chunks * store.spec.chunk_seconds
+    statistics = info.statistics
+    return {
+        "folder": str(folder), "type": "store of latents", "layout": info.layout, **_identity(store.spec),
+        "number_format": info.format, "recordings": len(store), "seconds": seconds, "chunks": store.chunks,
+        "latents_of_a_chunk": list(info.shape), "channels": info.channels,
+        "mean": None if statistics is None else list(statistics.mean),
+        "deviation": None if statistics is None else list(statistics.deviation),
+    }  # fmt: skip
 
 
 def _rewound(spool: IO[bytes]) -> Any:

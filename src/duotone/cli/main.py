@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from duotone.cli import codes, convert, decode, demo, doctor, encode, evaluate, info, make_sounds, tokens, train
+from duotone.cli import (
+    codes,
+    convert,
+    decode,
+    demo,
+    doctor,
+    encode,
+    evaluate,
+    info,
+    latents,
+    make_sounds,
+    tokens,
+    train,
+)
 from duotone.cli.failures import Guarded, prepare_process
 
 HELP = "Neural audio codecs of two faces: audio -> latents or tokens -> audio."
@@ -30,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_modules = (encode, decode, info, convert, demo, train, evaluate, make_sounds, codes, doctor)
+_modules = (encode, decode, info, convert, demo, train, evaluate, make_sounds, codes, latents, doctor)
 for _name, _examples, _command, _class in (
     *((m.NAME, m.EXAMPLES, m.command, getattr(m, "CLASS", None)) for m in _modules),
     (train.REPORT_NAME, train.REPORT_EXAMPLES, train.report, None),

@@ -21,12 +21,9 @@ from torch import Tensor
 
 from duotone.errors import UsageError
 from duotone.quant.fsq import FSQ
-from duotone.spec import CodecSpec, Source
+from duotone.spec import UNIT_SCALE, CodecSpec, Source
 
 Value = TypeVar("Value", "Latents", "Codes")
-
-#: Scale of the layout for generative models: ``atanh(v) / 0.8`` has about unit deviation.
-_UNIT = 0.8
 
 
 def _default_source(spec: CodecSpec, streams: int) -> Source:
@@ -183,7 +180,7 @@ class Latents:
         if not self.spec.bounded:
             return values
         edge = 1 - torch.finfo(torch.float32).eps
-        return torch.atanh(values.clamp(-edge, edge)) / _UNIT
+        return torch.atanh(values.clamp(-edge, edge)) / UNIT_SCALE
 
     @classmethod
     def from_channels(cls, values: Any, spec: CodecSpec, source: Source | None = None) -> Latents:
@@ -200,7 +197,7 @@ class Latents:
             _check_length(spec, source, len(values), "from_channels")
         shape = (*(spec.latent or ())[:-1], streams * (spec.latent or (1,))[-1])
         values = values.float().reshape(-1, *shape)
-        return cls(torch.tanh(_UNIT * values) if spec.bounded else values, spec, source)  # type: ignore[arg-type]
+        return cls(torch.tanh(UNIT_SCALE * values) if spec.bounded else values, spec, source)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
