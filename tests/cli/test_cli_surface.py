@@ -67,7 +67,7 @@ TOKENS = {
     },
     "decode": {
         "--tokenizer", "--output", "--format", "--codec", "--num-codebooks", "--damaged", "--channels", "--scale",
-        "--seed", "--device", "--force", "--json", "--quiet",
+        "--bandwidth", "--n-quantizers", "--codec-repo", "--seed", "--device", "--force", "--json", "--quiet",
     },
     "stats": {
         "--dataset-path", "--tokenizer", "--num-codebooks", "--codec-framerate", "--overlap-length", "--num-examples",

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duotone.audio.files import read
+from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
 from duotone.codec.container import write_duo
 from duotone.codec.contract import Codec
 from duotone.codec.values import Codes
+from duotone.hub import load
 from duotone.tokens import AudioTokenizer, to_text
 from duotone.tokens.collection import load_npy
 
@@ -334,6 +335,47 @@ def test_ids_become_sound(here: Path, duotone: Any, codec: Codec, codec_folder: 
     assert float((sound.samples - want.samples.clamp(-1, 1)).abs().max()) < 1e-3
     other = duotone(*decode[:-1], "tiny", "-o", "other.wav")
     assert other.exit_code == 5 and not Path("other.wav").exists()
+
+
+def test_sound_of_a_codec_of_several_codebooks(here: Path, duotone: Any) -> None:
+    """Sound -> codes of two channels -> tokens -> sound, with a small DAC of random weights."""
+    import torch
+    from transformers import DacConfig, DacModel
+
+    torch.manual_seed(0)
+    config = DacConfig(
+        encoder_hidden_size=8, downsampling_ratios=[2, 4, 5, 8], decoder_hidden_size=64, n_codebooks=3,
+        codebook_size=32, codebook_dim=4, sampling_rate=16_000,
+    )  # fmt: skip
+    DacModel(config).save_pretrained("models/dac")
+    Path("sounds").mkdir()
+    write("sounds/a.wav", synthesize(0, 1.1))
+    codec = ["--codec", "models/dac", "--n-quantizers", "2"]
+    made = duotone("codes", "sounds", "-o", "codes", "--codec-model", *codec[1:], "--stereo")
+    assert made.exit_code == 0, made.stderr
+    folder = made.stdout.strip().splitlines()[-1]
+    train = duotone("tokens", "train", "--codes-path", folder, "--vocab-size", "80", "--save-path", "t")
+    assert train.exit_code == 0, train.stderr
+    dataset = ["tokens", "dataset", "--tokenizer", "t", "--codes-path", folder, "--channels", "interleaved"]
+    assert duotone(*dataset, "--overlap-length", "0", "--save-path", "lm.txt").exit_code == 0
+    decode = ["tokens", "decode", "--tokenizer", "t", "lm.txt", "--channels", "2", "-o"]
+    told = duotone(*decode, "back.wav", *codec)
+    assert told.exit_code == 0, told.stderr
+    sound = read("back.wav")
+    streams = [load_npy(Path(folder) / f"a_c{i}.npy") for i in range(2)]
+    loaded = load("models/dac", n_quantizers=2)
+    want = loaded.decode(loaded.codes(np.concatenate(streams)))
+    assert (sound.rate, sound.channels) == (16_000, 2)
+    assert float((sound.samples - want.samples[:, : sound.length].clamp(-1, 1)).abs().max()) < 1e-3
+    other = duotone(*decode, "other.wav", "--codec", "models/dac")
+    assert other.exit_code == 5 and "--n-quantizers 2" in other.stderr and not Path("other.wav").exists()
+
+
+def test_training_needs_no_torch(codes: Path) -> None:
+    program = "import sys; from duotone.cli.main import app\ntry: app()\nfinally: print('torch' in sys.modules)\n"
+    arguments = ["tokens", "train", "--codes-path", "codes", "--vocab-size", "200", "--save-path", "t", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.stdout.split() == ["t", "False"], done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from duotone.cli.codec_options import Codec, Device, load_codec
+from duotone.cli.codec_options import (
+    Bandwidth,
+    Codec,
+    Device,
+    Particular,
+    Quantizers,
+    Repository,
+    load_codec,
+    particular,
+)
 from duotone.cli.common import Force, Json, Quiet, Reporter
 from duotone.cli.failures import tell
 from duotone.cli.files import Job, plan
 from duotone.cli.tokens.source import Books, TokenizerFolder, load_tokenizer
-from duotone.errors import UsageError, WeightsError
+from duotone.errors import CodecMismatchError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from duotone.tokens.collection import Info
@@ -65,6 +74,9 @@ def command(
     scale: Annotated[
         float | None, typer.Option("--scale", help="Loudness, of codecs that code it apart (music: about 0.1).")
     ] = None,
+    bandwidth: Bandwidth = None,
+    n_quantizers: Quantizers = None,
+    codec_repo: Repository = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the noise; the same seed gives the same samples.")] = 0,
     device: Device = "cpu",
     force: Force = False,
@@ -72,13 +84,13 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Decode token ids or text to codes (.npy with codec_info.json) or to sound."""
-    from duotone.audio.formats import READABLE
+    from duotone.audio.formats import EXTENSIONS
 
     if damaged not in ("drop_frame", "drop_code", "raise"):
         raise UsageError(f"--damaged got {damaged!r}, expected drop_frame, drop_code or raise.")
-    makes = (".npy", *READABLE) if format is None else (f".{format.lstrip('.')}",)
-    if makes[0] not in (".npy", *READABLE):
-        raise UsageError(f"--format got {format}, expected npy, {', '.join(e.lstrip('.') for e in READABLE)}.")
+    makes = (".npy", *EXTENSIONS) if format is None else (f".{format.lstrip('.')}",)
+    if makes[0] not in (".npy", *EXTENSIONS):
+        raise UsageError(f"--format got {format}, expected npy, {', '.join(e.lstrip('.') for e in EXTENSIONS)}.")
     planned = plan(inputs, output, takes=_TAKES, makes=makes, suffix=makes[0], force=force, spare=_SPARE)
     if any(job.target == "-" for job in planned.jobs):
         raise UsageError(
@@ -87,7 +99,8 @@ def command(
     reporter = Reporter(as_json, quiet)
     if reporter.begin(planned):
         loaded = load_tokenizer(tokenizer, num_codebooks)
-        decoder = _Decoder(loaded, damaged, channels, codec, device, {"seed": seed}, scale, force)
+        options = particular(bandwidth, n_quantizers, codec_repo)
+        decoder = _Decoder(loaded, damaged, channels, codec, device, options, seed, scale, force)
         reporter.run(planned, partial(_one, decoder), "decoded")
 
 
@@ -136,9 +149,10 @@ class _Decoder:
     channels: int
     codec_name: str | None
     device: str
-    options: dict[str, Any] = field(default_factory=dict)
-    scale: float | None = None
-    force: bool = False
+    particular: Particular
+    seed: int
+    scale: float | None
+    force: bool
 
     @cached_property
     def info(self) -> Info:
@@ -228,7 +242,7 @@ class _Decoder:
                 f"{target}: the last {left} frames are no whole chunk of the codec ({codec.spec.steps}) and are left out."
             )
         codes = np.concatenate([stream[:, :frames] for stream in streams])
-        write(target, codec.decode(self._value(codes), **self.options), force=True)
+        write(target, codec.decode(self._value(codes), seed=self.seed), force=True)
 
     def _value(self, codes: Any) -> Any:
         from duotone.spec import Source
@@ -256,7 +270,7 @@ class _Decoder:
         if name is None:
             raise UsageError("The tokenizer does not say which codec its codes are of. Name it with --codec.")
         try:
-            codec = load_codec(name, self.device, "auto")
+            codec = load_codec(name, self.device, "auto", self.particular)
         except WeightsError as error:
             if self.codec_name is not None:
                 raise
@@ -264,6 +278,12 @@ class _Decoder:
                 f"{error} The tokenizer was trained on codes of {self.info}: name that codec with --codec."
             ) from None
         if trained is not None:
+            have, want = len(codec.spec.codebooks), len(trained.codebooks)
+            if codec.spec.family == trained.family and have != want:
+                raise CodecMismatchError(
+                    f"The tokenizer was trained on codes of {self.info}, but {name} has {have} codebooks here. Give "
+                    f"--n-quantizers {want}, or the --bandwidth that the codes were made with."
+                )
             codec.check(trained)
         return codec
 
