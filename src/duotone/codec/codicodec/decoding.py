@@ -43,7 +43,9 @@ class Engine:
     def condition(self, level: float) -> Condition:
         """The denoiser's view of one noise level, computed once."""
         if level not in self._conditions:
-            self._conditions[level] = self.network.denoiser.condition(torch.tensor([level], device=self.device))
+            self._conditions[level] = self.network.denoiser.condition(
+                torch.tensor([level], dtype=torch.float32, device=self.device)
+            )
         return self._conditions[level]
 
     def draw(self, chunk: int, index: int) -> Tensor:
@@ -56,7 +58,7 @@ class Engine:
 
     def renoise(self, clean: Tensor, chunk: int, index: int, level: float) -> Tensor:
         """A clean estimate brought back up to a noise level: ``x + sqrt(sigma^2 - sigma_min^2) noise``."""
-        scale = float(consistency.renoise_scale(torch.tensor(level), self.config.noise))
+        scale = float(consistency.renoise_scale(torch.tensor(level, dtype=torch.float32), self.config.noise))
         return torch.add(clean, self.draw(chunk, index), alpha=scale)
 
     def after(self, clean: Tensor, chunk: int, step: int) -> Tensor:
@@ -215,14 +217,14 @@ def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise
         for i in range(0, len(lefts), batch):
             left = lefts[i : i + batch]
             right = [j + 1 for j in left if j + 1 < n and j + 1 not in left]
-            # lefts that have no partner stand at the start (chunk 0 of an odd step) or the end (the last chunk)
-            paired = torch.tensor([j + 1 in right for j in left])
+            # a left half without partner is the first (chunk 0 of an odd step) or the last (the last chunk)
+            paired = [k for k, j in enumerate(left) if j + 1 in right]
             estimate, kept = network.denoiser.denoise(
                 x[left], values[left], condition, [_take(p, left) for p in pyramid]
             )
             updates = dict(zip(left, estimate, strict=True))
             if right:
-                past = [(k[paired], v[paired]) for k, v in kept]
+                past = [(_take(k, paired), _take(v, paired)) for k, v in kept]
                 estimate, _ = network.denoiser.denoise(
                     x[right], values[right], condition, [_take(p, right) for p in pyramid], past
                 )
