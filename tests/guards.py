@@ -28,9 +28,10 @@ class NoDoubleNoComplex(TorchDispatchMode):
     ) -> Any:
         out = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
-                if tensor.dtype == torch.float64 or tensor.is_complex():
-                    raise AssertionError(f"{function} gives {tensor.dtype} on {self.device}")
+            if not isinstance(tensor, Tensor) or tensor.device.type != self.device:
+                continue
+            if tensor.dtype == torch.float64 or tensor.is_complex():
+                raise AssertionError(f"{function} gives {tensor.dtype} on {self.device}")
         return out
 
 

@@ -34,12 +34,18 @@ def alive(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
+def random(*shape: int, seed: int) -> Tensor:
+    """Float32 on the CPU, whatever the defaults are."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
 def feature_map(batch: int = 2) -> Tensor:
-    return torch.randn(batch, CHANNELS, 12, 8, generator=torch.Generator().manual_seed(1))
+    return random(batch, CHANNELS, 12, 8, seed=1)
 
 
 def condition(batch: int) -> Tensor:
-    return torch.randn(batch, 16, generator=torch.Generator().manual_seed(2))
+    return random(batch, 16, seed=2)
 
 
 def distance(got: Tensor, want: Tensor) -> float:
@@ -54,7 +60,7 @@ def run_block(module: nn.Module, conditions: int) -> Tensor:
 
 
 def run_layer(module: nn.Module, conditions: int) -> Tensor:
-    x = torch.randn(2, 9, CHANNELS, generator=torch.Generator().manual_seed(3))
+    x = random(2, 9, CHANNELS, seed=3)
     past = module(x, condition(conditions), None)[1]
     out: Tensor = module(x, condition(conditions), past, slice(2, 7))[0]
     return out
@@ -89,26 +95,20 @@ def test_autocast_gives_the_numbers_of_float32_without_warnings(
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("gradients", [False, True])
-def test_another_default_dtype_changes_nothing(name: str, gradients: bool) -> None:
+def test_other_defaults_of_pytorch_change_nothing(name: str, gradients: bool) -> None:
     make, run = CASES[name]
     module = alive(make())
     with torch.set_grad_enabled(gradients):
         want = run(module, 1)
-        inputs = feature_map(), condition(1)
         torch.set_default_dtype(torch.float64)
         try:
-            with pytest.MonkeyPatch.context() as patch:  # inputs of float32, as before
-                patch.setattr(f"{__name__}.feature_map", lambda: inputs[0])
-                patch.setattr(f"{__name__}.condition", lambda n: inputs[1])
-                patch.setattr(
-                    torch,
-                    "randn",
-                    lambda *shape, generator, of=torch.randn: of(*shape, generator=generator, dtype=torch.float32),
-                )
-                got = run(module, 1)
+            other_dtype = run(module, 1)
         finally:
             torch.set_default_dtype(torch.float32)
-    assert got.dtype == torch.float32 and torch.equal(got, want)
+        with torch.device("meta"):
+            other_device = run(module, 1)
+    assert other_dtype.dtype == torch.float32 and torch.equal(other_dtype, want)
+    assert other_device.device.type == "cpu" and torch.equal(other_device, want)
 
 
 @pytest.mark.parametrize("name", ["block", "layer"])

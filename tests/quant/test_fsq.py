@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duotone.errors import UsageError
 from duotone.quant.fsq import FSQ
 
 levels = st.lists(st.sampled_from([3, 5, 7, 11, 15]), min_size=1, max_size=4).map(tuple)
@@ -47,3 +49,14 @@ def test_straight_through_gradient_is_the_identity() -> None:
     x = torch.rand(10, 4, requires_grad=True)
     FSQ((11,) * 4).round_straight_through(x).sum().backward()
     assert torch.equal(x.grad, torch.ones(10, 4))
+
+
+def test_values_beyond_the_bound_give_the_outermost_levels() -> None:
+    fsq = FSQ((11, 5))
+    assert fsq.bounded_to_index(torch.tensor([[1.7, 40.0], [-1.7, -40.0]])).tolist() == [54, 0]
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3, 4), (0,), ()])
+def test_another_number_of_dimensions_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"expected \[..., 2\]"):
+        FSQ((11, 5)).bounded_to_index(torch.zeros(shape))

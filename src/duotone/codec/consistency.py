@@ -44,7 +44,8 @@ def renoise_scale(level: Tensor, noise: NoiseConfig) -> Tensor:
 
 def schedule(steps: int, noise: NoiseConfig) -> list[float]:
     """The noise level of each of S denoising steps: sigma(1), sigma(1 - 1/S), ..."""
-    return [float(sigma(torch.tensor(1 - k / steps, dtype=torch.float64), noise)) for k in range(steps)]
+    positions = [torch.tensor(1 - k / steps, dtype=torch.float64, device="cpu") for k in range(steps)]
+    return [float(sigma(u, noise)) for u in positions]
 
 
 def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""Convolution frontends: a picture `[B, C, F, T]` <-> a coarser, wider one, with a pyramid of what lies between.
+"""Convolution frontends: a feature map `[B, C, F, T]` <-> one with fewer positions and more channels.
 
-Legend: B batch, C channels, F frequency, T time, D condition width. Everything stays in channels-last memory.
+The outputs of the blocks in between form a pyramid, which another frontend can take in, block by block.
+
+Legend: B batch, C channels, F frequency, T time, D width of the condition. All tensors are channels-last in memory.
 Source: arXiv 2509.09836, appendix; shapes pinned by the published tensors.
 """
 
@@ -44,7 +46,7 @@ class ScaledGroupNorm(nn.Module):
         return out
 
     def weights(self, cond: Tensor | None) -> Tensor:
-        """The weight of each channel, `[1, C]` or, with a condition of each picture, `[B, C]`."""
+        """The weight of each channel, `[1, C]`, or `[B, C]` where each example has its own condition."""
         if not self.conditioned:
             return self.weight[None]
         if cond is None:
@@ -54,7 +56,7 @@ class ScaledGroupNorm(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """``y + conv3x3(silu(conv3x3(norm(y))))``, width kept, no biases; y is x, or ``(x + other) / sqrt(2)``."""
+    """``y + conv3x3(silu(conv3x3(norm(y))))`` without biases, where y is x or ``(x + other) / sqrt(2)``."""
 
     def __init__(self, channels: int, condition: int | None = None) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class ConvBlock(nn.Module):
                 return self._by_kernels(x, weight, other)
         if other is not None:
             x = _blend(x, other)
-        # what a hook may have kept is not overwritten
+        # in place only where no hook can have kept the tensor
         own = native.only_weight(self.conv1, nn.Conv2d) and native.only_weight(self.conv2, nn.Conv2d)
         h: Tensor = self.conv2(F.silu(self.conv1(self.norm(x, cond)), inplace=own))
         return h.add_(x) if own and h.dtype == x.dtype else x + h
@@ -91,7 +93,7 @@ class ConvBlock(nn.Module):
 
 
 class Down(nn.Module):
-    """``mean over the patch, each channel feeding out/in outputs  +  conv(norm(x))``, kernel = stride = factor."""
+    """``mean over each patch, every channel repeated out/in times + conv(norm(x))``, kernel = stride = factor."""
 
     def __init__(self, channels: int, out: int, factor: Pair) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """The mirror of `Down`: groups of channels averaged and repeated over the patch, plus a transposed convolution."""
+    """The reverse of `Down`: means of groups of channels, repeated over each patch, plus a transposed convolution."""
 
     def __init__(self, channels: int, out: int, factor: Pair) -> None:
         super().__init__()
@@ -121,7 +123,7 @@ class Up(nn.Module):
         y = self.conv(self.norm(x))
         f, t = self.factor
         b, c, h, w = y.shape
-        patches = y.reshape(b, c, h // f, f, w // t, t)  # adds in place of building the enlarged picture
+        patches = y.reshape(b, c, h // f, f, w // t, t)  # `fixed` is broadcast over each patch
         out: Tensor = (patches + fixed[:, :, :, None, :, None]).reshape(b, c, h, w)
         return out
 
@@ -129,7 +131,7 @@ class Up(nn.Module):
 def _layers(
     channels: Sequence[int], blocks: Sequence[int], factors: Sequence[Pair], condition: int | None, up: bool
 ) -> list[nn.Module]:
-    """Blocks of every stage with the resamplers between them, from fine to coarse, or the mirror."""
+    """Blocks of every stage with the resampling layers between them, from fine to coarse, or in reverse."""
     layers: list[nn.Module] = []
     order = range(len(channels))
     for i in reversed(order) if up else order:
@@ -142,20 +144,20 @@ def _layers(
 
 
 def _blend(x: Tensor, other: Tensor) -> Tensor:
-    """``(x + other) / sqrt(2)``, keeping the variance of two independent pictures."""
+    """``(x + other) / sqrt(2)``, which keeps the variance of two independent feature maps."""
     if torch.is_grad_enabled():
         return (x + other) * math.sqrt(0.5)
     return (x + other).mul_(math.sqrt(0.5))
 
 
 class Frontend(nn.Module):
-    """What both directions share: running the layers, merging a pyramid in and handing one on."""
+    """What both directions share: running the layers, taking a pyramid in and returning one."""
 
     layers: nn.ModuleList
-    checkpointing = False  # in training, keep only the layers' inputs and compute the rest again
+    checkpointing = False  # in training, store only the layers' inputs and recompute the rest
 
     def run(self, x: Tensor, cond: Tensor | None, pyramid: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
-        """Returns the last picture and each block's output, reversed (the order the next frontend meets them)."""
+        """Returns the last feature map and the outputs of all blocks, last first: the order in which the next needs them."""
         made: list[Tensor] = []
         again = self.checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
@@ -169,7 +171,7 @@ class Frontend(nn.Module):
 
 
 class DownFrontend(Frontend):
-    """Picture `[B, in, F, T]` -> coarse `[B, D, F', T']`: stem, gain per frequency, stages from fine to coarse."""
+    """`[B, in, F, T]` -> coarse `[B, D, F', T']`: stem, gain per frequency, stages from fine to coarse."""
 
     def __init__(
         self,
@@ -196,7 +198,7 @@ class DownFrontend(Frontend):
 
 
 class UpFrontend(Frontend):
-    """The mirror. With `outputs` it ends in norm, gain and output convolution; without, only its pyramid is of use."""
+    """The reverse of `DownFrontend`. Without `outputs` it has no norm and output convolution, and only its pyramid is used."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""What a transformer does between its matrix products, each in one pass of our C kernels (`kernels/transformer.c`).
+"""RMS norm and SwiGLU in one pass each, by the C kernels (`kernels/transformer.c`), for inference.
 
-Callers ask `applies` first; elsewhere PyTorch computes the same.
+Callers ask `applies` first; where it is false, PyTorch computes the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from duotone.nn import native
 
 
 def applies(x: Tensor, size: int, *gains: Tensor) -> bool:
-    """Whether the kernels can take these tokens, with vectors of that size in each; without gradients only."""
+    """Whether the kernels can take these tokens, made of vectors of `size` values, and gains; never with gradients."""
     lib = None if torch.is_grad_enabled() else native.kernels_for(x, *gains)
     return lib is not None and size % lib.duotone_lanes() == 0 and x.numel() > 0
 

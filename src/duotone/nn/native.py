@@ -1,6 +1,6 @@
-"""The C kernels: when they are there, and for which tensors they stand in for PyTorch.
+"""The C kernels: whether there are any, and for which tensors they replace PyTorch's operations.
 
-Everything they compute PyTorch computes too, more slowly; `DUOTONE_NATIVE=0` does without them.
+PyTorch computes the same without them, more slowly; ``DUOTONE_NATIVE=0`` turns them off.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def compiler() -> str | None:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, or None where they were declined, there is no compiler, or (with a warning) it failed."""
+    """The kernels, or None where they are turned off, there is no compiler, or (with a warning) it failed."""
     if os.environ.get("DUOTONE_NATIVE", "1") == "0" or platform.system() != "Linux":
         return None
     cc = compiler()
@@ -58,7 +58,7 @@ def library() -> ctypes.CDLL | None:
 
 @contextmanager
 def declined() -> Iterator[None]:
-    """Inside, PyTorch computes everything, in all threads: for comparisons, and for who counts operations."""
+    """Inside, PyTorch computes everything, in all threads: for comparisons and for counting operations."""
     global _declined
     before, _declined = _declined, True
     try:
@@ -68,7 +68,7 @@ def declined() -> Iterator[None]:
 
 
 def kernels_for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The kernels, if they are there and can take these tensors: plain ones of float32 on a processor.
+    """The kernels, if there are any and they can take these tensors: plain ones of float32 on the CPU.
 
     Not under autocast, and not where PyTorch has to see each operation: compilation, tracing, dispatch modes (counters
     of operations, fake tensors), `torch.func` transforms and forward-mode derivatives.
@@ -83,7 +83,7 @@ def kernels_for(*tensors: Tensor) -> ctypes.CDLL | None:
 
 
 def _plain(t: Tensor) -> bool:
-    """Whether a tensor is nothing but its numbers: what lies at its address is all there is to know of it."""
+    """Whether a tensor is completely described by the float32 numbers in its memory."""
     return (
         t.dtype == torch.float32
         and type(t) in (Tensor, nn.Parameter)
@@ -102,7 +102,7 @@ def only_weight(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def loaded() -> ctypes.CDLL:
-    """The kernels, of which the caller knows by `kernels_for` that they are there."""
+    """The kernels, where the caller has asked `kernels_for` before."""
     lib = library()
     if lib is None:
         raise AssertionError("the C kernels were called where there are none; ask `kernels_for` first")

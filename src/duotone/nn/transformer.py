@@ -1,4 +1,4 @@
-"""Transformers over a fixed number of tokens, optionally conditioned, with keys and values that can be kept.
+"""Transformers over a fixed number of tokens, optionally conditioned, that return their keys and values.
 
 Legend: B batch, n tokens, D width, H heads, E head width (D/H).
 """
@@ -60,10 +60,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, past: KeyValue | None = None, wanted: slice | None = None) -> tuple[Tensor, KeyValue]:
         """x `[B, n, D]` attends to itself and to `past`; returns `[B, n, D]` and its own keys and values.
 
-        With `wanted`, only those tokens of the output `[B, len(wanted), D]`: the others serve as keys and values.
+        With `wanted`, only those tokens are computed, `[B, len(wanted), D]`; all tokens serve as keys and values.
         """
         b, _, d = x.shape
-        if not native.only_weight(self.qkv, nn.Linear):  # wrapped or hooked: called as it is, on all tokens
+        if not native.only_weight(self.qkv, nn.Linear):  # wrapped or hooked: it is called on all tokens
             q, k, v = self._parts(self.qkv(x).clone(), self.q_gain, self.k_gain, None)
             q = q if wanted is None else q[:, :, wanted]
         elif wanted is None:
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(b, -1, d)), own
 
     def _parts(self, x: Tensor, *gains: Tensor | None) -> tuple[Tensor, ...]:
-        """Rows `[B, n, parts * D]`, which are overwritten -> each part as `[B, H, n, E]`, normalised if it has a gain."""
+        """Rows `[B, n, parts * D]` -> each part as `[B, H, n, E]`, normalised if it has a gain. May overwrite the rows."""
         b, n, width = x.shape
         e = width // (len(gains) * self.heads)
         parts = x.view(b, n, len(gains), self.heads, e).permute(2, 0, 3, 1, 4).unbind()
@@ -95,7 +95,7 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """``down(value * silu(gate))``, D -> 2 x mD -> D, gate half first, no biases."""
+    """``down(value * silu(gate))`` with D -> 2 m D -> D channels; the gate is the first half; no biases."""
 
     def __init__(self, dim: int, multiple: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Learned positions, input norm, layers, optional output norm. `tokens` counts the whole position table."""
+    """Learned positions, input norm, layers, optional output norm. `tokens` is the number of learned positions."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class Transformer(nn.Module):
         self.input_norm = ScaledLayerNorm(dim, condition)
         self.layers = nn.ModuleList(Layer(dim, heads, multiple, condition) for _ in range(layers))
         self.output_norm = ScaledLayerNorm(dim, condition) if output_norm else None
-        self.checkpointing = False  # in training, keep only the layers' inputs and compute the rest again
+        self.checkpointing = False  # in training, store only the layers' inputs and recompute the rest
 
     def forward(
         self,
@@ -167,7 +167,7 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """x `[B, n, D]` at positions offset.. -> (`[B, n, D]`, keys and values of every layer).
 
-        With `wanted`, only those tokens come out, and the last layer computes no others.
+        With `wanted`, only those tokens are returned, and the last layer computes no others.
         """
         x = self.input_norm(x + self.positions[:, offset : offset + x.shape[1]], cond)
         kept: list[KeyValue] = []

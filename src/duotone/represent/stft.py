@@ -1,7 +1,7 @@
 """Waves <-> companded complex spectra, for any window length and hop.
 
 Legend: B batch, c wave channels, C spectrum channels (2c: real and imaginary part of each wave channel), F bins,
-T frames, S samples. Frame i covers samples ``[i*hop, i*hop + n_fft)``; nothing is centred or padded here (see `framing`).
+T frames, S samples. Frame i covers samples ``[i*hop, i*hop + n_fft)``; nothing is centred or padded.
 
 Fourier transforms are computed on the CPU for devices other than CPU and CUDA: others (mps) lack complex operations.
 The samples or spectra travel there and back; companding and everything else stays on the device.
@@ -127,7 +127,7 @@ class OverlapAdd:
     def finish(self) -> Tensor:
         """The last ``n_fft - hop`` samples `[c, n_fft - hop]`, which fade out; `[c, 0]` if nothing was pushed."""
         if self.tail is None:
-            return torch.zeros(self.channels, 0, dtype=torch.float32)
+            return torch.zeros(self.channels, 0, dtype=torch.float32, device="cpu")
         tail, self.tail = self.tail, None
         return tail.flatten(1)[:, : self.n_fft - self.hop].clamp(-1, 1)
 

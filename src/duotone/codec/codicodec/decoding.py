@@ -58,7 +58,9 @@ class Engine:
 
     def renoise(self, clean: Tensor, chunk: int, index: int, level: float) -> Tensor:
         """A clean estimate brought back up to a noise level: ``x + sqrt(sigma^2 - sigma_min^2) noise``."""
-        scale = float(consistency.renoise_scale(torch.tensor(level, dtype=torch.float32), self.config.noise))
+        scale = float(
+            consistency.renoise_scale(torch.tensor(level, dtype=torch.float32, device="cpu"), self.config.noise)
+        )
         return torch.add(clean, self.draw(chunk, index), alpha=scale)
 
     def after(self, clean: Tensor, chunk: int, step: int) -> Tensor:
@@ -81,7 +83,9 @@ class Autoregressive(Engine):
 
     def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise, time_prompt: float) -> None:
         super().__init__(network, steps, noise)
-        self.prompt_level = float(consistency.sigma(torch.tensor(time_prompt, dtype=torch.float64), self.config.noise))
+        self.prompt_level = float(
+            consistency.sigma(torch.tensor(time_prompt, dtype=torch.float64, device="cpu"), self.config.noise)
+        )
         self._last: tuple[Tensor, Tensor, list[Tensor]] | None = None  # clean spectrum, latents, pyramid
         self._chunk = 0
 
@@ -135,7 +139,7 @@ class Wavefront(Engine):
         for part in torch.split(values.to(self.device), self.batch):
             pyramid = self.network.upsample(part)
             for i, v in enumerate(part):
-                # clone: a slice would keep the whole batch's pictures alive
+                # clone: a slice would keep the whole batch's feature maps in memory
                 single = [p[i : i + 1].clone(memory_format=torch.preserve_format) for p in pyramid]
                 self._chunks[self._count] = _Chunk(v[None], single, self.start(self._count))
                 self._count += 1
@@ -191,12 +195,12 @@ class Wavefront(Engine):
         return kept
 
 
-def _take(pictures: Tensor, indices: list[int]) -> Tensor:
-    """``pictures[indices]``, without a copy where they lie at equal distances, as all but the first few do."""
+def _take(tensor: Tensor, indices: list[int]) -> Tensor:
+    """``tensor[indices]``, as a view where the indices have equal distances (all but the first few have)."""
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     if indices == list(range(indices[0], indices[-1] + 1, step)):
-        return pictures[indices[0] : indices[-1] + 1 : step]
-    return pictures[indices]
+        return tensor[indices[0] : indices[-1] + 1 : step]
+    return tensor[indices]
 
 
 def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise, batch: int = 8) -> Tensor:

@@ -28,12 +28,12 @@ def stft_of(config: CoDiCodecConfig) -> Stft:
     return Stft(config.n_fft, config.hop, config.bins, config.compand_scale, config.compand_power)
 
 
-def _flatten(picture: Tensor) -> Tensor:
+def _flatten(feature_map: Tensor) -> Tensor:
     """`[B, D, F', T']` -> tokens `[B, P, D]`, frequency-major."""
-    return picture.flatten(2).transpose(1, 2)
+    return feature_map.flatten(2).transpose(1, 2)
 
 
-def _picture(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+def _unflatten(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Tokens `[B, P, D]` -> `[B, D, F', T']`."""
     b, _, d = tokens.shape
     return tokens.transpose(1, 2).reshape(b, d, *grid)
@@ -76,8 +76,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spectrum `[B, C, F, T]` -> pre-tanh latents `[B, L, d]`, float32."""
-        picture, _ = self.frontend(x.to(self.gain.dtype), self.gain)
-        audio = _flatten(picture)
+        feature_map, _ = self.frontend(x.to(self.gain.dtype), self.gain)
+        audio = _flatten(feature_map)
         b, p, _ = audio.shape
         latents = self.latents + audio if self.config.anchored else self.latents.expand(b, -1, -1)
         summary = slice(p, p + self.config.latents)
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """One chunk's latents -> the pyramid of pictures that guides the denoiser."""
+    """One chunk's latents -> the pyramid of feature maps that the denoiser takes in."""
 
     def __init__(self, config: CoDiCodecConfig) -> None:
         super().__init__()
@@ -102,18 +102,18 @@ class Upsampler(nn.Module):
         self.frontend = UpFrontend(None, config.channels, config.blocks, config.factors, config.stem)
 
     def forward(self, values: Tensor) -> list[Tensor]:
-        """Bounded latents `[B, L, d]` -> pictures `[B, C_i, F_i, T_i]`, from fine to coarse."""
+        """Bounded latents `[B, L, d]` -> feature maps `[B, C_i, F_i, T_i]`, from fine to coarse."""
         b, p = values.shape[0], self.grid[0] * self.grid[1]
         audio = self.mask.expand(b, -1, self.grid[1], -1).flatten(1, 2)
         latents = self.project(values.to(self.mask.dtype))
         if self.config.anchored:
             audio = audio + latents
         tokens, _ = self.transformer(_join(audio, latents, self.registers), wanted=slice(p))
-        return self.frontend.pyramid(_picture(tokens, self.grid))
+        return self.frontend.pyramid(_unflatten(tokens, self.grid))
 
 
 class Condition(NamedTuple):
-    """What one noise level says to the denoiser; computed once a step, shared by every chunk of that level."""
+    """What the denoiser's layers need of a noise level; computed once a step for all chunks at that level."""
 
     level: Tensor  # [B] or [1], float32
     cond: Tensor  # [B or 1, D]
@@ -122,9 +122,9 @@ class Condition(NamedTuple):
 
 
 class Denoiser(nn.Module):
-    """The consistency model over two consecutive chunks; the left one never sees the right one.
+    """The consistency model over two consecutive chunks; the left one does not depend on the right one.
 
-    So the left half stands alone (`denoise(..., past=None)`), and the right half needs of it only keys and values.
+    So the left half is computed alone (`denoise(..., past=None)`); the right half needs only its keys and values.
     """
 
     def __init__(self, config: CoDiCodecConfig) -> None:
@@ -146,7 +146,7 @@ class Denoiser(nn.Module):
         )
 
     def condition(self, level: Tensor) -> Condition:
-        """Noise levels `[B]` (or `[1]` for a whole batch) -> what the layers need of them (page, *Denoiser*)."""
+        """Noise levels `[B]` (or `[1]` for a whole batch) -> what the layers need of them."""
         half = self.config.dim // 2
         rates = 10_000.0 ** (-torch.arange(half, device=level.device, dtype=torch.float32) / (half - 1))
         angles = (level.float().log() / 4)[:, None] * rates
@@ -158,12 +158,12 @@ class Denoiser(nn.Module):
         self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         scaled = x * consistency.c_in(c.level, self.config.noise)[:, None, None, None]
-        picture, own = self.down(scaled.to(self.registers.dtype), c.gain_in, c.cond, pyramid)
+        feature_map, own = self.down(scaled.to(self.registers.dtype), c.gain_in, c.cond, pyramid)
         latents = self.project(values.to(self.registers.dtype))
-        return _join(_flatten(picture), latents, self.registers), own
+        return _join(_flatten(feature_map), latents, self.registers), own
 
     def left_context(self, x: Tensor, values: Tensor, c: Condition, pyramid: Sequence[Tensor]) -> list[KeyValue]:
-        """Only the keys and values of a left chunk: all that a right chunk needs of it."""
+        """The keys and values of a left chunk, which are all that the right chunk needs of it."""
         tokens, _ = self._tokens(x, values, c, pyramid)
         return self.transformer(tokens, c.cond, wanted=slice(0))[1]  # type: ignore[no-any-return]
 
@@ -172,13 +172,12 @@ class Denoiser(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Denoise one chunk: noisy `[B, C, F, T]` -> clean estimate, float32, and its keys and values.
 
-        Without `past` the chunk stands on the left; with the left chunk's keys and values, on the right.
+        Without `past` the chunk is the left one of a pair; with the left chunk's keys and values, the right one.
         """
         tokens, own = self._tokens(x, values, c, pyramid)
         offset = 0 if past is None else self.tokens
         y, kept = self.transformer(tokens, c.cond, past, offset, wanted=slice(self.grid[0] * self.grid[1]))
-        picture = _picture(y, self.grid)
-        raw = self.up(picture, c.gain_out, c.cond, own).float()
+        raw = self.up(_unflatten(y, self.grid), c.gain_out, c.cond, own).float()
         noise = self.config.noise
         skip = consistency.c_skip(c.level, noise)[:, None, None, None]
         out = consistency.c_out(c.level, noise)[:, None, None, None]

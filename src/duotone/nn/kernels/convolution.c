@@ -1,13 +1,13 @@
-/* 3 x 3 convolutions, and their gradients, with a quarter of the multiplications, in float32 on processors.
+/* 3 x 3 convolutions, and their gradients, with a quarter of the multiplications, in float32 on CPUs.
 
    Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 6 x 6 inputs d and a kernel g give 4 x 4 outputs
        y = A' [ (B' d B) * (G g G') ] A,
    where * is a product of 6 x 6 places, summed over input channels: 36 small matrix products for 16 outputs in place of
-   144. Whoever calls has G g G' ready (winograd.py). Pictures are channels-last, so every vector lies along channels.
+   144. The caller provides G g G' (winograd.py). Feature maps are channels-last, so every vector lies along channels.
 
    A block of tiles goes through all three parts while it is in the cache: the norm before the convolution is applied
-   as inputs are read, the activation and the sum with the residual as outputs are written. A tile's numbers do not
-   depend on which tiles stand beside it, nor on the number of threads.
+   as inputs are read, the activation and the sum with the residual as outputs are written. The numbers of a tile do not
+   depend on the other tiles of its block, nor on the number of threads.
 
    Legend: B batch, H height, W width, C channels in, O channels out, K = C in products, L lanes of a vector. */
 
@@ -105,7 +105,7 @@ static int columns_at(int64_t o, int64_t outputs) { return outputs - o < PANEL ?
 typedef struct {
     const float *x;        /* [B, H, W, C] */
     const float *kernels;  /* [36, panels of O][C][up to PANEL] */
-    const float *scale;    /* [B, C] or null: the input is x * scale + shift inside the picture, zero outside */
+    const float *scale;    /* [B, C] or null: the input is x * scale + shift inside the map, zero outside */
     const float *shift;    /* [B, C] or null */
     const float *residual; /* [B, H, W, O] or null: added to the output */
     float *out;            /* [B, H, W, O] */
@@ -113,7 +113,7 @@ typedef struct {
 } Convolution;
 
 INLINE void read_tile(const Convolution *n, int64_t b, int64_t y, int64_t z, int norm, int edge, float *points, int64_t plane) {
-    const float *picture = n->x + b * n->height * n->width * n->inputs;
+    const float *map = n->x + b * n->height * n->width * n->inputs;
     for (int64_t c = 0; c < n->inputs; c += LANES) {
         vec scale = {0}, shift = {0}, half[36], d[6], o[6];
         if (norm) scale = load(n->scale + b * n->inputs + c), shift = load(n->shift + b * n->inputs + c);
@@ -124,7 +124,7 @@ INLINE void read_tile(const Convolution *n, int64_t b, int64_t y, int64_t z, int
                     d[i] = (vec){0};
                     continue;
                 }
-                d[i] = load(picture + (row * n->width + column) * n->inputs + c);
+                d[i] = load(map + (row * n->width + column) * n->inputs + c);
                 if (norm) d[i] = d[i] * scale + shift;
             }
             transform_in(d, 1, half + j, 6);
@@ -213,7 +213,7 @@ int duotone_convolve(const Convolution *n, int threads) {
 
 /* ---- the gradient of the kernels ---- */
 
-/* A: the mirror of transform_out, four gradients -> six points. */
+/* A, the transpose of transform_out: four gradients -> six points. */
 INLINE void spread(const vec *g, int s, vec *o, int t) {
     vec even = g[0] + g[2 * s], odd = g[s] + g[3 * s], even2 = g[0] + 4 * g[2 * s], odd2 = 2 * g[s] + 8 * g[3 * s];
     o[0] = g[0];
@@ -225,13 +225,13 @@ INLINE void spread(const vec *g, int s, vec *o, int t) {
 }
 
 static void read_gradient(const Convolution *n, int64_t b, int64_t y, int64_t z, float *points, int64_t plane) {
-    const float *picture = n->residual + b * n->height * n->width * n->outputs;
+    const float *map = n->residual + b * n->height * n->width * n->outputs;
     for (int64_t c = 0; c < n->outputs; c += LANES) {
         vec half[24], g[4], o[6];
         for (int j = 0; j < 4; j++) {
             for (int i = 0; i < 4; i++) {
                 int inside = y + i < n->height && z + j < n->width;
-                g[i] = inside ? load(picture + ((y + i) * n->width + z + j) * n->outputs + c) : (vec){0};
+                g[i] = inside ? load(map + ((y + i) * n->width + z + j) * n->outputs + c) : (vec){0};
             }
             spread(g, 1, half + j, 4);
         }
@@ -298,7 +298,7 @@ int duotone_convolve_gradient(const Convolution *n, int threads) {
 
 typedef struct {
     const float *x;      /* [B, P, C]: P places */
-    const float *other;  /* [B, P, C], pictures `other_stride` apart, or null: first x becomes (x + other) / sqrt(2) */
+    const float *other;  /* [B, P, C], examples `other_stride` apart, or null: first x becomes (x + other) / sqrt(2) */
     const float *weight; /* [C], or [B, C] */
     float *blended;      /* [B, P, C], where `other` is given */
     float *scale;        /* [B, C] */
@@ -309,17 +309,17 @@ typedef struct {
 
 #define SLICE 128 /* places summed in float32; slices are summed in float64, always in the same order */
 
-/* Sums of x - origin and of its square, where origin is the picture's first place: no cancellation far from zero. */
+/* Sums of x - origin and of its square, where origin is the first place of the example: no cancellation where the mean is large. */
 static void sum_slice(const Norm *n, int64_t b, int64_t first, int64_t next, float *sums) {
-    int64_t channels = n->channels, picture = b * n->places * channels;
+    int64_t channels = n->channels, start = b * n->places * channels;
     const float root = 0.70710678118654752f;
     const float *other = n->other ? n->other + b * n->other_stride : 0;
     float *square = sums + channels;
     for (int64_t c = 0; c < 2 * channels; c++) sums[c] = 0;
     for (int64_t p = first; p < next; p++)
         for (int64_t c = 0; c < channels; c += LANES) {
-            int64_t at = picture + p * channels + c;
-            vec origin = load(n->x + picture + c), v = load(n->x + at);
+            int64_t at = start + p * channels + c;
+            vec origin = load(n->x + start + c), v = load(n->x + at);
             if (other) {
                 origin = (origin + load(other + c)) * root;
                 v = (v + load(other + p * channels + c)) * root;

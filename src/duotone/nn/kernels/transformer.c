@@ -1,4 +1,4 @@
-/* What a transformer does between its matrix products, in one pass each, for inference in float32 on processors. */
+/* RMS norm and SwiGLU of a transformer in one pass each, for inference in float32 on CPUs. */
 
 #include "vectors.h"
 
@@ -10,7 +10,7 @@ INLINE float sum_of(vec v) {
     return sum;
 }
 
-/* In place, for each of `heads` neighbours of `size` values in each row: x * gain / sqrt(mean(x^2) + epsilon).
+/* In place, for `heads` vectors of `size` values, one after another in each row: x * gain / sqrt(mean(x^2) + epsilon).
    Rows lie `stride` apart; size is a multiple of LANES. */
 void duotone_rms_norm(float *x, const float *gain, int64_t rows, int64_t stride, int64_t heads, int64_t size,
                       double epsilon, int threads) {

@@ -1,4 +1,4 @@
-/* Vectors as GCC and Clang spell them on every processor, and the functions of them that several kernels need. */
+/* Vector types of GCC and Clang, for any processor, and the functions that several kernels share. */
 
 #ifndef DUOTONE_VECTORS_H
 #define DUOTONE_VECTORS_H
