@@ -47,6 +47,7 @@ IN holds token ids (.npy; lines of numbers; JSON) or text, one or several sequen
 the codes: --codec, or the one that the tokenizer was trained on.
 """
 _TAKES = (".npy", ".txt", ".json", ".jsonl")
+_SPARE = 12  # bytes of a name that the number of a sequence and a channel take
 
 
 def command(
@@ -102,9 +103,6 @@ def command(
         options = particular(bandwidth, n_quantizers, codec_repo)
         decoder = _Decoder(loaded, damaged, channels, codec, device, options, seed, scale, force)
         reporter.run(planned, partial(_one, decoder), "decoded")
-
-
-_SPARE = 12  # bytes of a name that the number of a sequence and a channel take
 
 
 def _one(decoder: _Decoder, job: Job) -> tuple[dict[str, Any], str]:
