@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import DuoReader, DuoWriter, describe, read_duo, write_duo
 from duotone.codec.crc32c import crc32c
-from duotone.codec.duofile import Header
+from duotone.codec.header import Header
 from duotone.codec.packing import pack_codes, pack_latents, packed_size, unpack_codes, unpack_latents
 from duotone.codec.values import Codes, Latents
 from duotone.errors import CodecMismatchError, FormatError, UsageError

@@ -12,7 +12,8 @@ from make_duo_vectors import FOLDER, vectors
 import duotone
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.container import read_duo, write_duo
-from duotone.codec.duofile import SPACES, describe
+from duotone.codec.duofile import describe
+from duotone.codec.header import SPACES
 from duotone.codec.values import Codes, Latents
 
 

@@ -16,18 +16,8 @@ import numpy as np
 import torch
 
 from duotone.atomic import is_stream, replacing
-from duotone.codec.duofile import (
-    MAGIC,
-    VERSION,
-    DuoInfo,
-    Header,
-    Kind,
-    Record,
-    RecordReader,
-    describe,
-    end_bytes,
-    record_bytes,
-)
+from duotone.codec.duofile import DuoInfo, RecordReader, describe, end_bytes, record_bytes
+from duotone.codec.header import MAGIC, VERSION, Header, Kind, Record
 from duotone.codec.repair import Damage
 from duotone.codec.values import Codes, Latents
 from duotone.errors import CodecMismatchError, UsageError

@@ -90,7 +90,11 @@ def shortfall(tokenizer: AudioTokenizer) -> str | None:
     if _longest(limit, tokenizer.alphabet) == 1:
         return f"{start}with max_token_codebook_ngrams {limit}, each code is a token and nothing is merged."
     times = "at all" if least == 1 else f"{least} times (min_frequency)"
-    within = "" if limit is None else f" and are together no longer than {limit} frame{'s' * (limit != 1)} (max_token_codebook_ngrams)"
+    within = (
+        ""
+        if limit is None
+        else f" and are together no longer than {limit} frame{'s' * (limit != 1)} (max_token_codebook_ngrams)"
+    )
     advice = ["More recordings", *(["a lower min_frequency"] if least > 1 else [])]
     advice += [] if limit is None else ["a higher max_token_codebook_ngrams"]
     return (

@@ -1,0 +1,227 @@
+"""The header of a `.duo` file, of both versions, and how a record of chunks is packed under it. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from duotone.codec.crc32c import crc32c
+from duotone.codec.packing import pack_codes, pack_latents, packed_size, unpack_codes, unpack_latents
+from duotone.config import Config
+from duotone.errors import ConfigError, FormatError, UsageError
+from duotone.spec import CodecSpec, Framing, Source
+
+MAGIC = b"\x89DUO\r\n\x1a\n"
+VERSION = 2
+#: A record's length, about: 4 chunks of CoDiCodec. Damage costs a record; each costs 5 bytes besides its payload.
+RECORD_SECONDS = 4 * 32_768 / 48_000
+RECORD_BITS = 1 << 16  # and no longer than this: a record is one large integer, whose cost grows with its square
+MAX_RECORD_BITS = 1 << 23
+START = struct.Struct("<HI")
+_LIMIT = 1 << 48
+
+Kind = Literal["tokens", "latents"]
+
+#: The space of codecs that wrote files of version 1, which knew only their fingerprint: of the bundled ones.
+SPACES = {"e8c608f7f1106d66": "953e3f4a2b72cae3"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """Some chunks: tokens `[count, steps, streams * K]` int64 or latents `[count, *latent]` float32.
+
+    `scale` `[count, streams]` float32 is their loudness, of codecs that code it apart.
+    """
+
+    first: int
+    values: NDArray[Any]
+    scale: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header says: the face, the codec's spec, the source, and chunks a record."""
+
+    kind: Kind
+    spec: CodecSpec
+    source: Source
+    chunks_per_record: int
+    version: int = VERSION
+
+    @classmethod
+    def of(cls, kind: Kind, spec: CodecSpec, source: Source) -> Header:
+        """The header of a new file. Raises `UsageError` for a face that the codec has not."""
+        if kind not in spec.faces:
+            raise UsageError(f"{spec.model or spec.family} has {' and '.join(spec.faces)} alone, got {kind}.")
+        one = cls(kind, spec, source, 1)
+        count = min(255, round(RECORD_SECONDS / spec.chunk_seconds), int(RECORD_BITS / max(1.0, one.bits)))
+        return replace(one, chunks_per_record=max(1, count))
+
+    @property
+    def streams(self) -> int:
+        """Streams of a chunk: the source's channels, for a codec of one channel."""
+        return self.source.channels if self.spec.channels == 1 else 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the codebooks of a step, of all streams."""
+        return self.spec.codebooks * self.streams
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a chunk's values."""
+        if self.kind == "tokens":
+            return (self.spec.steps, len(self.sizes))
+        latent = self.spec.latent or (0,)
+        return (*latent[:-1], latent[-1] * self.streams)
+
+    @property
+    def bits(self) -> float:
+        """Information of a chunk, in bits."""
+        if self.kind == "latents":
+            return 16.0 * math.prod(self.shape)
+        return self.spec.bits_per_chunk * self.streams + 32 * self.streams * self.spec.scaled
+
+    def payload(self, chunks: int) -> int:
+        """Bytes of the payload of a record of so many chunks."""
+        if self.kind == "latents":
+            return chunks * math.prod(self.shape) * 2
+        return packed_size(chunks * math.prod(self.shape), self.sizes) + 4 * chunks * self._scales
+
+    @property
+    def _scales(self) -> int:
+        return self.streams if self.spec.scaled and self.kind == "tokens" else 0
+
+    def pack(self, record: Record) -> bytes:
+        """The payload of a record."""
+        if self.kind == "latents":
+            return pack_latents(record.values, self.spec.bounded)
+        data = pack_codes(record.values.reshape(-1).astype(np.int64), self.sizes)
+        return data if record.scale is None else data + record.scale.astype("<f4").tobytes()
+
+    def unpack(self, first: int, count: int, payload: bytes) -> Record:
+        """The inverse of `pack`. Raises `ValueError` for a payload that no writer makes."""
+        if self.kind == "latents":
+            return Record(first, unpack_latents(payload, self.spec.bounded).reshape(count, *self.shape))
+        tail = 4 * count * self._scales
+        data, rest = payload[: len(payload) - tail], payload[len(payload) - tail :]
+        codes = unpack_codes(data, count * math.prod(self.shape), self.sizes).reshape(count, *self.shape)
+        if not tail:
+            return Record(first, codes)
+        scale = np.frombuffer(rest, "<f4").astype(np.float32).reshape(count, -1)
+        if not np.isfinite(scale).all():
+            raise ValueError("its loudness is not finite")
+        return Record(first, codes, scale)
+
+    def blank(self, first: int, count: int) -> Record:
+        """Chunks of zeros in place of lost ones: the middle level of FSQ codes, else code 0."""
+        if self.kind == "latents":
+            return Record(first, np.zeros((count, *self.shape), np.float32))
+        middle = (math.prod(self.spec.levels) - 1) // 2 if self.spec.levels else 0
+        scale = np.zeros((count, self._scales), np.float32) if self._scales else None
+        return Record(first, np.full((count, *self.shape), middle, np.int64), scale)
+
+    def to_bytes(self) -> bytes:
+        """Magic, version, JSON and checksum."""
+        document = {
+            "kind": self.kind, "spec": self.spec.to_dict(short=True), "source": asdict(self.source),
+            "chunks_per_record": self.chunks_per_record,
+        }  # fmt: skip
+        text = json.dumps(document, separators=(",", ":")).encode()
+        return MAGIC + START.pack(VERSION, len(text)) + text + struct.pack("<I", crc32c(text))
+
+    @classmethod
+    def parse(cls, version: int, text: bytes, name: str) -> Header:
+        """The header of a file. Raises `FormatError` naming what cannot be used."""
+        try:
+            document = json.loads(text)
+            header = _version_1(document) if version == 1 else _version_2(document)
+            _check_sizes(header)
+        except (ConfigError, FormatError, ValueError, RecursionError) as error:
+            raise FormatError(f"{name} has a header that is not valid: {error}") from None
+        return header
+
+
+class _First(Config):
+    """The header of version 1."""
+
+    kind: Kind
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{1,64}$")
+    rate: int = Field(ge=1, le=1_000_000)
+    samples: int = Field(ge=0, le=_LIMIT)
+    framing: Framing
+    chunk_samples: int = Field(ge=1, le=1 << 24)
+    latents: int = Field(ge=1, le=4096)
+    levels: tuple[int, ...] = Field(min_length=1, max_length=16)
+    source_rate: int = Field(ge=1, le=1_000_000)
+    source_channels: int = Field(ge=1, le=2)
+    source_samples: int = Field(ge=0, le=_LIMIT)
+    chunks_per_record: int = Field(default=4, ge=1, le=255)
+
+
+class _Sound(Config):
+    """The source in a header of version 2."""
+
+    rate: int = Field(ge=1, le=1_000_000)
+    channels: int = Field(ge=1, le=2)
+    samples: int | None = Field(ge=0, le=_LIMIT)
+    framing: Framing
+    format: str = Field(pattern=r"^[a-z0-9]{1,16}$")
+
+
+class _Second(Config):
+    """The header of version 2."""
+
+    kind: Kind
+    spec: dict[str, Any]
+    source: _Sound
+    chunks_per_record: int = Field(ge=1, le=255)
+
+
+def _version_1(document: Any) -> Header:
+    old = _First.parse(document, "The header")
+    hop = old.chunk_samples // 32  # which version 1 did not hold; CoDiCodec has 32 frames a chunk
+    spec = CodecSpec(
+        family="codicodec", model="", fingerprint=old.fingerprint, space=SPACES.get(old.fingerprint, ""), rate=old.rate, rate_out=old.rate, channels=2,
+        chunk=old.chunk_samples, behind=hop, extra=hop, steps=old.latents, codebooks=(math.prod(old.levels),),
+        latent=(old.latents, len(old.levels)), levels=old.levels, independent=True, seeded=True, live=True,
+        strategies=("parallel", "autoregressive", "wavefront"),
+    )  # fmt: skip
+    source = Source(old.source_rate, old.source_channels, old.source_samples or None, old.framing, "not recorded")
+    return Header(old.kind, spec, source, old.chunks_per_record, version=1)
+
+
+def _version_2(document: Any) -> Header:
+    new = _Second.parse(document, "The header")
+    spec = CodecSpec.from_dict(new.spec)
+    sound = new.source
+    source = Source(sound.rate, sound.channels, sound.samples, sound.framing, sound.format)
+    if new.kind not in spec.faces:
+        raise FormatError(f"it holds {new.kind}, which its codec has not")
+    spec.framed(source.framing)
+    return Header(new.kind, spec, source, new.chunks_per_record)
+
+
+def _check_sizes(header: Header) -> None:
+    """Refuse sizes that no codec has, before anything of such a size is made. Raises `ValueError`."""
+    spec = header.spec
+    if max(spec.rate, spec.rate_out) > 1_000_000 or spec.chunk > 1 << 24 or abs(spec.extra) > spec.chunk * 2:
+        raise ValueError(f"rate {spec.rate} or chunk {spec.chunk} cannot be used")
+    if spec.levels is not None and any(n < 3 or n % 2 == 0 or n > 1 << 16 for n in spec.levels):
+        raise ValueError(f"levels {spec.levels} cannot be used")
+    if len(spec.codebooks) > 1024 or any(size > 1 << 62 for size in spec.codebooks):
+        raise ValueError(f"{len(spec.codebooks)} codebooks cannot be used")
+    if spec.levels and spec.codebooks and any(size != math.prod(spec.levels) for size in spec.codebooks):
+        raise ValueError(f"codebooks {spec.codebooks[:4]} are not those of levels {spec.levels}")
+    if len(spec.latent or ()) > 8 or header.bits * header.chunks_per_record > MAX_RECORD_BITS:
+        raise ValueError(f"records of {header.bits * header.chunks_per_record:.3g} bits cannot be used")
