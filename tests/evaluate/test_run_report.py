@@ -62,3 +62,11 @@ def test_a_log_of_damage_alone_is_no_run(run: Path) -> None:
 def test_changes_of_the_recipe_are_shown(run: Path) -> None:
     (run / "changes.jsonl").write_text('{"step": 2, "changed": {"train.steps": [3, 4]}}\n')
     assert "Changes of the recipe" in report_page(run)[0]
+
+
+def test_metrics_of_any_objective_have_a_chart(run: Path) -> None:
+    lines = [{"step": s, "loss": 1.0, "hinge": s * 0.1, "constant": 3, "listen_pesq": s} for s in range(3)]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page, _ = report_page(run)
+    charts = [part.partition("<")[0] for part in page.split("<figcaption>")[1:]]
+    assert charts == ["Loss", "hinge"] and page.count("<polyline") == 2

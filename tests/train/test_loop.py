@@ -296,6 +296,13 @@ def test_passes_of_a_step_add_up_to_the_step(sounds: Path, tmp_path: Path) -> No
         assert loss == pytest.approx(other_loss, rel=1e-4) and norm == pytest.approx(other_norm, rel=1e-3)
 
 
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 2, "accumulation": 2}])
+def test_one_example_a_pass_trains_in_bfloat16(settings: dict[str, int], sounds: Path, tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    train(recipe(steps=2, precision="bfloat16", **settings), sounds, tmp_path, watchers=[seen.append])
+    assert all(math.isfinite(r["loss"]) and r["grad_norm"] > 0 and r["bad_steps"] == 0 for r in seen)
+
+
 def test_a_batch_that_cannot_be_shared_out_is_refused(sounds: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="multiple of 3"):
         train(recipe(accumulation=3), sounds, tmp_path)

@@ -13,11 +13,12 @@ import soundfile
 
 from duotone.atomic import write_text
 from duotone.errors import UsageError
+from duotone.evaluate.chart import STYLE as CHART_STYLE
+from duotone.evaluate.chart import chart, thin
 from duotone.evaluate.page import inline, page, safe, table
 from duotone.train.log import LOG, Record, read_log
 
-WIDTH, HEIGHT, MARGIN = 560, 220, 44
-POINTS = 400
+POINTS = 400  # of a curve
 LATEST = 2  # of the folders of clips, so many are shown
 
 #: Text files of a run that the page shows, and their titles.
@@ -43,13 +44,9 @@ CURVES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Learning rate", ("rate",), False),
     ("Seconds a step", ("seconds", "waiting_for_data"), False),
 )
-COLOURS = ("#a8315f", "#3b6fb6", "#3f8f5b", "#c9822b")
-#: Beside the style that all our pages have.
-_STYLE = """
-figure { display: inline-block; margin: 0 1rem 1.5rem 0; max-width: 100%; } svg { max-width: 100%; height: auto; }
-figcaption { font-weight: 600; } .key { font-size: 13px; margin-right: 1rem; }
-img { width: 100%; max-width: 340px; display: block; } audio { max-width: 340px; }
+STYLE = """
 .clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 1rem; }
+.clips img, .clips audio { width: 100%; max-width: 340px; display: block; }
 """
 
 
@@ -78,6 +75,7 @@ def report_page(run: Path) -> tuple[str, list[str]]:
         f"<p class=soft>{last['step'] + 1:,} steps, {safe(str(last.get('bad_steps', 0)))} of them skipped; "
         f"loss {_mean_loss(records[:50]):.4g} at first, {_mean_loss(records[-50:]):.4g} at last (means of 50 steps).</p>",
         *(_curve(title, keys, log_axis, records) for title, keys, log_axis in CURVES),
+        *(_curve(key, (key,), False, records) for key in _others(records)),
         _last_table(records),
         *_clips(run, problems),
         *(_text(run / name, title) for name, title in TEXTS),
@@ -85,7 +83,8 @@ def report_page(run: Path) -> tuple[str, list[str]]:
     if problems:
         items = "".join(f"<li>{safe(problem)}" for problem in problems)
         parts.append(f"<h2>Damaged, not shown</h2><ul>{items}</ul>")
-    return page(run.resolve().name, "\n".join(part for part in parts if part), _STYLE), problems
+    body = "\n".join(part for part in parts if part)
+    return page(run.resolve().name, body, CHART_STYLE + STYLE), problems
 
 
 def _text(path: Path, title: str) -> str:
@@ -99,13 +98,6 @@ def _mean_loss(records: Sequence[Record]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def thin(points: list[tuple[float, float]], count: int = POINTS) -> list[tuple[float, float]]:
-    """At most `count` points, each the mean of neighbours."""
-    size = -(-len(points) // count)
-    groups = (points[i : i + size] for i in range(0, len(points), max(1, size)))
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
-
-
 def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[Record]) -> str:
     """A chart of some metrics over the steps; empty if none of them was ever logged."""
     lines = {}
@@ -115,49 +107,19 @@ def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[Record
             (x, math.log10(y) if log_axis else y) for x, y in points if math.isfinite(y) and (y > 0 or not log_axis)
         ]
         if points:
-            lines[key] = thin(points)
-    if not lines:
-        return ""
-    xs, ys = zip(*(p for points in lines.values() for p in points), strict=True)
-    (left, right), (low, high) = _span(xs), _span(ys)
-
-    def place(point: tuple[float, float]) -> str:
-        x = MARGIN + (point[0] - left) / (right - left) * (WIDTH - MARGIN - 8)
-        y = HEIGHT - 24 - (point[1] - low) / (high - low) * (HEIGHT - 36)
-        return f"{x:.1f},{y:.1f}"
-
-    drawn, legend = [], []
-    for (key, points), colour in zip(lines.items(), COLOURS, strict=False):
-        shape = f"<polyline fill=none stroke='{colour}' stroke-width=1.6 points='{' '.join(map(place, points))}'/>"
-        drawn.append(
-            shape
-            if len(points) > 1
-            else f"<circle r=3 fill='{colour}' cx={place(points[0]).split(',')[0]} cy={place(points[0]).split(',')[1]} />"
-        )
-        legend.append(f"<span class=key style='color:{colour}'>{safe(key)}</span>")
-    labels = []
-    for share in (0.0, 0.5, 1.0):
-        value = low + share * (high - low)
-        text = f"{10**value if log_axis else value:.3g}"
-        y = HEIGHT - 24 - share * (HEIGHT - 36)
-        labels.append(
-            f"<line x1={MARGIN} x2={WIDTH - 8} y1={y} y2={y} stroke='var(--line)'/>"
-            f"<text x={MARGIN - 6} y={y + 4} text-anchor=end font-size=11 fill='var(--soft)'>{text}</text>"
-        )
-    labels.append(f"<text x={MARGIN} y={HEIGHT - 6} font-size=11 fill='var(--soft)'>step {left:,.0f}</text>")
-    labels.append(
-        f"<text x={WIDTH - 8} y={HEIGHT - 6} font-size=11 text-anchor=end fill='var(--soft)'>{right:,.0f}</text>"
-    )
-    return (
-        f"<figure><figcaption>{safe(title)}</figcaption>"
-        f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width={WIDTH} height={HEIGHT}>{''.join(labels + drawn)}</svg>"
-        f"<div>{''.join(legend)}</div></figure>"
-    )
+            lines[key] = thin(points, POINTS)
+    return chart(title, lines, log_axis)
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+def _others(records: list[Record]) -> list[str]:
+    """Metrics of other objectives: those of no chart above that have changed; clips have tables of their own."""
+    shown = {"step", *(key for _, keys, _ in CURVES for key in keys)}
+    values: dict[str, set[Any]] = {}
+    for record in records:
+        for key, value in record.items():
+            if key not in shown and not key.startswith("listen_") and isinstance(value, int | float):
+                values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1]
 
 
 def _last_table(records: list[Record]) -> str:
@@ -165,8 +127,8 @@ def _last_table(records: list[Record]) -> str:
     newest: dict[str, Any] = {}
     for record in records:
         newest |= record
-    rows = [[key, f"{value:.5g}" if isinstance(value, float) else str(value)] for key, value in newest.items()]
-    return "<h2>Newest values</h2>" + table(["metric", "value"], rows)
+    rows = [(key, f"{value:.5g}" if isinstance(value, float) else str(value)) for key, value in newest.items()]
+    return "<h2>Newest values</h2>" + table(("metric", "value"), rows)
 
 
 def _clips(run: Path, problems: list[str]) -> list[str]:
