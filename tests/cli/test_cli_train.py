@@ -46,6 +46,17 @@ def test_json_gives_a_line_a_step(duotone: Any, sounds: Path) -> None:
     ("arguments", "code", "hint"),
     [
         (["train", "none.yaml", "--data", "sounds", "--out", "run"], 2, "none.yaml"),
+        (
+            ["train", "tiny-dem", "--data", "sounds", "--out", "run"],
+            2,
+            "one of: base, fine-tune-published, small, tiny",
+        ),
+        (["train", "r.yaml", "--data", "sounds", "--out", "run", "data.validation=nowhere"], 3, "nowhere"),
+        (
+            ["train", "r.yaml", "--data", "sounds", "--out", "run", "objective.kind=magic"],
+            2,
+            "objective.kind got 'magic'",
+        ),
         (["train", "r.yaml", "--data", "nowhere", "--out", "run"], 3, "nowhere"),
         (["train", "r.yaml", "--data", "sounds", "--out", "run", "train.stepz=3"], 2, "stepz"),
         (["train", "r.yaml", "--data", "sounds", "--out", "run", "train.accumulation=3"], 2, "multiple of 3"),

@@ -274,6 +274,8 @@ def test_validation_can_be_a_folder_of_its_own(folder: Path, tmp_path: Path) -> 
     inside = open_sound(SoundSection(validation=str(folder / "deep")), (str(folder),), 48_000, 1_000, 0)
     assert [Path(s.place.path).name for s in inside.training.sounds] == ["a.wav"]
     assert inside.about() != apart.about()
+    both = SoundSection(validation=(str(tmp_path / "held"), str(folder / "deep")))
+    assert len(open_sound(both, (str(folder),), 48_000, 1_000, 0).validation.sounds) == 3  # type: ignore[union-attr]
     with pytest.raises(AudioError, match=r"data\.validation"):
         open_sound(SoundSection(validation=str(folder)), (str(folder),), 48_000, 1_000, 0)
 

@@ -234,7 +234,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     path = checkpoint.folder(tmp_path) / "step-000000006" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:40])
     assert checkpoint.load(tmp_path, *fresh_state()).step == 5
-    (checkpoint.folder(tmp_path) / "step-000000005" / "state.json").write_text("{")
+    state = checkpoint.folder(tmp_path) / "step-000000005" / "state.json"
+    whole = state.read_bytes()
+    for damage in (b"[]", b"\xff", b"", b'{"step": 5}'):
+        state.write_bytes(damage)
+        with pytest.raises(WeightsError, match="No checkpoint"):
+            checkpoint.load(tmp_path, *fresh_state())
+    state.write_bytes(whole)
+    checkpoint.load(tmp_path, *fresh_state())
+    state.write_text("{")
     with pytest.raises(WeightsError, match="No checkpoint"):
         checkpoint.load(tmp_path, *fresh_state())
 
@@ -246,6 +254,9 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
         if step == 2:
             checkpoint.record_best(tmp_path, 2, 0.5)
     assert checkpoint.steps(tmp_path) == [2, 5, 6]
+    for damage in (b"", b"[3]", b"\xff", b'{"step": 2}'):
+        (tmp_path / "best.json").write_bytes(damage)
+        assert checkpoint.best(tmp_path) is None
 
 
 def test_a_run_killed_at_random_moments_has_the_curve_of_one_that_was_not(sounds: Path, tmp_path: Path) -> None:

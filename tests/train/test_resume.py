@@ -89,7 +89,10 @@ def test_steps_and_rates_may_change_and_are_recorded(tmp_path: Path) -> None:
     assert json.loads((tmp_path / resume.RECIPE).read_text())["train"]["steps"] == 6
     train(recipe(train__steps=6, optim__rate=1e-5), "points", tmp_path)
     train(recipe(train__steps=7, optim__rate=1e-5), "points", tmp_path)
-    noted = [json.loads(line) for line in (tmp_path / resume.CHANGES).read_text().splitlines()]
+    with (tmp_path / resume.CHANGES).open("ab") as file:
+        file.write(b"\xff\n")  # damage is passed over
+    train(recipe(train__steps=7, optim__rate=1e-5), "points", tmp_path)
+    noted = [json.loads(line) for line in (tmp_path / resume.CHANGES).read_bytes().splitlines() if line != b"\xff"]
     assert [(change["step"], list(change["changed"])) for change in noted[1:]] == [(6, ["train.steps"])]
 
 

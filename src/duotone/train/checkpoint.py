@@ -105,7 +105,7 @@ def load(run: Path, model: nn.Module, ema: EMA, optimizers: Optimizers) -> State
         place = folder(run) / f"step-{step:09d}"
         try:
             return _restore(place, model, ema, _named(optimizers))
-        except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        except (OSError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             problems.append(f"{place.name}: {error}")
     if problems:
         raise WeightsError(
@@ -121,9 +121,12 @@ def tidy(run: Path) -> None:
 
 
 def best(run: Path) -> dict[str, Any] | None:
-    """``{"step": ..., "loss": ...}`` of the best validation so far; None before the first."""
-    path = run / "best.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """``{"step": ..., "loss": ...}`` of the best validation so far; None before the first, and where the note is damaged."""
+    try:
+        found = json.loads((run / "best.json").read_bytes())
+        return {"step": int(found["step"]), "loss": float(found["loss"])}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def record_best(run: Path, step: int, loss: float) -> None:
@@ -144,7 +147,7 @@ def _state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, A
 
 
 def _restore(place: Path, model: nn.Module, ema: EMA, optimizers: dict[str, torch.optim.Optimizer]) -> State:
-    about = json.loads((place / "state.json").read_text(encoding="utf-8"))
+    about = json.loads((place / "state.json").read_bytes())
     weights, average = load_file(place / "model.safetensors"), load_file(place / "ema.safetensors")
     saved = about["optimizers"]
     if isinstance(saved, list):  # earlier versions numbered them

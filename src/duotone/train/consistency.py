@@ -92,16 +92,18 @@ class ConsistencySection(ObjectiveSection):
     )
 
     kind: Literal["consistency"] = "consistency"
-    continuous_share: float = Field(default=0.75, ge=0, le=1)  # FSQ-dropout: how often rounding is skipped
+    continuous_share: float = Field(default=0.75, ge=0, le=1)  # FSQ-dropout: share of examples that are not rounded
     log_sigma_mean: float = -1.1
     log_sigma_deviation: float = Field(default=2.0, gt=0)
     dt_exponent_start: float = 1.0
     dt_exponent_end: float = 2.0
-    denoising_share: float = Field(default=0.0, ge=0, le=1)  # ECT start: so long the target is the clean spectrum
+    denoising_share: float = Field(
+        default=0.0, ge=0, le=1
+    )  # ECT start: of the steps, with the clean spectrum as target
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
-    deviation: float = Field(default=0.9, gt=0)  # wanted of each pre-tanh latent over the batch
-    spread_weight: float = Field(default=10.0, ge=0)  # of the term that holds latents there (see `bottleneck`)
-    envelope_weight: float = Field(default=0.0, ge=0)  # of the term that gives short runs a start (see `envelope`)
+    deviation: float = Field(default=0.9, gt=0)  # that each pre-tanh latent is held at, over the batch
+    spread_weight: float = Field(default=10.0, ge=0)  # of the term that does so (see `bottleneck`)
+    envelope_weight: float = Field(default=0.0, ge=0)  # of the auxiliary loss for short runs (see `envelope`)
 
     def seconds(self, model: ModelSection) -> float | None:
         """Two chunks."""

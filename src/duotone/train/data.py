@@ -168,7 +168,7 @@ def open_sound(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Collection:
-    """The crops of the sound that `sources` name; held out is `validation`, or the section's share.
+    """The crops of the sound that `sources` name; held out is what `validation` names, or the section's share.
 
     Files of `validation` are not trained on, wherever they lie. Raises `AudioError` when no usable sound is found.
     """
@@ -177,7 +177,8 @@ def open_sound(
         training, held, skipped = found.training, found.validation, found.skipped
     else:
         whole = section.model_copy(update={"validation_share": 0.0})
-        own = build_index(section.validation, whole, progress)
+        chosen = section.validation
+        own = build_index(chosen if isinstance(chosen, str) else list(chosen), whole, progress)
         found = build_index(list(sources), whole, progress)
         held, skipped = own.training, own.skipped + found.skipped
         kept_out = {_where(sound) for sound in held}

@@ -12,6 +12,7 @@ from typing import Any
 
 from duotone.atomic import write_json, write_text
 from duotone.errors import ConfigError, UsageError
+from duotone.train.log import read_log
 from duotone.train.recipe import TrainRecipe
 
 RECIPE, DATA, CHANGES, SKIPPED = "recipe.json", "data.json", "changes.jsonl", "skipped.txt"
@@ -82,8 +83,7 @@ def check_data(run: Path, data: dict[str, Any]) -> None:
 
 def all_changes(run: Path, step: int, changed: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """The changes since the run began, those from this step on among them."""
-    path = run / CHANGES
-    before = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    before, _ = read_log(run / CHANGES)
     return [*before, *([{"step": step, "changed": changed}] if changed else [])]
 
 

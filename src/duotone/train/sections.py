@@ -136,11 +136,13 @@ class SoundSection(DataSection):
     free: ClassVar[tuple[str, ...]] = ("workers",)
 
     kind: Literal["sound"] = "sound"
-    mixing_share: float = Field(default=0.5, ge=0, le=1)  # how often two crops are added
+    mixing_share: float = Field(default=0.5, ge=0, le=1)  # of examples that are two crops added
     gain_db: tuple[float, float] = (-6.0, 3.0)
     level_db: float | None = None  # bring every file to this loudness (RMS, dBFS) before the random gain
     silence_db: float = -60.0  # crops below are drawn again; files that are nothing else are left out
     clipped_share_max: float = Field(default=0.02, ge=0, le=1)  # files with more samples at full scale are left out
-    validation: str | None = None  # validate on this folder, glob, list or shard; the share is then not taken
+    validation: str | tuple[str, ...] | None = (
+        None  # folders, globs, lists or shards to validate on, in place of the share
+    )
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     workers: int = Field(default=4, ge=1)  # threads that read and decode

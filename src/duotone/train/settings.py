@@ -41,9 +41,11 @@ class TrainSection(Config):
     keep_checkpoints: int = Field(default=2, ge=1)  # the newest; the best by validation is kept besides
     validate_every: int = Field(default=1000, ge=1)
     validation_batches: int = Field(default=4, ge=1)  # of 4 clips
-    decoded_clips: int = Field(default=8, ge=0)  # decoded at each validation; they choose the best (0: one-step errors)
-    listen_every: int = Field(default=0, ge=0)  # reconstruct fixed clips so often (0: never)
+    decoded_clips: int = Field(
+        default=8, ge=0
+    )  # decoded at each validation, to choose the best (0: one-step errors do)
+    listen_every: int = Field(default=0, ge=0)  # steps between reconstructions of fixed clips (0: none)
     clips: int = Field(default=2, ge=1)
     max_bad_steps: int = Field(default=50, ge=1)
-    max_minutes: float | None = None  # stop (with a checkpoint) after so long; the schedule still counts steps
+    max_minutes: float | None = None  # stop with a checkpoint then; the schedule still counts steps
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
