@@ -1,77 +1,219 @@
-"""Files written whole or not at all."""
+"""Files are written whole or not at all: names, links, pipes, permissions, two writers at once."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import stat
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from duotone import atomic
 from duotone.atomic import PARTIAL, is_stream, replacing, replacing_folder, sweep, write_bytes, write_json, write_text
 from duotone.errors import UsageError
 
+posix = pytest.mark.skipif(os.name != "posix", reason="needs links, permissions and pipes")
 
-def test_what_is_replaced_keeps_its_permissions_and_stands_until_the_end(tmp_path: Path) -> None:
-    target = tmp_path / "a.json"
-    target.write_text("before")
-    target.chmod(0o640)
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_the_target_appears_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
     with replacing(target) as temporary:
-        temporary.write_text("after")
-        assert target.read_text() == "before"
-        assert temporary.parent == tmp_path and temporary.name.startswith(".") and temporary.suffix == PARTIAL
-    assert target.read_text() == "after" and target.stat().st_mode & 0o777 == 0o640
-    write_bytes(tmp_path / "new", b"")
-    mask = os.umask(0)
-    os.umask(mask)
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o666 & ~mask
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "new"]
+        temporary.write_text("new")
+        assert not target.exists() and temporary.parent == tmp_path
+        assert temporary.name.startswith(".") and temporary.name.endswith(PARTIAL)
+    assert target.read_text() == "new" and names(tmp_path) == ["a.txt"]
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a") as temporary:
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
-    with pytest.raises(ValueError, match=r"nan|NaN|compliant"):
-        write_json(tmp_path / "b.json", float("nan"))
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(error), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        raise error
+    assert (tmp_path / "a.txt").read_text() == "old" and names(tmp_path) == ["a.txt"]
 
 
-def test_links_are_written_through(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real/file")
-    write_text(tmp_path / "link", "text")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "file").read_text() == "text"
+def test_a_temporary_file_that_was_taken_away_hides_no_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a") as temporary:
+        temporary.unlink()
+    assert names(tmp_path) == []
 
 
-def test_names_of_any_length_and_bytes(tmp_path: Path) -> None:
-    for name in ("x" * 255, "\u00e9" * 127, "caf\udce9", "-", "[a]"):
-        write_text(tmp_path / name, name)
-        assert (tmp_path / name).read_bytes() == os.fsencode(name)
+def test_force_off_keeps_what_is_there(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with replacing(target, force=False) as temporary:
+        temporary.write_text("first")
+    with pytest.raises(UsageError, match="exists already"), replacing(target, force=False) as temporary:
+        temporary.write_text("never")
+    assert target.read_text() == "first" and names(tmp_path) == ["a.txt"]
 
 
-def test_pipes_and_devices_are_written_to(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
-    reader.start()
-    write_bytes(pipe, b"through" * 100_000)
-    reader.join()
-    assert got == [b"through" * 100_000] and is_stream(pipe)
-    write_bytes("/dev/null", b"away")
-    assert is_stream("/dev/null") and not is_stream(tmp_path) and not is_stream(tmp_path / "none")
-    program = "from duotone.atomic import write_text; write_text('/dev/stdout', 'out')"
-    assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True).stdout == b"out"
+@pytest.mark.parametrize("links", [True, False])
+def test_force_off_keeps_what_another_made_meanwhile(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "no hard links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(UsageError, match="exists already"), replacing(tmp_path / "a", force=False) as temporary:
+        temporary.write_text("slow")
+        write_text(tmp_path / "a", "quick")
+    assert (tmp_path / "a").read_text() == "quick"
+    with replacing(tmp_path / "b", force=False) as temporary:
+        temporary.write_text("alone")
+    assert (tmp_path / "b").read_text() == "alone" and names(tmp_path) == ["a", "b"]
 
 
-def test_folders_and_missing_folders_are_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_a_target(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
-        write_bytes(tmp_path, b"")
-    with pytest.raises(UsageError, match="Create it first"):
-        write_bytes(tmp_path / "none" / "a", b"")
+        write_text(tmp_path, "x")
+    with pytest.raises(UsageError, match="no folder"):
+        write_text(tmp_path / "none" / "a", "x")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u00e9" * 127, "-x", "a [1]", ".hidden"])
+def test_names_of_any_kind(tmp_path: Path, name: str) -> None:
+    with replacing(tmp_path / name) as temporary:
+        assert len(os.fsencode(temporary.name)) < 80
+        temporary.name.encode()  # cut between characters
+        temporary.write_text("x")
+    assert names(tmp_path) == [name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are any bytes")
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_text(tmp_path / name, name)
+    assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9"] and (tmp_path / name).read_bytes() == b"caf\xe9"
+    with pytest.raises(UsageError) as found, replacing(tmp_path / name, force=False):
+        pass
+    str(found.value).encode()  # can be shown
+
+
+def test_an_ending_of_its_own(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.wav", suffix=".part.wav") as temporary:
+        assert temporary.name.endswith(".part.wav")
+
+
+@posix
+def test_permissions(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "new", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+    for mode in (0o600, 0o666, 0o444):
+        (tmp_path / "new").chmod(mode)
+        write_text(tmp_path / "new", "y")
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == mode
+
+
+@posix
+def test_a_disk_without_permissions_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "not here")
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    write_text(tmp_path / "a", "x")
+    assert names(tmp_path) == ["a"]
+
+
+@posix
+def test_links_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("deep/three")
+    for text in ("first", "second"):
+        write_text(tmp_path / "one", text)
+        assert (tmp_path / "one").is_symlink() and (tmp_path / "two").is_symlink()
+        assert (tmp_path / "deep" / "three").read_text() == text
+    assert names(tmp_path / "deep") == ["three"]
+
+
+@posix
+@pytest.mark.parametrize("force", [True, False])
+def test_pipes_are_written_to(tmp_path: Path, force: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert is_stream(tmp_path / "pipe") and is_stream("/dev/null")
+    assert not is_stream(tmp_path) and not is_stream(tmp_path / "none")
+    with ThreadPoolExecutor(1) as pool:
+        got = pool.submit((tmp_path / "pipe").read_bytes)
+        with replacing(tmp_path / "pipe", force=force) as temporary:
+            temporary.write_bytes(bytes(300_000))
+        assert got.result() == bytes(300_000)
+    assert names(tmp_path) == ["pipe"] and is_stream(tmp_path / "pipe")
+
+
+@posix
+def test_standard_output_by_its_name() -> None:
+    code = "from duotone.atomic import write_text; write_text('/dev/stdout', 'hello')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"hello"
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_device_is_an_error() -> None:
+    with pytest.raises(OSError, match="space"):
+        write_text("/dev/full", "x")
+
+
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    def work(letter: str) -> None:
+        for _ in range(50):
+            write_text(tmp_path / "a", 1000 * letter)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
+    assert len(set((tmp_path / "a").read_text())) == 1 and names(tmp_path) == ["a"]
+
+
+@posix
+def test_a_process_that_is_asked_to_end_leaves_nothing(tmp_path: Path) -> None:
+    """Where the program turns the signal into an exception, as the command line does."""
+    code = (
+        "import signal, sys, time; from duotone.atomic import replacing\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "with replacing(sys.argv[1]):\n    print('ready', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    assert len(names(tmp_path)) == 1
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143 and names(tmp_path) == []
+
+
+def test_contents(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"\0\xff")
+    write_text(tmp_path / "b", "h\u00e9\n")
+    write_json(tmp_path / "c", {"a": [1, "\u00e9"]})
+    assert (tmp_path / "a").read_bytes() == b"\0\xff" and (tmp_path / "b").read_bytes() == "h\u00e9\n".encode()
+    assert json.loads((tmp_path / "c").read_text()) == {"a": [1, "\u00e9"]}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "d", float("nan"))
+    assert names(tmp_path) == ["a", "b", "c"]
+
+
+def test_everything_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    monkeypatch.setattr(atomic.os, "fsync", lambda _: steps.append("bytes"))
+    replace = os.replace
+    monkeypatch.setattr(atomic.os, "replace", lambda *paths: (steps.append("name"), replace(*paths)))
+    write_text(tmp_path / "a", "x")
+    assert steps == ["bytes", "name"]
 
 
 def test_a_folder_takes_the_place_of_another_at_the_end(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,13 +101,158 @@ def test_pipes(tmp_path: Path) -> None:
 def test_a_failed_writer_leaves_nothing(tmp_path: Path) -> None:
     write(tmp_path / "a.wav", tone())
     before = (tmp_path / "a.wav").read_bytes()
-    with pytest.raises(RuntimeError), open_writer(tmp_path / "a.wav", 48_000, 2) as writer:
+    for error in (RuntimeError, KeyboardInterrupt, SystemExit):
+        with pytest.raises(error), open_writer(tmp_path / "a.wav", 48_000, 2) as writer:
+            writer.write(tone())
+            assert len(list(tmp_path.iterdir())) == 2
+            raise error
+        assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+        assert (tmp_path / "a.wav").read_bytes() == before
+
+
+def test_write_asks_before_it_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write(path, tone())
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        write(path, tone(1))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    write(path, tone(1), force=True)
+    assert read(path).channels == 1
+
+
+@pytest.mark.parametrize(
+    ("ending", "subtype"), [("wav", "PCM_24"), ("wav", "float"), ("flac", "PCM_24"), ("wav", "PCM_32")]
+)
+def test_the_depth_of_a_source_can_be_kept(tmp_path: Path, ending: str, subtype: str) -> None:
+    soundfile.write(tmp_path / f"in.{ending}", tone().numpy().T, 48_000, subtype=subtype)
+    with open_reader(tmp_path / f"in.{ending}") as reader:
+        assert reader.subtype == subtype.upper() and reader.format == ending.upper()
+    write(tmp_path / f"out.{ending}", read(tmp_path / f"in.{ending}"), subtype=reader.subtype)
+    assert read(tmp_path / f"out.{ending}") == read(tmp_path / f"in.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "known"),
+    [("a.flac", "FLOAT", "PCM_24"), ("a.mp3", "PCM_24", "MPEG"), ("a.wav", "24", "PCM_24")],
+)
+def test_subtypes_that_a_format_cannot_hold(tmp_path: Path, name: str, subtype: str, known: str) -> None:
+    with pytest.raises(AudioError, match=known):
+        write(tmp_path / name, tone(), subtype=subtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+RESAMPLED = {
+    ("a.ogg", 200_000): 200_000, ("b.ogg", 200_001): 192_000, ("a.oga", 384_000): 192_000, ("c.ogg", 768_000): 192_000,
+    ("a.opus", 44_100): 48_000, ("a.mp3", 96_000): 48_000, ("a.flac", 384_000): 384_000, ("a.wav", 768_000): 768_000,
+}  # fmt: skip
+
+
+def test_rates_that_a_format_cannot_hold_are_resampled(tmp_path: Path) -> None:
+    """In a process of its own: libvorbis crashed above 200 kHz."""
+    program = (
+        "import ast, sys, torch; from duotone import Waveform, write\n"
+        "for name, rate in ast.literal_eval(sys.argv[1]): write(name, Waveform(0.1 * torch.rand(2, rate // 4), rate))"
+    )
+    subprocess.run([sys.executable, "-c", program, repr(list(RESAMPLED))], cwd=tmp_path, check=True)
+    for (name, _), held in RESAMPLED.items():
+        wave = read(tmp_path / name)
+        assert wave.rate == held and abs(wave.seconds - 0.25) < 0.05
+    assert len(list(tmp_path.iterdir())) == len(RESAMPLED)
+
+
+@pytest.mark.parametrize("rate", [65_537, 200_001, 705_600])
+def test_rates_that_flac_refuses(tmp_path: Path, rate: int) -> None:
+    with pytest.raises(AudioError, match=f"FLAC cannot hold a rate of {rate} Hz"):
+        write(tmp_path / "a.flac", tone(1, rate, 0.1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vorbis_and_opus_by_subtype(tmp_path: Path) -> None:
+    write(tmp_path / "a.ogg", tone(1, 44_100), subtype="opus")
+    write(tmp_path / "a.opus", tone(1, 44_100), subtype="VORBIS")
+    for name, rate, subtype in (("a.ogg", 48_000, "OPUS"), ("a.opus", 44_100, "VORBIS")):
+        with open_reader(tmp_path / name) as reader:
+            assert (reader.rate, reader.subtype) == (rate, subtype)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links, permissions and pipes")
+class TestPosix:
+    def test_links_are_written_through(self, tmp_path: Path) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "a.wav").symlink_to("folder/b.bin")
+        write(tmp_path / "a.wav", tone())
+        assert (tmp_path / "a.wav").is_symlink() and read(tmp_path / "folder" / "b.bin").channels == 2
+        write(tmp_path / "a.wav", tone(1), force=True)
+        assert (tmp_path / "a.wav").is_symlink() and read(tmp_path / "folder" / "b.bin").channels == 1
+
+    def test_permissions_are_kept(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.wav", tone())
+        for mode in (0o600, 0o664, 0o444):
+            (tmp_path / "a.wav").chmod(mode)
+            write(tmp_path / "a.wav", tone(), force=True)
+            assert stat.S_IMODE((tmp_path / "a.wav").stat().st_mode) == mode
+
+    def test_a_named_pipe_is_written_to(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.flac")
+        code = "import sys; sys.stdout.buffer.write(open(sys.argv[1], 'rb').read())"
+        reader = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pipe.flac")], stdout=subprocess.PIPE)
+        write(tmp_path / "pipe.flac", tone())
+        data, _ = reader.communicate()
+        assert torch.allclose(read(io.BytesIO(data)).samples, tone().samples, atol=1e-4)
+        assert [p.name for p in tmp_path.iterdir()] == ["pipe.flac"]
+
+    def test_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        names = ["-x.wav", "a [1].wav", "x" * 251 + ".wav", "\u00e9" * 125 + ".wav", ".wav.flac"]
+        names += [os.fsdecode(b"caf\xe9.wav")] if sys.platform == "linux" else []
+        for name in names:
+            write(name, tone())
+            assert read(name).length == tone().length
+        assert sorted(os.listdir()) == sorted(names)
+
+
+def _write_often(path: Path, channels: int) -> None:
+    for _ in range(20):
+        write(path, tone(channels, seconds=0.1), force=True)
+
+
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(_write_often, tmp_path / "a.wav", channels) for channels in (1, 2)]:
+            done.result()
+    assert read(tmp_path / "a.wav").length == 4_800 and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("a.wav", np.zeros(5)), "Waveform\\(samples, rate\\)"), ((tone(), "a.wav"), "path first"),
+        ((io.BytesIO(), tone()), "soundfile.write"), (("a.wav", torch.zeros(2, 5)), "Waveform\\(samples, rate\\)"),
+    ],
+)  # fmt: skip
+def test_natural_mistakes(arguments: Any, hint: str) -> None:
+    with pytest.raises(UsageError, match=hint):
+        write(*arguments)
+
+
+def test_a_writer_is_used_in_a_with_block(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "a.wav", 48_000, 2)
+    with pytest.raises(UsageError, match="with block"):
         writer.write(tone())
-        raise RuntimeError
-    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
-    assert (tmp_path / "a.wav").read_bytes() == before
-    with pytest.raises(UsageError, match="exists"):
-        write(tmp_path / "a.wav", tone(), force=False)
+    with writer:
+        with pytest.raises(UsageError, match="expected a path and a Waveform"):
+            writer.write(torch.zeros(2, 5))  # type: ignore[arg-type]
+        with pytest.raises(AudioError, match="1 channels"):
+            writer.write(tone(1))
+        writer.write(tone())
+    assert read(tmp_path / "a.wav").length == tone().length
+
+
+def test_closed_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(AudioError, match="closed"):
+        write("-", tone())
 
 
 def bad(tmp_path: Path, kind: str) -> Path:
@@ -146,10 +295,14 @@ def test_bad_input_says_what_to_do(tmp_path: Path, kind: str, message: str) -> N
 def test_bad_output(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"\.wav"):
         write(tmp_path / "a.xyz", tone())
-    with pytest.raises(AudioError, match="folder"):
+    with pytest.raises(AudioError, match="format 'xyz'"):
+        write(tmp_path / "a.wav", tone(), format="xyz")
+    with pytest.raises(AudioError, match="no folder"):
         write(tmp_path / "none" / "a.wav", tone())
     with pytest.raises(AudioError, match="zero samples"):
         write(tmp_path / "a.wav", Waveform(torch.zeros(2, 0), 48_000))
     with pytest.raises(AudioError, match="NaN"):
-        write(tmp_path / "a.wav", Waveform(torch.full((1, 5), float("nan")), 48_000))
+        broken = tone()
+        broken.samples[0, 7] = float("nan")
+        write(tmp_path / "a.wav", broken)
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from duotone.audio.formats import CONVERT, READABLE, check_format, shown
+from duotone.audio.formats import CONVERT, EXTENSIONS, check_format, shown
 from duotone.audio.headers import Layout, View, layout
 from duotone.errors import AudioError, UsageError
 
@@ -137,8 +137,6 @@ class Blocks:
         self._files.append(file)
         if not stat.S_ISREG(mode):  # a pipe
             return name, self._spooled(file, name), None
-        if os.fstat(file.fileno()).st_size == 0:
-            raise AudioError(f"{name} is empty (0 bytes). Copy or export it again.")
         # soundfile encodes names strictly, so names that are no UTF-8 go to it as bytes
         return name, file, path if sys.platform == "win32" else os.fsencode(path)
 
@@ -152,6 +150,8 @@ class Blocks:
         return spool  # type: ignore[no-any-return]
 
     def _checked_layout(self, path: str | bytes | None) -> Layout:
+        if self._file.seek(0, io.SEEK_END) == 0:
+            raise AudioError(f"{self.name} is empty (0 bytes). Copy or export it again.")
         if path is None:
             found = layout(self._file)
         else:
@@ -175,7 +175,7 @@ class Blocks:
         except (soundfile.LibsndfileError, TypeError) as error:
             raise AudioError(
                 f"{self.name} is not a sound file that can be read ({_reason(error)}). "
-                f"Expected {', '.join(e[1:] for e in READABLE)}; {CONVERT}"
+                f"Expected {', '.join(e[1:] for e in EXTENSIONS)}, aiff or another that libsndfile reads; {CONVERT}"
             ) from None
 
     def __enter__(self) -> Blocks:

@@ -129,19 +129,25 @@ class AudioWriter:
         self.target: Target = target if self._standard_output else Path(target)
         self.rate, self.channels, self._force = rate, channels, force
         self._format = _format(self.target, format, subtype)
+        held = rate if self._format.holds(rate) else self._format.otherwise
+        if held is None:
+            raise AudioError(
+                f"{self._format.container} cannot hold a rate of {rate} Hz. Write .wav, or resample the sound first."
+            )
+        self._rate = held
         self._subtype = _subtype(self._format, subtype)
         self._integers = self._subtype not in ("FLOAT", "DOUBLE")
         if self._standard_output and sys.stdout is None:
             raise AudioError("Standard output is closed; name a file to write to.")
         if not self._standard_output and not Path(os.path.realpath(target)).parent.is_dir():
             raise AudioError(f"There is no folder {shown(Path(target).parent)} to write into. Create it first.")
-        self._count = self._bytes = 0
+        self._count = 0
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> AudioWriter:
         with ExitStack() as stack:
             temporary = self._temporary(stack)
-            rate = self.rate if self._format.holds(self.rate) else self._format.otherwise
+            rate = self._rate
             self._resampler = None if rate == self.rate else Resampler(self.rate, rate, self.channels)
             name = str(temporary) if sys.platform == "win32" else os.fsencode(temporary)
             container = self._format.container

@@ -20,11 +20,14 @@ class Format:
     subtype: str  #: unless another is asked for
     rates: tuple[int, ...] = ()  #: empty: any up to `highest`
     highest: int = HIGHEST_RATE
-    otherwise: int = 48_000  #: the rate that sound of any other rate is resampled to
+    coarse: int = 1  #: above 65535 Hz, rates are multiples of this
+    otherwise: int | None = 48_000  #: the rate that sound of any other rate is resampled to; None: it is refused
 
     def holds(self, rate: int) -> bool:
         """Whether sound of this rate is written as it is."""
-        return rate in self.rates if self.rates else rate <= self.highest
+        if self.rates:
+            return rate in self.rates
+        return rate <= self.highest and (rate <= 65_535 or rate % self.coarse == 0)
 
 
 _VORBIS = Format("OGG", "VORBIS", highest=200_000, otherwise=192_000)  # libvorbis crashes above 200 kHz
@@ -32,7 +35,7 @@ _VORBIS = Format("OGG", "VORBIS", highest=200_000, otherwise=192_000)  # libvorb
 #: Ending -> how it is written.
 FORMATS: dict[str, Format] = {
     ".wav": Format("WAV", "PCM_16"),
-    ".flac": Format("FLAC", "PCM_16"),
+    ".flac": Format("FLAC", "PCM_16", highest=655_350, coarse=10, otherwise=None),  # RFC 9639, 9.1.2
     ".ogg": _VORBIS,
     ".oga": _VORBIS,
     ".opus": Format("OGG", "OPUS", _OPUS_RATES),

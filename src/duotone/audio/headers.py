@@ -137,7 +137,8 @@ _CHUNKED = {
     b"caff": _Chunks(8, 4, 8, "big", b"data", align=1),
     b"riff": _Chunks(40, 16, 8, "little", b"data", align=8, inclusive=True),  # Sony W64: names are GUIDs
 }
-_W64_SIZE, _DS64_SIZE = 16, 28  # where W64 and RF64 keep the size of the file, and of the sound
+_W64_SIZE, _DS64_SIZE = 16, 28  # where W64 keeps the size of the file, and RF64 that of the sound
+_LARGE = 1 << 32
 _MP3_IN_WAV = 0x55
 
 
@@ -170,6 +171,8 @@ def _chunked(file: BinaryIO, size: int, magic: bytes) -> Layout:
         declared = int.from_bytes(file.read(8), "little")
     wide = kind.width == 8 or magic == b"RF64"
     unknown = declared <= 0 or declared >= (_UNKNOWN_64 if wide else _UNKNOWN_32)
+    if magic == b"RIFF" and held >= _LARGE and (unknown or (held - declared) % _LARGE < _SLACK):
+        return Layout((_as_rf64(start, held, size),))
     if not unknown and declared > held + _SLACK:
         return Layout(promised=declared, held=held)
     if tag == _MP3_IN_WAV and magic == b"RIFF":
@@ -203,6 +206,12 @@ def _with_size(magic: bytes, start: int, held: int, size: int) -> tuple[Piece, .
     if magic == b"riff":
         return ((0, _W64_SIZE), size.to_bytes(8, "little"), (_W64_SIZE + 8, start - kind.width), *rest)
     return ((0, start - kind.width), *rest)
+
+
+def _as_rf64(start: int, held: int, size: int) -> tuple[Piece, ...]:
+    """A WAV file of more than 4 GiB, which its sizes of 32 bits cannot tell, as the RF64 file that it should be."""
+    ds64 = b"ds64" + (28).to_bytes(4, "little") + (size + 28).to_bytes(8, "little") + held.to_bytes(8, "little")
+    return (b"RF64" + b"\xff" * 4 + b"WAVE" + ds64 + bytes(12), (12, start - 4), b"\xff" * 4, (start, size))
 
 
 # MPEG audio: frames, each with its own header.
@@ -278,7 +287,7 @@ def _mpeg(file: BinaryIO, start: int, stop: int) -> Layout:
     if first is None:  # not MPEG, or in free format
         return Layout(exact=data.at(begin, 1) != b"\xff")
     at, frame = first
-    told = _told_length(data, at, frame)
+    told = _told_length(data.at(at, _HEAD), frame)
     if told is not None and told[0] and told[1] >= 0 and at + told[1] + _SLACK >= stop:
         return Layout((((at, stop),),) if start or at != begin else ())
     count, spans = _count_frames(data, at, frame)
@@ -327,35 +336,36 @@ def _is_run(data: _Bytes, at: int, first: _Frame) -> bool:
     return True
 
 
-def _told_length(data: _Bytes, at: int, frame: _Frame) -> tuple[int, int] | None:
+def _told_length(head: bytes, frame: _Frame) -> tuple[int, int] | None:
     """Frames and bytes that a Xing or Info frame tells of (-1 bytes: not told), None for any other frame."""
-    head = data.at(at, _HEAD)[frame.tag_at :]
-    if head[:4] not in (b"Xing", b"Info") or frame.layer != 3:
+    tag = head[frame.tag_at :]
+    if tag[:4] not in (b"Xing", b"Info") or frame.layer != 3:
         return None
-    flags = head[7] if len(head) > 7 else 0
-    frames = int.from_bytes(head[8:12], "big") if flags & 1 else 0
+    flags = tag[7] if len(tag) > 7 else 0
+    frames = int.from_bytes(tag[8:12], "big") if flags & 1 else 0
     place = 12 if flags & 1 else 8
-    return frames, int.from_bytes(head[place : place + 4], "big") if flags & 2 else -1
+    return frames, int.from_bytes(tag[place : place + 4], "big") if flags & 2 else -1
 
 
 def _count_frames(data: _Bytes, at: int, first: _Frame) -> tuple[int, list[tuple[int, int]]]:
     """All frames of the stream but those that tell a length, and the spans of bytes that they fill."""
-    count, spans = 0, list[tuple[int, int]]()
+    count, begin, spans = 0, at, list[tuple[int, int]]()
     while True:
-        frame = _frame(data.at(at, 4))
-        if frame is None or not frame.like(first):
-            found = _next_frame(data, _after_tag(data, at), first)
-            if found is None:
-                return count, spans
-            at, frame = found
-        end = min(at + frame.length, data.stop)
-        if _told_length(data, at, frame) is None:
+        head = data.at(at, _HEAD)
+        frame = _frame(head[:4])
+        if frame is not None and frame.like(first) and _told_length(head, frame) is None:
             count += 1
-            if spans and spans[-1][1] == at:
-                spans[-1] = spans[-1][0], end
-            else:
-                spans.append((at, end))
-        at = end
+            at = min(at + frame.length, data.stop)
+            continue
+        if begin < at:
+            spans.append((begin, at))
+        if frame is not None and frame.like(first):  # it tells a length, and holds no sound
+            at = begin = min(at + frame.length, data.stop)
+            continue
+        found = _next_frame(data, _after_tag(data, at), first)
+        if found is None:
+            return count, spans
+        at = begin = found[0]
 
 
 # Ogg: pages, each with the serial number of its stream.
