@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from duotone.audio.blocks import Blocks, measure
-from duotone.audio.formats import EXTENSIONS, READABLE, UNREADABLE_SOUND
+from duotone.audio.formats import READABLE, UNREADABLE_SOUND, WRITABLE
 from duotone.audio.headers import View, _frame, layout
 from duotone.errors import AudioError, UsageError
 
@@ -380,7 +380,7 @@ def test_no_torch_is_needed(tmp_path: Path) -> None:
 
 
 def test_tables_of_endings() -> None:
-    assert set(EXTENSIONS) < set(READABLE) and not set(READABLE) & set(UNREADABLE_SOUND)
+    assert set(WRITABLE) < set(READABLE) and not set(READABLE) & set(UNREADABLE_SOUND)
     assert all(ending == ending.lower() and ending.startswith(".") for ending in (*READABLE, *UNREADABLE_SOUND))
 
 

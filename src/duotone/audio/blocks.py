@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from duotone.audio.formats import CONVERT, EXTENSIONS, check_format, shown
+from duotone.audio.formats import CONVERT, WRITABLE, check_format, shown
 from duotone.audio.headers import Layout, View, layout
 from duotone.errors import AudioError, UsageError
 
@@ -175,7 +175,7 @@ class Blocks:
         except (soundfile.LibsndfileError, TypeError) as error:
             raise AudioError(
                 f"{self.name} is not a sound file that can be read ({_reason(error)}). "
-                f"Expected {', '.join(e[1:] for e in EXTENSIONS)}, aiff or another that libsndfile reads; {CONVERT}"
+                f"Expected {', '.join(e[1:] for e in WRITABLE)}, aiff or another that libsndfile reads; {CONVERT}"
             ) from None
 
     def __enter__(self) -> Blocks:

@@ -21,10 +21,10 @@ import torch
 
 from duotone.atomic import replacing
 from duotone.audio.blocks import BLOCK_SECONDS, Blocks, Source
-from duotone.audio.formats import EXTENSIONS as EXTENSIONS
 from duotone.audio.formats import FORMATS as FORMATS
 from duotone.audio.formats import READABLE as READABLE
 from duotone.audio.formats import UNREADABLE_SOUND as UNREADABLE_SOUND
+from duotone.audio.formats import WRITABLE as WRITABLE
 from duotone.audio.formats import Format, check_format, shown
 from duotone.audio.resample import Resampler
 from duotone.audio.waveform import Waveform, check_finite
@@ -225,12 +225,12 @@ def _format(target: Target, asked: str | None, subtype: str | None) -> Format:
     if target == "-" or asked:
         ending = f".{(asked or 'wav').lstrip('.').lower()}"
         if ending not in FORMATS:
-            raise AudioError(f"The format {asked!r} cannot be written, expected one of {_names(EXTENSIONS)}.")
+            raise AudioError(f"The format {asked!r} cannot be written, expected one of {_names(WRITABLE)}.")
     else:
         ending = Path(target).suffix.lower()
         if ending not in FORMATS:
             raise AudioError(
-                f"{shown(target)} has the extension {ending or '(none)'!r}, expected one of {', '.join(EXTENSIONS)}."
+                f"{shown(target)} has the extension {ending or '(none)'!r}, expected one of {', '.join(WRITABLE)}."
             )
     if FORMATS[ending].container == "OGG" and (subtype or "").upper() in _OGG:
         return FORMATS[_OGG[(subtype or "").upper()]]

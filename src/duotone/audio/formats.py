@@ -42,10 +42,10 @@ FORMATS: dict[str, Format] = {
     ".mp3": Format("MP3", "MPEG_LAYER_III", _MP3_RATES),
 }
 #: Endings that can be written (and read).
-EXTENSIONS = tuple(FORMATS)
+WRITABLE = tuple(FORMATS)
 #: Endings that can be read: all that libsndfile knows of those that sound usually has.
 READABLE = (
-    *EXTENSIONS,
+    *WRITABLE,
     *(".wave", ".bwf", ".rf64", ".w64", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".mp2", ".mpga"),
     *(".voc", ".sph", ".nist", ".ircam", ".avr", ".paf", ".8svx"),
 )

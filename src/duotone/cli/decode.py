@@ -101,11 +101,11 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Decode .duo files to sound files; folders are walked and mirrored."""
-    from duotone.audio.files import EXTENSIONS
+    from duotone.audio.files import WRITABLE
 
     if time_prompt is not None and strategy is not StrategyName.autoregressive:
         raise UsageError("--time-prompt is for --strategy autoregressive. Add that, or leave --time-prompt out.")
-    makes = EXTENSIONS if format is None else (f".{format.value}",)
+    makes = WRITABLE if format is None else (f".{format.value}",)
     planned = plan(
         inputs,
         output,
