@@ -85,13 +85,13 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Decode token ids or text to codes (.npy with codec_info.json) or to sound."""
-    from duotone.audio.formats import EXTENSIONS
+    from duotone.audio.formats import WRITABLE
 
     if damaged not in ("drop_frame", "drop_code", "raise"):
         raise UsageError(f"--damaged got {damaged!r}, expected drop_frame, drop_code or raise.")
-    makes = (".npy", *EXTENSIONS) if format is None else (f".{format.lstrip('.')}",)
-    if makes[0] not in (".npy", *EXTENSIONS):
-        raise UsageError(f"--format got {format}, expected npy, {', '.join(e.lstrip('.') for e in EXTENSIONS)}.")
+    makes = (".npy", *WRITABLE) if format is None else (f".{format.lstrip('.')}",)
+    if makes[0] not in (".npy", *WRITABLE):
+        raise UsageError(f"--format got {format}, expected npy, {', '.join(e.lstrip('.') for e in WRITABLE)}.")
     planned = plan(inputs, output, takes=_TAKES, makes=makes, suffix=makes[0], force=force, spare=_SPARE)
     if any(job.target == "-" for job in planned.jobs):
         raise UsageError(
