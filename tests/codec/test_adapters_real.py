@@ -178,6 +178,7 @@ def test_a_saved_model_is_loaded_and_its_codec_known(tmp_path: Path) -> None:
         made.model.save_pretrained(folder)
         again = load_codec(None, str(folder), **options)
         wave = synthesize(0, 0.3)
+        assert again.spec.model == "any name" and again.provenance["weights"] == str(folder)
         kept = min(2, len(again.spec.codebooks))
         assert type(again) is type(made) and again.spec.family == made.spec.family
         mono = wave.to_channels(made.spec.channels)

@@ -75,7 +75,7 @@ class PretrainedCodec(Adapter):
     def __init__(self, model: Any, name: str, device: str | torch.device = "cpu", **options: Any) -> None:
         self.model = model.float().eval().requires_grad_(False)
         self._device = torch.device("cpu")
-        self.spec = self._identified(self._grid(name, model.config), model.state_dict(), **options)
+        self.spec = self._identified(self._grid(model_name(name), model.config), model.state_dict(), **options)
         self.provenance = {"weights": name, "code": f"{self.library} {self._import().__version__}"}
         self.to(device)
 
@@ -173,6 +173,11 @@ def options_of(kind: str, known: Iterable[str], given: dict[str, Any]) -> dict[s
         has = f"it has {', '.join(name.replace('_', '-') for name in known)}" if known else "it has none"
         raise UsageError(f"{', '.join(unknown)} is not an option of {kind}; {has}. Leave it out.")
     return wanted
+
+
+def model_name(name: str) -> str:
+    """What a spec calls a model: a folder's own name without the way to it, else the name as it is."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def is_hub_name(name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from duotone.codec.adapters.base import Adapter, is_hub_name, louder
+from duotone.codec.adapters.base import Adapter, is_hub_name, louder, model_name
 from duotone.codec.adapters.repository import Repository
 from duotone.codec.batches import Batch
 from duotone.errors import UsageError, WeightsError
@@ -72,7 +72,7 @@ class PackageCodec(Adapter):
         if self.hop_length is None and (steps == 0 or rate % steps):
             raise UsageError(f"{self.kind} gave {steps} steps for a second of {rate} samples, expected a divisor.")
         grid = CodecSpec(
-            self.kind, name, "", "", rate, rate_out, 1, self.hop_length or rate // steps,
+            self.kind, model_name(name), "", "", rate, rate_out, 1, self.hop_length or rate // steps,
             codebooks=(self._codebook_size(),) * books, scaled=found.scale is not None, bounded=False,
         )  # fmt: skip
         self.spec = self._identified(grid, state, **options)
