@@ -24,6 +24,8 @@ from duotone.train import index as index_module
 from duotone.train import index_cache
 from duotone.train.index import build_index, default_cache
 from duotone.train.index_cache import Measured, read_cache, write_cache
+from duotone.train.recipe import DataSection, TrainRecipe
+from duotone.train.sections import SoundSection
 from duotone.train.sources import Place
 
 
@@ -147,6 +149,12 @@ def test_names_of_any_bytes_are_indexed(tmp_path: Path, sounds: Path) -> None:
         assert "\udce9.wav: it is not a sound file" in found.skipped[0]
     build_index(f"{sounds}/caf\udce9*", SECTION)  # the cache's name is made of the pattern
     assert index_module._hash(Place("x/caf\udce9.wav")) < 1
+
+
+def test_a_recipes_section_of_sound_will_do(sounds: Path, tmp_path: Path) -> None:
+    for section in (TrainRecipe().data, DataSection(validation_share=0.2), SoundSection()):
+        assert isinstance(section, SoundSection)
+        assert len(build_index(sounds, section, cache=tmp_path / "c").training) == 3
 
 
 # The cache

@@ -17,12 +17,15 @@ from duotone.train.sections import (
     MODELS,
     OBJECTIVES,
     CoDiCodecSection,
-    DataSection,
     ModelSection,
     ObjectiveSection,
     SoundSection,
 )
+from duotone.train.sections import DataSection as AnyDataSection
 from duotone.train.settings import OptimSection, TrainSection
+
+#: The name of the section of sound in earlier versions, which had no other kind of data.
+DataSection = SoundSection
 
 
 class TrainRecipe(Config):
@@ -32,7 +35,7 @@ class TrainRecipe(Config):
     objective: Annotated[SerializeAsAny[ObjectiveSection], BeforeValidator(OBJECTIVES.make)] = (
         consistency.ConsistencySection()
     )
-    data: Annotated[SerializeAsAny[DataSection], BeforeValidator(DATA.make)] = SoundSection()
+    data: Annotated[SerializeAsAny[AnyDataSection], BeforeValidator(DATA.make)] = SoundSection()
     optim: OptimSection = OptimSection()
     train: TrainSection = TrainSection()
 

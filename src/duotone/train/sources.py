@@ -7,7 +7,6 @@ import glob
 import io
 import os
 import re
-import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,12 +52,6 @@ class Place:
         else:
             with _Part(self) as part, Blocks(part, seconds) as sound:
                 yield sound
-
-    def open(self) -> Any:
-        """What soundfile can read: the path (as bytes, for names that are no UTF-8), or the part of the shard as a file."""
-        if self.size >= 0:
-            return _Part(self)
-        return self.path if sys.platform == "win32" else os.fsencode(self.path)
 
 
 class _Part(io.RawIOBase):
