@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -53,20 +53,47 @@ def _mlp(sizes: Sequence[int], last_activation: bool) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class Frontends(Protocol):
+    """Makes the frontends of a network: between spectra and audio tokens, of whatever layers a configuration wants."""
+
+    def down(self, condition: int | None = None) -> nn.Module:
+        """From a spectrum to the audio tokens' feature map; gives the pyramid of finer maps too."""
+        ...
+
+    def up(self, outputs: int | None, condition: int | None = None) -> nn.Module:
+        """From the audio tokens' feature map to a spectrum of `outputs` channels, or (None) to a pyramid alone."""
+        ...
+
+
+class ConvolutionFrontends:
+    """The published frontends: stages of 3x3 convolutions."""
+
+    def __init__(self, config: CoDiCodecConfig) -> None:
+        self._shape = (config.channels, config.blocks, config.factors, config.stem)
+
+    def down(self, condition: int | None = None) -> DownFrontend:
+        """See `Frontends`."""
+        return DownFrontend(2 * _WAVES, *self._shape, condition=condition)
+
+    def up(self, outputs: int | None, condition: int | None = None) -> UpFrontend:
+        """See `Frontends`."""
+        return UpFrontend(outputs, *self._shape, condition=condition)
+
+
 class Encoder(nn.Module):
     """One chunk's spectrum -> its summary latents before the bound."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, config: CoDiCodecConfig) -> None:
+    def __init__(self, config: CoDiCodecConfig, frontends: Frontends) -> None:
         super().__init__()
         self.config, d = config, config.dim
         grid = config.token_grid
         self.gain = nn.Parameter(torch.ones(1, 1, config.stem_grid[0], 1))
         self.latents = nn.Parameter(0.02 * torch.randn(1, config.latents, d))
         self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
-        self.frontend = DownFrontend(2 * _WAVES, config.channels, config.blocks, config.factors, config.stem)
+        self.frontend = frontends.down()
         tokens = grid[0] * grid[1] + config.latents + config.registers
         self.transformer = Transformer(tokens, d, config.heads, config.mlp, config.encoder_layers)
         self.head = nn.Linear(d, len(config.levels))
@@ -91,7 +118,7 @@ class Encoder(nn.Module):
 class Upsampler(nn.Module):
     """One chunk's latents -> the pyramid of feature maps that the denoiser takes in."""
 
-    def __init__(self, config: CoDiCodecConfig) -> None:
+    def __init__(self, config: CoDiCodecConfig, frontends: Frontends) -> None:
         super().__init__()
         self.config, self.grid, d = config, config.token_grid, config.dim
         self.mask = nn.Parameter(0.02 * torch.randn(1, self.grid[0], 1, d))
@@ -99,7 +126,7 @@ class Upsampler(nn.Module):
         self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
         tokens = self.grid[0] * self.grid[1] + config.latents + config.registers
         self.transformer = Transformer(tokens, d, config.heads, config.mlp, config.upsampler_layers, output_norm=False)
-        self.frontend = UpFrontend(None, config.channels, config.blocks, config.factors, config.stem)
+        self.frontend = frontends.up(None)
 
     def forward(self, values: Tensor) -> list[Tensor]:
         """Bounded latents `[B, L, d]` -> feature maps `[B, C_i, F_i, T_i]`, from fine to coarse."""
@@ -109,7 +136,8 @@ class Upsampler(nn.Module):
         if self.config.anchored:
             audio = audio + latents
         tokens, _ = self.transformer(_join(audio, latents, self.registers), wanted=slice(p))
-        return self.frontend.pyramid(_unflatten(tokens, self.grid))
+        pyramid: list[Tensor] = self.frontend.pyramid(_unflatten(tokens, self.grid))  # type: ignore[operator]
+        return pyramid
 
 
 class Condition(NamedTuple):
@@ -127,7 +155,7 @@ class Denoiser(nn.Module):
     So the left half is computed alone (`denoise(..., past=None)`); the right half needs only its keys and values.
     """
 
-    def __init__(self, config: CoDiCodecConfig) -> None:
+    def __init__(self, config: CoDiCodecConfig, frontends: Frontends) -> None:
         super().__init__()
         self.config, d = config, config.dim
         self.grid = config.token_grid
@@ -137,9 +165,8 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.gains[-1].bias)  # type: ignore[arg-type]
         self.project = nn.Linear(len(config.levels), d)
         self.registers = nn.Parameter(0.02 * torch.randn(1, config.registers, d))
-        shape = (config.channels, config.blocks, config.factors, config.stem)
-        self.down = DownFrontend(2 * _WAVES, *shape, condition=d)
-        self.up = UpFrontend(2 * _WAVES, *shape, condition=d)
+        self.down = frontends.down(d)
+        self.up = frontends.up(2 * _WAVES, d)
         self.tokens = self.grid[0] * self.grid[1] + config.latents + config.registers
         self.transformer = Transformer(
             2 * self.tokens, d, config.heads, config.mlp, config.denoiser_layers, condition=d
@@ -187,12 +214,13 @@ class Denoiser(nn.Module):
 class CoDiCodecNetwork(nn.Module):
     """Encoder, upsampler and denoiser together: one state, 148 519 052 parameters at the `base` preset."""
 
-    def __init__(self, config: CoDiCodecConfig) -> None:
+    def __init__(self, config: CoDiCodecConfig, frontends: Frontends | None = None) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.upsampler = Upsampler(config)
-        self.denoiser = Denoiser(config)
+        frontends = frontends or ConvolutionFrontends(config)
+        self.encoder = Encoder(config, frontends)
+        self.upsampler = Upsampler(config, frontends)
+        self.denoiser = Denoiser(config, frontends)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode_pre(self, x: Tensor) -> Tensor:
