@@ -7,8 +7,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import typer
 
-from duotone.cli.files import Job, Plan, plan
+from duotone.cli.files import Job, Plan, named_path, plan
 from duotone.errors import UsageError
 
 TAKES = (".wav", ".flac")
@@ -209,3 +210,9 @@ def test_an_input_is_never_replaced_by_its_output() -> None:
     for force in (False, True):
         with pytest.raises(UsageError, match="is an input and would be replaced"):
             _plan("c.wav", out="link.duo", force=force)
+
+
+def test_an_option_that_names_a_folder_is_not_empty() -> None:
+    assert named_path("a/b") == Path("a/b")
+    with pytest.raises(typer.BadParameter, match="name is empty"):
+        named_path("")

@@ -24,6 +24,7 @@ from duotone.cli.codec_options import (
 )
 from duotone.cli.common import Force, Json, Quiet, check_outputs, table
 from duotone.cli.failures import require_stdout, shown, tell, verdict
+from duotone.cli.files import named_path
 from duotone.errors import DuotoneError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def command(
         str,
         typer.Argument(metavar="CODEC", help="Bundled name, folder, .pt file, mimi and the like, org/name on the Hub."),
     ],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder of sound that no codec was trained on.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", parser=named_path, help="A folder of sound that no codec was trained on.")
+    ],
     against: Annotated[
         list[str] | None,
         typer.Option(

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import typer
+
 from duotone.atomic import is_stream
 from duotone.audio.formats import READABLE, UNREADABLE_SOUND
 from duotone.audio.walk import LeftOut, explain, walk
@@ -98,6 +100,13 @@ def plan(
     if there and not force:
         _refuse(jobs, there)
     return Plan(jobs, [], left_out)
+
+
+def named_path(name: str) -> Path:
+    """The path that an option names: an empty name is refused, for `Path` takes it for the current folder."""
+    if not name:
+        raise typer.BadParameter("the name is empty (a variable that is not set?). Write . for the current folder.")
+    return Path(name)
 
 
 def _find(inputs: Sequence[str], takes: Sequence[str], left_out: list[LeftOut]) -> list[_Found]:
