@@ -2,8 +2,8 @@
 
     python benchmarks/bench_against_codicodec.py [--chunks 4] [--repeats 3] [--threads N] [--opponent float32 --opponent float16] [--add]
 
-The package runs as shipped (float16 autocast) or with its autocast off (float32); rows of the other stay as they are. Ours runs in the number format that
-`dtype="auto"` picks on this machine. Prints a table and writes benchmarks/results/against_codicodec.{json,md}.
+The package runs as shipped (float16 autocast) or with its autocast off (float32); rows of the other stay as they are. Ours encodes in
+float32 and decodes in the format that `dtype="auto"` picks on this machine. Prints a table and writes benchmarks/results/against_codicodec.{json,md}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import machine
-from duotone.codec.codicodec import CoDiCodec, best_dtype
+from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.weights import import_codicodec
 from duotone.codec.values import Latents
 
@@ -45,7 +45,7 @@ def make_pair() -> tuple[Any, CoDiCodec]:
         torch.save({"gen_state_dict": network.state_dict()}, path)
         theirs = codicodec.inference.EncoderDecoder(str(path), device=torch.device("cpu"))
         ours = import_codicodec(path)
-    return theirs, ours.to(dtype=best_dtype(torch.device("cpu")))
+    return theirs, ours.to(dtype="auto")
 
 
 def tasks(theirs: Any, ours: CoDiCodec, chunks: int) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -138,7 +138,8 @@ def main() -> int:
         for name, pair in tasks(theirs, ours, options.chunks).items():
             their_rounds, our_rounds = measure(pair, options.repeats)
             row = {
-                "task": name, "opponent": opponent, "ours": str(ours.dtype).removeprefix("torch."),
+                "task": name, "opponent": opponent,
+                "ours": ours.encoding_format if name == "encode" else str(ours.dtype).removeprefix("torch."),
                 "command": machine.command(), "their_rounds": their_rounds, "our_rounds": our_rounds,
             }  # fmt: skip
             rows.append(row)
