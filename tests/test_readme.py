@@ -173,6 +173,17 @@ def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(list((tmp_path / "sound").glob("*.wav"))) == 2
 
 
+def test_the_latents_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "latents.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sounds").mkdir()
+    for i in range(2):
+        write(tmp_path / "sounds" / f"{i}.wav", synthesize(i, 1.5))
+    commands_of(text, 3)
+    code_of(text)
+    assert abs(read(tmp_path / "made.wav").seconds - 2 * 0.683) < 0.05
+
+
 def test_the_page_of_text_tokenizers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "text-tokenizers.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)

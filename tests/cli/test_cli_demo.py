@@ -62,7 +62,7 @@ def test_demo_fills_its_folder_and_can_run_again(here: Path, duotone: Any, monke
     result = duotone("demo", "a.wav", "-o", "out")
     assert result.exit_code == 0 and "takes the first" in result.stderr
     assert "latents, wavefront" in result.stdout and "same samples" in result.stdout
-    assert "Encoded in float32: other machines" in result.stdout
+    assert "Encoded in float32: blocks of any size" in result.stdout
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
     out = Path("out")
     assert read(out / "original.wav").length == 1_920
@@ -105,9 +105,11 @@ def test_a_demo_that_was_stopped_can_run_again(here: Path, duotone: Any, monkeyp
 def test_what_is_said_of_repeating_fits_the_number_formats() -> None:
     piece = Piece("a", 1.0, 48_000, 2, "tiny", "00", 1, "float32", "bfloat16", "", 1.0)
     told = demo._repeatable(piece, True, 0.001)
-    assert "float32: other machines" in told and "rounding in bfloat16" in told and "60 dB" in told
+    assert "a few in ten thousand" in told and "this machine alone" in told and "60 dB" in told
+    exact = demo._repeatable(dataclasses.replace(piece, decoded_in="float32"), True, 0.0)
+    assert "Decoded in float32" in exact and "bit for bit" in exact and "alone" not in exact
     told = demo._repeatable(dataclasses.replace(piece, encoded_in="bfloat16"), False, None)
-    assert "depend on the machine" in told and "Wavefront" not in told
+    assert "depend on the machine" in told and "decoding again gives" in told and "Wavefront" not in told
 
 
 def test_demo_without_a_bundled_piece_says_so(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,11 +233,20 @@ def _largest_gap(sounds: dict[str, Waveform]) -> float | None:
 def _repeatable(piece: Piece, seeded: bool, gap: float | None) -> str:
     """What comes out the same in another run, for the number formats of this one."""
     if piece.encoded_in == "float32":
-        told = "Encoded in float32: other machines, threads and block sizes give the same tokens (99.9% and more)."
+        told = (
+            "Encoded in float32: blocks of any size give the same codes, and other machines and threads change a few in "
+            "ten thousand at most."
+        )
     else:
-        told = f"Encoded in {piece.encoded_in}: tokens depend on the machine, on threads and block sizes."
-    seeds = "The same seed gives" if seeded else "Decoding again gives"
-    told += f" {seeds} the same samples on this machine, and elsewhere the same up to rounding in {piece.decoded_in}."
+        told = f"Encoded in {piece.encoded_in}: codes depend on the machine, on threads and block sizes."
+    again = "the same seed gives" if seeded else "decoding again gives"
+    if piece.decoded_in == "float32":
+        told += f" Decoded in float32: {again} the same samples, on other machines up to rounding."
+    else:
+        told += (
+            f" Decoded in {piece.decoded_in}: {again} the same samples on this machine alone; --dtype float32 makes "
+            f"machines agree up to rounding."
+        )
     if gap == 0:
         told += " Wavefront and parallel gave the same samples, bit for bit."
     elif gap is not None:
