@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_adapters_makers import MAKERS, REAL, again, make_dac, make_encodec, make_mimi
@@ -68,7 +69,10 @@ def test_other_weights_options_and_kinds_are_other_codecs() -> None:
     assert two.fingerprint != mimi.fingerprint and two.spec.space != mimi.spec.space
     with pytest.raises(CodecMismatchError):
         mimi.decode(two.encode(synthesize(0, 0.2)))
+    for like in (np.int64(2), 2.0):
+        assert Mimi(mimi.model, "x", n_quantizers=like).fingerprint == two.fingerprint  # type: ignore[arg-type]
     encodec = make_encodec()
+    assert type(encodec)(encodec.model, "x", bandwidth=np.float32(1.5)).fingerprint == encodec.fingerprint  # type: ignore[arg-type]
     assert type(encodec)(encodec.model, "x", bandwidth=3.0).spec.space != encodec.spec.space
     before = encodec.spec.space
     with torch.no_grad():
@@ -174,6 +178,12 @@ def test_unknown_options_are_named() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             load_codec(kind, None, **options)
+    for name in ("8", True):
+        with pytest.raises(UsageError, match=f"n_quantizers got {name!r}, expected a number"):
+            load_codec("mimi", None, n_quantizers=name)
+    for wrong in (0, 4.5, 5):
+        with pytest.raises(UsageError, match=rf"n_quantizers got {wrong}, expected 1\.\.4"):
+            Mimi(make_mimi().model, "x", n_quantizers=wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="takes no repository"):
         load_codec("same", None, repository=os.curdir)
 

@@ -7,6 +7,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -166,12 +167,15 @@ def louder(samples: Tensor, scale: Tensor) -> Tensor:
 
 
 def options_of(kind: str, known: Iterable[str], given: dict[str, Any]) -> dict[str, Any]:
-    """The options that are not None. Raises `UsageError` for one that the codec does not have."""
+    """The options that are not None. Raises `UsageError` for one that the codec does not have, or that is no number."""
     wanted = {name: value for name, value in given.items() if value is not None}
     unknown = [name.replace("_", "-") for name in wanted if name not in known]
     if unknown:
         has = f"it has {', '.join(name.replace('_', '-') for name in known)}" if known else "it has none"
         raise UsageError(f"{', '.join(unknown)} is not an option of {kind}; {has}. Leave it out.")
+    for name, value in wanted.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise UsageError(f"{name} got {value!r}, expected a number.")
     return wanted
 
 

@@ -86,7 +86,7 @@ class _OfBandwidth(TransformersCodec):
     ) -> None:
         rates = [float(rate) for rate in model.config.target_bandwidths]
         wanted = bandwidth if bandwidth is None or bandwidth <= max(rates) else bandwidth / 1000  # bits a second
-        self.bandwidth = (min(rates) if self.least else max(rates)) if wanted is None else wanted
+        self.bandwidth = (min(rates) if self.least else max(rates)) if wanted is None else float(wanted)
         if self.bandwidth not in rates:
             raise UsageError(f"bandwidth got {bandwidth}, expected one of {rates} (kbit/s).")
         self.books = int(model.quantizer.get_num_quantizers_for_bandwidth(self.bandwidth))
@@ -190,9 +190,10 @@ class _SomeCodebooks(TransformersCodec):
         self, model: Any, name: str, device: str | torch.device = "cpu", n_quantizers: int | None = None
     ) -> None:
         most = self._all_codebooks(model.config)
-        self.n_quantizers = most if n_quantizers is None else n_quantizers
-        if not 1 <= self.n_quantizers <= most:
+        wanted = most if n_quantizers is None else n_quantizers
+        if wanted not in range(1, most + 1):
             raise UsageError(f"n_quantizers got {n_quantizers}, expected 1..{most}.")
+        self.n_quantizers = int(wanted)
         super().__init__(model, name, device, n_quantizers=self.n_quantizers)
 
     @abstractmethod
