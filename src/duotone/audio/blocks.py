@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from duotone.audio.formats import CONVERT, WRITABLE, check_format, shown
+from duotone.audio.formats import CONVERT, WRITABLE, check_format, not_finite, shown
 from duotone.audio.headers import Layout, View, layout
 from duotone.errors import AudioError, UsageError
 
@@ -162,14 +162,15 @@ class Blocks:
                 f"{self.name} is cut short: its header promises {found.promised} bytes of sound and it holds "
                 f"{found.held}. Copy or export it again."
             )
-        self._file.seek(0)
         return found
 
     def _next_sound(self, path: str | bytes | None = None) -> Any:
         """Open the next part of the file, or the file as it is."""
-        source: Any = path or self._file
+        source: Any = path
         if self._waiting:
             source = View(self._file, self._waiting.pop(0), self._layout.endless)
+        elif path is None:  # a view too: damaged headers lead libsndfile to places before the beginning
+            source = View(self._file, ((0, self._file.seek(0, io.SEEK_END)),))
         try:
             return _Forward(source)
         except (soundfile.LibsndfileError, TypeError) as error:
@@ -271,11 +272,7 @@ def check_finite(block: NDArray[np.float32], rate: int, what: str, start: int = 
             return
     bad = ~np.isfinite(block).all(1)
     if bad.any():
-        first = int(bad.argmax()) + start
-        raise AudioError(
-            f"{what} holds a sample that is NaN or infinite at {first / rate:.3f} s (sample {first}). "
-            f"Clean it first, for example with numpy.nan_to_num, and write it again."
-        )
+        raise not_finite(what, int(bad.argmax()) + start, rate)
 
 
 def _reason(error: Exception) -> str:

@@ -72,6 +72,14 @@ def check_format(rate: int, channels: int, what: str) -> None:
         )
 
 
+def not_finite(what: str, sample: int, rate: int) -> AudioError:
+    """The error for a sample that is NaN or infinite."""
+    return AudioError(
+        f"{what} holds a sample that is NaN or infinite at {sample / rate:.3f} s (sample {sample}). "
+        f"Clean it first, for example with numpy.nan_to_num, and write it again."
+    )
+
+
 def shown(name: str | bytes | os.PathLike[str]) -> str:
     """A file's name for messages: bytes that are no UTF-8 become question marks."""
     return os.fsencode(name).decode("utf-8", "replace")

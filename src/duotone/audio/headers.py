@@ -311,6 +311,8 @@ def _next_frame(data: _Bytes, at: int, like: _Frame | None) -> tuple[int, _Frame
     limit = at + _SEARCH if like is None else data.stop
     while at < min(limit, data.stop):
         block = data.at(at, _SEARCH)
+        if not block:  # the file became shorter meanwhile
+            return None
         found = block.find(b"\xff")
         if found < 0:
             at += len(block)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duotone.audio.formats import check_format as check_format
+from duotone.audio.formats import check_format, not_finite
 from duotone.errors import AudioError
 
 
@@ -24,11 +24,7 @@ def check_finite(samples: Tensor, rate: int, what: str, start: int = 0) -> None:
         return
     bad = ~torch.isfinite(samples).all(0)
     if bad.any():
-        first = int(bad.nonzero()[0]) + start
-        raise AudioError(
-            f"{what} holds a sample that is NaN or infinite at {first / rate:.3f} s (sample {first}). "
-            f"Clean it first, for example with numpy.nan_to_num, and write it again."
-        )
+        raise not_finite(what, int(bad.nonzero()[0]) + start, rate)
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)

@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from duotone.audio.formats import check_format
 from duotone.audio.resample import Resampler
-from duotone.audio.waveform import Waveform, check_format
+from duotone.audio.waveform import Waveform
 from duotone.codec.batches import (
     ENCODE_BATCH,
     Batch,
