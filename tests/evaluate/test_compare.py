@@ -312,6 +312,7 @@ def test_a_codec_that_fails_on_one_file_does_not_end_the_others(folder: Path) ->
 
     result = run(folder, Fails())
     assert [failure.file for failure in result.failures] == ["b-speech.wav", "d-music.wav"]
+    assert result.failures[0].error == "known: one channel is too few"
     assert len(result.files) == 2 and not any(row.file == "b-speech.wav" for row in result.rows)
 
 

@@ -162,7 +162,10 @@ class _Systems:
     def rows(self, file: str, wave: Waveform, speech: bool) -> Iterator[tuple[Row, Waveform]]:
         """Every system's row for a sound, with the sound it made."""
         for name, codec in self.codecs.items():
-            yield from self._codec_rows(codec, file, wave, speech, f"{name} " if len(self.codecs) > 1 else "")
+            try:
+                yield from self._codec_rows(codec, file, wave, speech, f"{name} " if len(self.codecs) > 1 else "")
+            except DuotoneError as error:
+                raise type(error)(f"{name}: {error}") from None
         for spec, kbps in self.baselines.items():
             yield _opus_row(file, spec, wave, kbps, speech)
         yield _row(file, SILENCE, wave, Waveform(torch.zeros_like(wave.samples), wave.rate), 0)

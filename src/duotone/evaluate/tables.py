@@ -98,7 +98,7 @@ def text_table(
         if any(bounds for _, bounds in cells_of):
             rows.append(["", *(bounds for _, bounds in cells_of)])
     left_out = [column.title for column in every if column.key not in taken]
-    return headings, rows, textwrap.wrap(caption(report, intervals, left_out), max(width, 20))
+    return headings, rows, textwrap.wrap(caption(report, intervals, left_out), max(width, 20), break_on_hyphens=False)
 
 
 def _filled(column: Column, report: Report, intervals: bool) -> list[tuple[str, str]]:
