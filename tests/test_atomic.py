@@ -220,7 +220,7 @@ def test_a_folder_takes_the_place_of_another_at_the_end(tmp_path: Path) -> None:
     for text in ("first", "second"):
         with replacing_folder(tmp_path / "run") as temporary:
             (temporary / text).write_text(text)
-            assert temporary.parent == tmp_path and temporary.name.startswith(".run.") and temporary.suffix == PARTIAL
+            assert temporary.parent == tmp_path and temporary.name.startswith(".duotone-run.") and temporary.suffix == PARTIAL
         assert [p.name for p in tmp_path.rglob("*")] == ["run", text]
     with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "run") as temporary:
         raise KeyboardInterrupt
@@ -234,9 +234,9 @@ def test_a_folder_takes_the_place_of_another_at_the_end(tmp_path: Path) -> None:
 
 
 def test_sweeping_removes_what_killed_processes_left_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".a.xyz.part", "a.part", ".hidden", "kept"):
+    for name in (".duotone-a.xyz.part", ".a.xyz.part", "a.part", ".hidden", "kept"):
         (tmp_path / name).write_text("")
-    (tmp_path / ".b.xyz.part").mkdir()
-    (tmp_path / ".c.part").symlink_to(tmp_path / "kept")
+    (tmp_path / ".duotone-b.xyz.part").mkdir()
+    (tmp_path / ".duotone-c.part").symlink_to(tmp_path / "kept")
     sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "a.part", "kept"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.xyz.part", ".hidden", "a.part", "kept"]

@@ -21,6 +21,7 @@ from duotone.errors import UsageError
 
 #: Ending of every temporary name.
 PARTIAL = ".part"
+_OURS = ".duotone-"  # start of every temporary name
 _NAME_BYTES = 48  # of the target's name that a temporary name repeats; file systems allow 255 bytes in all
 
 
@@ -92,8 +93,8 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:
-    """Remove the temporary files and folders that killed processes left; only for a folder that no other process uses."""
-    for path in Path(folder).glob(f".*{PARTIAL}"):
+    """Remove the temporary files and folders that killed processes of ours left; only for a folder that no other process uses."""
+    for path in Path(folder).glob(f"{_OURS}*{PARTIAL}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -185,8 +186,8 @@ def _shown(name: str | os.PathLike[str]) -> str:
 
 
 def _prefix(final: Path) -> str:
-    """How a temporary name begins: hidden, and with a part of the target's name."""
-    return f".{os.fsencode(final.name)[:_NAME_BYTES].decode('utf-8', 'ignore')}."
+    """How a temporary name begins: hidden, as one of ours, and with a part of the target's name."""
+    return f"{_OURS}{os.fsencode(final.name)[:_NAME_BYTES].decode('utf-8', 'ignore')}."
 
 
 def _flush(path: Path) -> None:

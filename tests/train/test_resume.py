@@ -205,7 +205,7 @@ def test_a_lock_without_a_note_is_a_lock(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     begun(tmp_path)
-    left = checkpoint.folder(tmp_path) / ".step-000000004.abc.part"
+    left = checkpoint.folder(tmp_path) / ".duotone-step-000000004.abc.part"
     left.mkdir()
     (left / "model.safetensors").write_bytes(b"half")
     begun(tmp_path)
