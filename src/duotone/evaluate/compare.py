@@ -100,11 +100,21 @@ def evaluate_folder(
     }
     if embedder is not None:
         settings["frechet"] = embedder.name
-    about = [describe(codec, name) for name, codec in named.items()]
+    first, *others = (describe(codec, name) for name, codec in named.items())
+    return Report(
+        first,
+        settings,
+        _by_system(rows),
+        embeddings.distances(),
+        {each["name"]: each for each in others},
+        tuple(failures),
+    )
+
+
+def _by_system(rows: list[Row]) -> tuple[Row, ...]:
+    """Rows of a system together, systems and files in the order in which they came."""
     places = {system: place for place, system in enumerate(dict.fromkeys(row.system for row in rows))}
-    ordered = tuple(sorted(rows, key=lambda row: places[row.system]))
-    others = {each["name"]: each for each in about[1:]}
-    return Report(about[0], settings, ordered, embeddings.distances(), others, tuple(failures))
+    return tuple(sorted(rows, key=lambda row: places[row.system]))
 
 
 def choose_files(folder: Path, limit: int | None, seed: int, tell: Tell = lambda _: None) -> list[Path]:
