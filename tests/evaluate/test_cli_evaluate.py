@@ -113,7 +113,7 @@ def test_names_are_as_short_as_they_can_be(specs: list[str], names: list[str]) -
 
 def test_options_after_commas() -> None:
     assert command._with_options("mimi,n-quantizers=8") == ("mimi", {"n_quantizers": 8})
-    assert command._with_options("x,bandwidth=1.5,repository=a=b") == ("x", {"bandwidth": 1.5, "repository": "a=b"})
+    assert command._with_options("x,bandwidth=1.5,codec-repo=a=b") == ("x", {"bandwidth": 1.5, "repository": "a=b"})
     assert command._with_options("My songs, vol. 2/codec") == ("My songs, vol. 2/codec", {})
     with pytest.raises(UsageError, match="n-quantizers=many"):
         command._with_options("mimi,n-quantizers=many")

@@ -22,7 +22,7 @@ from duotone.cli.codec_options import (
     load_codec,
     particular,
 )
-from duotone.cli.common import Force, Json, Quiet, check_outputs, table
+from duotone.cli.common import Force, Quiet, check_outputs, table
 from duotone.cli.failures import require_stdout, shown, tell, verdict
 from duotone.cli.files import named_path
 from duotone.errors import DuotoneError, UsageError
@@ -44,9 +44,11 @@ Examples:
     duotone evaluate tiny --data heldout/ --frechet clap:laion/larger_clap_music --html evaluation.html
 """
 #: An option after the name of a codec in --against.
-_OPTION = re.compile(r"(?P<name>bandwidth|n[-_]quantizers|repository)=(?P<value>.+)")
-_NO_OPTIONS: dict[str, Any] = dict.fromkeys(("bandwidth", "n_quantizers", "repository"))
-_TYPES: dict[str, type] = {"bandwidth": float, "n_quantizers": int, "repository": str}
+_OPTION = re.compile(r"(?P<name>bandwidth|n-quantizers|codec-repo)=(?P<value>.+)")
+#: What it is called in `duotone.load`, and its type.
+_OPTIONS: dict[str, tuple[str, type]] = {
+    "bandwidth": ("bandwidth", float), "n-quantizers": ("n_quantizers", int), "codec-repo": ("repository", str),
+}  # fmt: skip
 
 
 def command(
@@ -84,7 +86,7 @@ def command(
     force: Force = False,
     device: Device = "cpu",
     dtype: Dtype = "auto",
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure what codecs keep: SI-SDR, log-mel and spectral distances, stereo, speech, bit rate, speed.
@@ -147,7 +149,7 @@ def _load(codec: str, options: Particular, others: Sequence[str], device: str, d
     for name, spec in zip(names, [codec, *others], strict=True):
         model, own = _with_options(spec)
         wanted = own if found else {**own, **{key: value for key, value in options.items() if value is not None}}
-        found[name] = load_codec(model, device, dtype, particular(**{**_NO_OPTIONS, **wanted}))
+        found[name] = load_codec(model, device, dtype, particular(**{**dict.fromkeys(options), **wanted}))
     return found
 
 
@@ -155,13 +157,16 @@ def _with_options(spec: str) -> tuple[str, dict[str, Any]]:
     """``mimi,n-quantizers=8`` -> ``mimi`` and its options; a name with commas of its own stays whole."""
     model, *parts = spec.split(",")
     matches = [_OPTION.fullmatch(part) for part in parts]
-    options = {match["name"].replace("-", "_"): match["value"] for match in matches if match is not None}
-    if len(options) < len(parts):
+    if None in matches:
         return spec, {}
-    try:
-        return model, {name: _TYPES[name](value) for name, value in options.items()}
-    except ValueError as error:
-        raise UsageError(f"{spec} has an option that cannot be used ({error}).") from None
+    options = {}
+    for match in filter(None, matches):
+        name, kind = _OPTIONS[match["name"]]
+        try:
+            options[name] = kind(match["value"])
+        except ValueError as error:
+            raise UsageError(f"{spec} has an option that cannot be used ({error}).") from None
+    return model, options
 
 
 def _names(specs: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A model card written from what the training run and the evaluation left behind: no number in it is typed by hand.
+"""A model card generated from a training run's log and an evaluation.
 
 ``python -m duotone.evaluate.card RUN benchmarks/results/evaluate_tiny.json --manifest DATA/manifest.json -o CARD.md``
 """

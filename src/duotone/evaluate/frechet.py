@@ -1,7 +1,7 @@
 """Fréchet distance between two sets of sound, seen through an embedding (Heusel et al. 2017; FAD, arXiv 1812.08466).
 
-`LogMel` needs no weights and is a stand-in: it compares the statistics of log-mel spectra, not what a network trained
-on sound hears. `Pretrained` takes a model of `transformers` that the user names.
+`LogMel` needs no weights and is a stand-in: it compares statistics of log-mel spectra, not features of a trained network.
+`Pretrained` takes a model of `transformers` that the user names.
 
 Legend: n windows, d dimensions of an embedding.
 """

@@ -1,9 +1,9 @@
 """Opus as a baseline: through the programs `opusenc` and `opusdec`, with the size of the real file.
 
-At the lowest rates opusenc does what it can, not what it is told: 6 kbit/s of stereo comes out at 6.3 to 7.8, coded as
-mono of 4 kHz. So the rate reported is that of the bytes in the file, and the packets are read to tell what they hold.
-opusdec trims the delay it knows of (pre-skip), but the resamplers of SILK leave 2 or 3 samples, which would cost Opus
-up to 6 dB of SI-SDR: that rest is measured by cross-correlation and taken back.
+At the lowest rates opusenc exceeds the rate that it is asked for: stereo at 6 kbit/s takes 6.3 to 7.8 and is coded as
+mono of 4 kHz. So the rate reported is that of the bytes in the file, and bandwidth and channels are read from the packets.
+opusdec removes the delay that the file declares (pre-skip), but the resamplers of SILK add 2 or 3 samples, which would
+cost Opus up to 6 dB of SI-SDR: this rest is measured by cross-correlation and removed.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ BANDWIDTHS = tuple(
 
 @dataclass(frozen=True)
 class OpusResult:
-    """A wave after Opus, in the rate, channels and length that went in, and what the file was really like.
+    """A wave after Opus, in the rate, channels and length that went in, and what its file holds.
 
     `file_bytes` counts everything, `payload_bytes` the packets alone; `bandwidth` is the most frequent one in Hz;
-    `delay` samples (at the wave's rate) were taken back.
+    `delay` samples (at the wave's rate) were removed.
     """
 
     wave: Waveform
