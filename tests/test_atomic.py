@@ -220,7 +220,11 @@ def test_a_folder_takes_the_place_of_another_at_the_end(tmp_path: Path) -> None:
     for text in ("first", "second"):
         with replacing_folder(tmp_path / "run") as temporary:
             (temporary / text).write_text(text)
-            assert temporary.parent == tmp_path and temporary.name.startswith(".duotone-run.") and temporary.suffix == PARTIAL
+            assert (
+                temporary.parent == tmp_path
+                and temporary.name.startswith(".duotone-run.")
+                and temporary.suffix == PARTIAL
+            )
         assert [p.name for p in tmp_path.rglob("*")] == ["run", text]
     with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "run") as temporary:
         raise KeyboardInterrupt

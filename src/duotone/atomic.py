@@ -127,28 +127,20 @@ def is_stream(target: str | os.PathLike[str]) -> bool:
 
 @contextmanager
 def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Inside, no other process that asks for the same may work in a folder (on systems that can lock it).
+    """Inside, no other process that asks for the same works in a folder; the system lets go when the process ends.
 
     Raises `UsageError` where another one does.
     """
+    from filelock import FileLock, Timeout  # a requirement of PyTorch
+
     try:
-        import fcntl
-    except ImportError:  # Windows
+        lock = FileLock(Path(folder) / f"{_OURS}lock", timeout=0).acquire()
+    except Timeout:
+        raise UsageError(
+            f"Another process is writing into {_shown(folder)}. Wait until it has ended, or choose another folder."
+        ) from None
+    with lock:
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"Another process is writing into {_shown(folder)}. Wait until it has ended, or choose another folder."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -106,24 +106,15 @@ def command(
     if time_prompt is not None and strategy is not StrategyName.autoregressive:
         raise UsageError("--time-prompt is for --strategy autoregressive. Add that, or leave --time-prompt out.")
     makes = WRITABLE if format is None else (f".{format.value}",)
+    suffix = f".{format.value if format else 'wav'}"
     planned = plan(
-        inputs,
-        output,
-        takes=(".duo",),
-        makes=makes,
-        suffix=f".{format.value if format else 'wav'}",
-        force=force,
-        skip_existing=skip_existing,
+        inputs, output, takes=(".duo",), makes=makes, suffix=suffix, force=force, skip_existing=skip_existing
     )
     reporter = Reporter(as_json, quiet)
     if not reporter.begin(planned):
         return
     codecs = Codecs(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
-    options: dict[str, Any] = {
-        "strategy": strategy.value if strategy else None,
-        "steps": steps,
-        "time_prompt": time_prompt,
-    }
+    options: dict[str, Any] = {"strategy": strategy and strategy.value, "steps": steps, "time_prompt": time_prompt}
     options = {name: value for name, value in options.items() if value is not None}
     first = codecs.loaded[0]
     first.decode_stream(first.source(), seed=seed, **options)  # refuses options that the codec has not
@@ -138,6 +129,7 @@ class Codecs:
     def __init__(self, name: str | None, device: str, dtype: str, options: Particular) -> None:
         from duotone.hub import DEFAULT, bundled
 
+        self.named = name is not None
         self.names = [name] if name else [DEFAULT, *(n for n in bundled() if n != DEFAULT)]
         self._load = partial(load_codec, device=device, dtype=dtype, options=options)
         self.loaded: list[LoadedCodec] = [self._load(self.names[0])]
@@ -151,7 +143,13 @@ class Codecs:
             if spec.space == own.space or spec.fingerprint == own.fingerprint:
                 self.loaded[i].check(spec)
                 return self.loaded[i]
-        if len(self.names) == 1:
+        count, own = len(spec.codebooks), self.loaded[0].spec
+        if self.named and spec.family == own.family and count != len(own.codebooks):
+            raise CodecMismatchError(
+                f"This file was made by {title(spec)} with {count} codebooks, and {title(own)} was loaded with "
+                f"{len(own.codebooks)}. Add --n-quantizers {count}, or the --bandwidth that it was encoded with."
+            )
+        if self.named:
             self.loaded[0].check(spec)
         raise CodecMismatchError(
             f"This file was made by codec {spec.space or spec.fingerprint} ({title(spec)}), which is none of the bundled "

@@ -166,12 +166,14 @@ def _hint_at_names_with_a_dash(words: list[str]) -> Iterator[None]:
 
 
 def prepare_process() -> None:
-    """Make the process ready for a command: closed standard streams, text that cannot be encoded, signals."""
+    """Make the process ready for a command: closed standard streams, text that cannot be encoded, bars, signals."""
     _stand_in_for_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that is not UTF-8 comes out as it is; in other encodings what does not exist there is escaped.
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+    if not sys.stderr.isatty():  # libraries that load or fetch weights draw bars wherever they write
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores it: that stays

@@ -65,7 +65,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     """A description as lines of text: a key and its value each, then blocks of indented lines."""
     width = max(map(len, found)) + 2
     for key, value in found.items():
-        if key not in _BLOCKS:
+        if key not in _BLOCKS and not (value is None and found["type"] == "codec"):
             for i, line in enumerate(_values(key, value)):
                 yield f"{key.replace('_', ' ') if i == 0 else '':<{width}}{shown(line)}"
     for key in _BLOCKS:

@@ -278,8 +278,11 @@ class Codec(ABC):
         self.check(spec)
         if strategy is not None:
             if strategy not in self.spec.strategies:
-                known = ", ".join(self.spec.strategies) or "none: it decodes in one way"
-                raise UsageError(f"strategy got {strategy!r}, expected one of {known}.")
+                known = ", ".join(self.spec.strategies)
+                what = (
+                    f"expected one of {known}" if known else f"but {self.spec.model} decodes in one way; leave it out"
+                )
+                raise UsageError(f"strategy got {strategy!r}, {what}.")
             options = {**options, "strategy": strategy}
         decoder = _Guarded(self, self.decoder(source, seed, **options))
         return DecodeSession(self.spec, decoder, source, restore=restore, live=live)
