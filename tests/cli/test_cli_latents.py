@@ -141,7 +141,7 @@ def test_a_codec_without_latents_says_so(sounds: Path, duotone: Any, monkeypatch
     for module in (latents, encode):
         monkeypatch.setattr(module, "load_codec", lambda *_: _Mono("tokens"))
     told = duotone("latents", "sounds", "-o", "out")
-    assert told.exit_code == 2 and "mono has no latents; its encodings are tokens alone" in told.stderr
+    assert told.exit_code == 2 and "mono has no latents, only tokens" in told.stderr
     told = duotone("encode", "sounds", "-o", "out", "--kind", "latents")
     assert told.exit_code == 2 and "mono has no latents" in told.stderr and not Path("out").exists()
     assert codec_options.title(_Mono("tokens").spec) == "mono"

@@ -26,20 +26,22 @@ Dtype = Annotated[str, typer.Option(help="auto (the fastest that the device has)
 EncodeDtype = Annotated[
     str,
     typer.Option(
-        help="Number format of the encoder. auto is float32, which gives the same codes on every machine; bfloat16 and "
-        "float16 are faster on some and change up to a fifth of the codes."
+        help="Number format of the encoder. auto means float32, for reproducible codes; bfloat16 and float16 are faster on "
+        "some devices and change up to a fifth of the codes."
     ),
 ]
 Bandwidth = Annotated[
     float | None,
-    typer.Option("--bandwidth", help="Of encodec, xcodec, higgs_audio_v2, funcodec: kbit/s (funcodec: bit/s)."),
+    typer.Option(
+        "--bandwidth", help="Bit rate in kbit/s (funcodec: bit/s), for encodec, xcodec, higgs_audio_v2, funcodec."
+    ),
 ]
 Quantizers = Annotated[
-    int | None, typer.Option("--n-quantizers", help="Of dac, mimi and others like them: number of codebooks.")
+    int | None, typer.Option("--n-quantizers", help="Number of codebooks, for dac, mimi and similar codecs.")
 ]
 Repository = Annotated[
     str | None,
-    typer.Option("--codec-repo", help="Cloned code of wavtokenizer, simvq, magicodec (or funcodec)."),
+    typer.Option("--codec-repo", help="Folder with the cloned code of wavtokenizer, simvq or magicodec."),
 ]
 
 
@@ -77,8 +79,7 @@ def require_face(spec: CodecSpec, face: str) -> None:
     """Raise `UsageError` where a codec does not have a face of encodings."""
     if face not in spec.faces:
         raise UsageError(
-            f"{title(spec)} has no {face}; its encodings are {spec.faces[0]} alone. "
-            f"Take another --codec, or ask for {spec.faces[0]}."
+            f"{title(spec)} has no {face}, only {spec.faces[0]}. Choose another --codec, or use its {spec.faces[0]}."
         )
 
 

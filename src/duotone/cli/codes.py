@@ -49,8 +49,8 @@ Examples:
 
     duotone codes codes/mimi/ -o again/ --codec mimi --decode
 
-Files go to OUT/MODEL/CHUNKs_CONTEXTs/mono (or stereo), with codec_info.json. Run again, it goes on with what is missing.
-A codec that keeps loudness apart (EnCodec 48 kHz, FunCodec) gets NAME.scale.json beside NAME.npy.
+Files go to OUT/MODEL/CHUNKs_CONTEXTs/mono (or stereo), with codec_info.json. Run again, it continues with what is missing.
+A codec that codes loudness separately (EnCodec 48 kHz, FunCodec) gets NAME.scale.json beside NAME.npy.
 """
 NAMES = "encodec, dac, mimi, xcodec, xcodec2, neucodec, distill-neucodec, higgs_audio_v2, funcodec, wavtokenizer, simvq, magicodec, or duotone (ours)"
 _PLAN = ".codes"  # ending of a name that stands for all files of a recording
@@ -68,27 +68,29 @@ Inputs = Annotated[
 ]
 AudioPath = Annotated[str | None, typer.Option("--audio-path", help="The same, one folder.")]
 CodecName = Annotated[
-    str | None, typer.Option("--codec", "--codec-type", help=f"{NAMES}. Default: what --codec-model tells.")
+    str | None, typer.Option("--codec", "--codec-type", help=f"{NAMES}. Default: found from --codec-model.")
 ]
 CodecModel = Annotated[
-    str | None, typer.Option("--codec-model", help="Folder of the model, or a published one's name (is downloaded).")
+    str | None, typer.Option("--codec-model", help="Folder of the model, or the name of a published one (downloaded).")
 ]
-ChunkSeconds = Annotated[float, typer.Option("--chunk-size-secs", help="Encode so much at a time.")]
+ChunkSeconds = Annotated[float, typer.Option("--chunk-size-secs", help="Encode this many seconds at a time.")]
 ContextSeconds = Annotated[
-    float, typer.Option("--context-secs", help="In windows of this length, which end where the chunk ends.")
+    float, typer.Option("--context-secs", help="Length of the window, past included, that each chunk is encoded in.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Chunks of one length encoded together.")]
-Stereo = Annotated[bool, typer.Option("--stereo", help="Encode both channels, not their mean.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Number of chunks encoded together.")]
+Stereo = Annotated[bool, typer.Option("--stereo", help="Encode both channels instead of their mean.")]
 FilePerChunk = Annotated[bool, typer.Option("--file-per-chunk", help="A file for each chunk.")]
 Extensions = Annotated[
-    list[str] | None, typer.Option("--extensions", help="Of the files to take (default: all that can be read).")
+    list[str] | None, typer.Option("--extensions", help="Endings of the files to take (default: all that can be read).")
 ]
-AudioFilter = Annotated[list[str] | None, typer.Option("--audio-filter", help="Parts of which a path has to hold one.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Encode again what is there.")]
-InfoOnly = Annotated[bool, typer.Option("--codec-info-only", help="Write codec_info.json alone.")]
-Decode = Annotated[bool, typer.Option("--decode", help="Back: DIR holds .npy codes, OUT gets .wav.")]
+AudioFilter = Annotated[
+    list[str] | None, typer.Option("--audio-filter", help="Take only paths that contain one of these texts.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Encode again what exists.")]
+InfoOnly = Annotated[bool, typer.Option("--codec-info-only", help="Write only codec_info.json.")]
+Decode = Annotated[bool, typer.Option("--decode", help="Decode: DIR holds .npy codes, OUT gets .wav files.")]
 Scale = Annotated[
-    float | None, typer.Option("--scale", help="Decoding: loudness where no file tells it (music: about 0.1).")
+    float | None, typer.Option("--scale", help="With --decode: loudness where no file gives it (music: about 0.1).")
 ]
 
 

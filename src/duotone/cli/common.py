@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 Result = Callable[[], tuple[dict[str, Any], str]]
 
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
-Json = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, an object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, one object per line.")]
 SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Keep outputs that exist and make the others: goes on after a stop.")
+    bool,
+    typer.Option("--skip-existing", help="Keep outputs that exist and make only the others, for example after a stop."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; warnings and errors stay.")]
 

@@ -49,11 +49,15 @@ ChunkSeconds = Annotated[
     float | None,
     typer.Option(
         "--chunk-size-secs",
-        help="Codecs whose chunks depend on one another: encode so much at a time, in constant memory (default: all).",
+        help="For codecs whose chunks depend on one another: encode this many seconds at a time, in constant memory "
+        "(default: all at once).",
     ),
 ]
 ContextSeconds = Annotated[
-    float, typer.Option("--context-secs", help="With it: in windows of this length, which end where the chunk ends.")
+    float,
+    typer.Option(
+        "--context-secs", help="With --chunk-size-secs: length of the window, past included, that each is encoded in."
+    ),
 ]
 
 

@@ -41,7 +41,7 @@ Examples:
 
     duotone latents sounds/ more/ -o latents/ --codec stabilityai/stable-audio-open-1.0
 
-Run again, it goes on with what is missing. docs/latents.md says what the files hold, and how a generator is trained on them.
+Run again, it continues with what is missing. docs/latents.md describes the files and shows how to train a generator on them.
 """
 _PLAN = ".latents"  # ending of a name that stands for a recording, whatever the layout
 _SPARE = 20  # bytes of a name that the layout's ending takes
@@ -58,15 +58,18 @@ class LayoutName(str, Enum):
 Inputs = Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders or files of sound.")]
 OutputFolder = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The folder of the store.")]
 FileLayout = Annotated[
-    LayoutName, typer.Option("--format", help="A .npy or .safetensors a recording, or shards for WebDataset.")
+    LayoutName,
+    typer.Option("--format", help="One .npy or .safetensors file per recording, or tar shards for WebDataset."),
 ]
 Channels = Annotated[
     int | None,
-    typer.Option(help="Channels that the statistics are of (default: 64 where that divides a chunk's latents)."),
+    typer.Option(
+        help="Channels of the layout that the statistics describe (default: 64 if that divides a chunk's latents)."
+    ),
 ]
-Stereo = Annotated[bool, typer.Option("--stereo", help="Codecs of one channel: encode both channels, not their mean.")]
-ShardSize = Annotated[int, typer.Option("--shard-mb", min=1, help="Size of a tar shard, about.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Encode again what is there.")]
+Stereo = Annotated[bool, typer.Option("--stereo", help="For mono codecs: encode both channels instead of their mean.")]
+ShardSize = Annotated[int, typer.Option("--shard-mb", min=1, help="Approximate size of a tar shard.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Encode again what exists.")]
 
 
 def command(
@@ -88,7 +91,7 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Encode folders of sound to continuous latents with a manifest and statistics of each channel."""
+    """Encode folders of sound to continuous latents, with a manifest and per-channel statistics."""
     from duotone.store import LatentWriter
 
     found = plan(inputs, f"{output}/", makes=(), suffix=_PLAN, force=True, spare=_SPARE)

@@ -24,7 +24,7 @@ from duotone.cli import (
 )
 from duotone.cli.failures import Guarded, prepare_process
 
-HELP = "Neural audio codecs of two faces: audio -> latents or tokens -> audio."
+HELP = "Neural audio codecs: audio -> continuous latents or discrete tokens -> audio."
 EPILOG = """
 Start with **duotone demo**: it encodes a piece, decodes it in every way and writes a page to listen to.
 
