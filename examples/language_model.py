@@ -1,11 +1,11 @@
-"""A language model of sound: codes -> acoustic BPE -> a small Llama -> sampled tokens -> sound, while they are sampled.
+"""A language model of audio: codes -> acoustic BPE -> a small Llama -> sampled tokens -> audio, decoded during sampling.
 
 python examples/language_model.py [--sounds FOLDER] [--minutes 1] [--seconds 10]
 
-A code of Duotone's codec is four digits of eleven levels. To the tokenizer each digit is a codebook, so that a code is a
-frame: BPE joins digits that often stand together, and a model of 1000 tokens writes all 14641 codes. 128 codes are a
-chunk, the least that the codec decodes. Chunks are tokenized one by one, and the grammar lets the model write whole ones.
-Takes `pip install 'duotone[tokens]' transformers`.
+A code of Duotone's codec consists of four digits of eleven levels. The tokenizer treats each digit as a codebook, so that
+a code is a frame of four: BPE merges digits that often follow each other, and about 1000 tokens represent all 14641 codes.
+The codec decodes whole chunks of 128 codes. Chunks are tokenized separately, and `FrameGrammar` makes the model generate
+whole chunks. Needs `pip install 'duotone[tokens]' transformers`.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from duotone.tokens import Alphabet, AudioTokenizer, FrameGrammar, FrameStream, 
 
 
 class Result(NamedTuple):
-    """What came of it; losses in bits for each code of recordings that were held out of the training."""
+    """Results; losses are in bits per code, on recordings that were held out of the training."""
 
     file: Path
     bits_before: float  # of the untrained model
     bits: float  # of the trained one
-    bits_by_token: float  # of guessing by how frequent each token is
-    bits_by_code: float  # of guessing by how frequent each of the 14641 codes is
-    chunks: int  # written, decoded and heard
-    codes_left_over: int  # of a chunk that did not become whole
+    bits_by_token: float  # of predicting each token by its frequency
+    bits_by_code: float  # of predicting each of the 14641 codes by its frequency
+    chunks: int  # generated and decoded
+    codes_left_over: int  # of an incomplete last chunk
 
 
 def places(codec: duotone.CoDiCodec) -> np.ndarray:
-    """What each digit of a code counts: 1, 11, 121, 1331."""
+    """Place value of each digit of a code: 1, 11, 121, 1331."""
     return np.cumprod([1, *codec.config.levels[:-1]])
 
 
 def recordings(codec: duotone.CoDiCodec, folder: Path | None, minutes: float, seed: int) -> Iterator[np.ndarray]:
-    """Digits `[chunks, digits, codes]` of each file of a folder, or of pieces of 30 s that the synthesizer plays."""
+    """Yield digits `[chunks, digits, codes]` for each file of a folder, or for synthesized pieces of 30 s."""
     if folder is None:
         count = max(2, round(2 * minutes))
         waves = (synthesize(1000 * seed + i, 30.0) for i in range(count))
@@ -59,7 +59,7 @@ def recordings(codec: duotone.CoDiCodec, folder: Path | None, minutes: float, se
 
 
 def examples(tokenizer: AudioTokenizer, sounds: Sequence[np.ndarray]) -> list[torch.Tensor]:
-    """Token ids of all pairs of neighbouring chunks, after the start token: what a model needs to go on from a chunk."""
+    """Token ids of all pairs of consecutive chunks, after the start token: they teach a model to continue a chunk."""
     start = [tokenizer.id_of("<sound>")]
     pairs = itertools.chain(*(itertools.pairwise([tokenizer.encode(chunk) for chunk in sound]) for sound in sounds))
     return [torch.from_numpy(np.concatenate([start, a, b])) for a, b in pairs]
@@ -67,19 +67,19 @@ def examples(tokenizer: AudioTokenizer, sounds: Sequence[np.ndarray]) -> list[to
 
 @torch.no_grad()
 def bits(model: LlamaForCausalLM, held_out: list[torch.Tensor], codes: int) -> float:
-    """The model's loss, in bits for each of the codes of an example."""
+    """The model's loss in bits per code, for examples of `codes` codes each."""
     nats = [float(model(input_ids=x[None], labels=x[None]).loss) * (len(x) - 1) for x in held_out]
     return sum(nats) / len(nats) / codes / math.log(2)
 
 
 def bits_by_frequency(training: torch.Tensor, held_out: torch.Tensor, size: int) -> float:
-    """The bits that `held_out` takes by a model that knows nothing but how frequent each symbol is in `training`."""
+    """Bits that `held_out` needs under a model of the symbol frequencies in `training`."""
     counts = torch.bincount(training, minlength=size) + 0.5
     return float(-torch.log2(counts / counts.sum())[held_out].sum())
 
 
 def train(model: LlamaForCausalLM, training: list[torch.Tensor], codes: int, minutes: float, steps: int | None) -> None:
-    """One example a step, for so long or so many steps, while the learning rate falls to nothing."""
+    """Train on one example per step, for `minutes` or `steps`, with a learning rate that falls to zero."""
     peak, began, losses = 5e-3, time.monotonic(), []
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
     for step in itertools.count():
@@ -102,7 +102,7 @@ def train(model: LlamaForCausalLM, training: list[torch.Tensor], codes: int, min
 
 
 class Listener:
-    """A streamer for `generate`: takes tokens as they are sampled, and decodes a chunk as soon as it is whole."""
+    """A streamer for `generate`: receives tokens as they are sampled, and decodes each chunk as soon as it is complete."""
 
     def __init__(self, codec: duotone.CoDiCodec, tokenizer: AudioTokenizer, seed: int) -> None:
         self.codec, self.place = codec, places(codec)
@@ -113,7 +113,7 @@ class Listener:
         self.prompt = True
 
     def put(self, ids: torch.Tensor) -> None:
-        """What `generate` calls: with the prompt, which is no news, then with each token."""
+        """Receive tokens; `generate` calls this first with the prompt, which is ignored, then with each token."""
         if self.prompt:
             self.prompt = False
             return
@@ -124,14 +124,14 @@ class Listener:
             self.heard.append(self.decoder.push(duotone.Codes(chunk, self.codec.spec)).samples)
 
     def end(self) -> None:
-        """What `generate` calls when it is done; the next call begins with a prompt."""
+        """`generate` calls this at its end; the next `put` gets a prompt again."""
         self.prompt = True
 
 
 def write(
     model: LlamaForCausalLM, tokenizer: AudioTokenizer, codec: duotone.CoDiCodec, seconds: float, seed: int
 ) -> Listener:
-    """Sample chunk after chunk, each from the one before it, and listen."""
+    """Sample chunk after chunk, each with the previous one as its prompt, and decode them."""
     grammar = FrameGrammar(tokenizer, len(tokenizer), start="<sound>", group=codec.config.latents)
     listener = Listener(codec, tokenizer, seed)
     most = codec.config.latents * tokenizer.alphabet.codebooks
@@ -156,17 +156,17 @@ def write(
 
 
 def main(arguments: Sequence[str] | None = None) -> Result:
-    """All of it; returns the figures."""
+    """Run all steps and return the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sounds", type=Path, help="folder of sound to learn from (default: the synthesizer's)")
-    parser.add_argument("--material", type=float, default=10.0, help="minutes of sound that the synthesizer plays")
+    parser.add_argument("--sounds", type=Path, help="folder of audio to train on (default: synthesized pieces)")
+    parser.add_argument("--material", type=float, default=10.0, help="minutes of audio to synthesize")
     parser.add_argument("--vocabulary", type=int, default=1024, help="tokens")
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long to train")
-    parser.add_argument("--steps", type=int, help="train for so many steps instead")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how much sound to write")
+    parser.add_argument("--minutes", type=float, default=1.0, help="training time")
+    parser.add_argument("--steps", type=int, help="train for this number of steps, not by time")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of audio to generate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out", type=Path, default=Path("language_model"), help="folder for sound, tokenizer and model"
+        "--out", type=Path, default=Path("language_model"), help="folder for audio, tokenizer and model"
     )
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
             f"The sounds are too short: expected {2 * codec.config.chunk_samples / codec.rate:.2f} s, two chunks, or more."
         )
     tokens = sum(len(x) - 1 for x in training) / len(training) / (2 * size)
-    print(f"{len(kept)} recordings, {len(tokenizer)} tokens in all, {tokens:.2f} of them a code")
+    print(f"{len(kept)} recordings, a vocabulary of {len(tokenizer)} tokens, {tokens:.2f} tokens a code")
 
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     )
     by_code = bits_by_frequency(spoken, unheard, codec.config.codebook_size) / len(unheard)
     print(f"held out, bits a code: {before:.2f} untrained, {after:.2f} trained")
-    print(f"                       {by_token:.2f} by how frequent each token is, {by_code:.2f} each code")
+    print(f"                       {by_token:.2f} by token frequencies, {by_code:.2f} by code frequencies")
     model.save_pretrained(options.out / "model")
 
     listener = write(model, tokenizer, codec, options.seconds, options.seed)

@@ -1,4 +1,4 @@
-"""A generator of one's own on latents, in thirty lines: flow matching with a small transformer.
+"""A generator of latents in thirty lines: flow matching with a small transformer.
 
 duotone make-sounds sounds/ --minutes 30 && duotone latents sounds/ -o latents/
 python examples/latent_diffusion.py latents/ out.wav
@@ -30,12 +30,12 @@ class Velocity(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        told = torch.cat([x, t.expand(*x.shape[:2], 1)], dim=-1)
-        return self.out(self.layers(self.into(told) + self.place))
+        inputs = torch.cat([x, t.expand(*x.shape[:2], 1)], dim=-1)
+        return self.out(self.layers(self.into(inputs) + self.place))
 
 
 def main(folder: str, out: str, steps: int = 3000, chunks: int = 8, batch: int = 16) -> tuple[list[float], Tensor]:
-    """Train on a store, write what the model makes up; the losses and the made-up values `[1, N * M, C]`, normalised."""
+    """Train on a store and write generated audio; returns the losses and the generated values `[1, N * M, C]`, normalised."""
     store, losses = LatentStore(folder), []
     mean, deviation = torch.from_numpy(store.mean), torch.from_numpy(store.deviation)
     places = [(i, first) for i, r in enumerate(store.recordings) for first in range(r.chunks - chunks + 1)]

@@ -1,4 +1,4 @@
-"""Live: sound arrives in blocks, goes out as codes the moment a chunk is complete, and is decoded chunk by chunk.
+"""Live coding: audio arrives in blocks, each chunk is sent as codes as soon as it is complete, and decoded at once.
 
 python examples/live.py
 """
@@ -18,7 +18,7 @@ pieces = []
 with codec.encode_stream(wave.rate, wave.channels) as sender, codec.stream(seed=0) as receiver:
     for start in range(0, wave.length, block):
         latents = sender.push(duotone.Waveform(wave.samples[:, start : start + block], wave.rate))
-        if len(latents):  # only these indices would cross the wire
+        if len(latents):  # only the codes would be sent over a network
             heard = receiver.push(latents.codes())
             pieces.append(heard.samples)
             print(f"{(start + block) / wave.rate:5.1f} s in, {sum(p.shape[1] for p in pieces) / codec.rate:5.2f} s out")

@@ -1,4 +1,4 @@
-"""One encoding, two faces: continuous latents for a diffusion model, discrete tokens for a language model.
+"""One encoding, two outputs: continuous latents for a diffusion model, discrete tokens for a language model.
 
 python examples/roundtrip.py [song.wav]
 """

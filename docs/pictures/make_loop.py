@@ -1,6 +1,6 @@
 """Draw loop.png, the picture at the top of the README: ``python docs/pictures/make_loop.py`` (needs matplotlib).
 
-Everything in it is data: the bundled piece through the bundled codec.
+It shows real data: the bundled piece of music, encoded and decoded by the bundled codec.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INK, PAPER, WARM, COOL = "#1d2433", "#ffffff", "#c2410c", "#0f766e"
 
 
 def spectrogram(axes: Axes, wave: duotone.Waveform, title: str) -> None:
-    """Log-frequency picture of a sound."""
+    """Draw a spectrogram with a logarithmic frequency axis."""
     mono = wave.to_channels(1).samples[0]
     size = 4096
     frames = mono.unfold(0, size, 512) * torch.hann_window(size)
