@@ -18,6 +18,8 @@ from duotone.codec.codicodec.weights import FORMAT, import_codicodec, load_codec
 from duotone.codec.contract import Codec, as_dtype
 from duotone.config import PRESETS
 from duotone.errors import ConfigError, UsageError, WeightsError
+from duotone.tokens.extended import is_extended, load_extended
+from duotone.tokens.tokenizer import AudioTokenizer
 
 #: The published checkpoint's repository and file; its weights are CC BY-NC 4.0.
 PUBLISHED = ("SonyCSLParis/codicodec", "codicodec.pt")
@@ -145,10 +147,8 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
             raise ConfigError(f"{config} is not JSON: {error}") from None
     if isinstance(document, dict) and document.get("format") == FORMAT:
         return _ours(_no_options(path, options), path)
-    if (path / "audio_tokenizer.json").is_file() or ((path / "tokenizer.json").is_file() and document is None):
-        from duotone.tokens.tokenizer import AudioTokenizer
-
-        return AudioTokenizer.load(_no_options(path, options))
+    if (path / "tokenizer.json").is_file() and (document is None or is_extended(path)):
+        return (load_extended if is_extended(path) else AudioTokenizer.load)(_no_options(path, options))
     try:
         kind = kind_of(str(path))
     except UsageError:

@@ -84,6 +84,10 @@ def test_gradients_flow_where_they_are_asked_for(own: CoDiCodec) -> None:
         (gradient,) = torch.autograd.grad(heard.samples.pow(2).sum(), free.values)
         assert bool(torch.isfinite(gradient).all()) and float(gradient.abs().max()) > 0
     assert not own.decode(free).samples.requires_grad
+    with own.decode_stream(value) as stream:
+        stream.push(value[:1])
+        with pytest.raises(UsageError, match="new stream"):
+            stream.push(free[1:])
     elsewhere = Latents(free.values, value.spec, Source(44_100, 2, None))
     with pytest.raises(UsageError, match="restore=False"):
         own.decode(elsewhere, grad=True)
@@ -202,3 +206,13 @@ def test_known_sounds_give_no_warning(own: CoDiCodec) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         own.decode(own.encode(sound()))
+
+
+def test_tokenizers_are_loaded_by_the_same_call(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from duotone.tokens import Alphabet, AudioTokenizer, train_bpe
+
+    codes = np.repeat(np.random.default_rng(0).integers(0, 8, (2, 150)), 2, axis=1)
+    made = train_bpe([codes], Alphabet(2, 8), vocab_size=60, pad_token="<pad>")
+    made.save(tmp_path / "tokenizer")
+    found = duotone.load(tmp_path / "tokenizer")
+    assert isinstance(found, AudioTokenizer) and found == made

@@ -45,6 +45,10 @@ class Batch:
             None if self.scale is None else self.scale[row : row + 1, first : first + count],
         )
 
+    def ordinary(self) -> Batch:
+        """The same in ordinary tensors, which can be changed and trained on; inference mode gives others."""
+        return Batch(*(None if t is None else t.clone() for t in (self.latents, self.codes, self.scale)))
+
     def chunks(self, steps: int) -> int:
         """Chunks of each row."""
         if self.latents is not None:

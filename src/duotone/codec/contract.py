@@ -288,8 +288,9 @@ class Codec(ABC):
         return DecodeSession(self.spec, decoder, source, restore=restore, live=live)
 
     def _encode(self, samples: Tensor) -> Batch:
-        with torch.no_grad(), plain_arithmetic(self.device):
-            return self.encode_batch(samples)
+        with torch.inference_mode(), plain_arithmetic(self.device):
+            found = self.encode_batch(samples)
+        return found.ordinary()
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -310,24 +311,41 @@ class _Guarded:
     """A decoder whose arithmetic is the codec's own, and that meets only values of the codec."""
 
     def __init__(self, codec: Codec, decoder: Decoder) -> None:
-        self._codec, self._decoder, self._grad = codec, decoder, False
+        self._codec, self._decoder = codec, decoder
+        self._grad: bool | None = None  # whether gradients flow through this stream; known from its first value on
 
     def push(self, value: Latents | Codes) -> Tensor:
         if value.spec is not self._codec.spec:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # told of when the stream was opened
                 self._codec.check(value.spec)
-        self._grad = self._grad or _wants_grad(value)
-        with plain_arithmetic(self._codec.device), _gradients(self._grad):
-            return self._decoder.push(value)
+        if self._grad is None:
+            self._grad = _wants_grad(value)
+        elif _wants_grad(value) and not self._grad:
+            raise UsageError(
+                "This stream began with latents that need no gradient, and got ones that do. Open a new stream."
+            )
+        with self._arithmetic():
+            samples = self._decoder.push(value)
+        return self._ordinary(samples)
 
     def finish(self) -> Tensor:
-        with plain_arithmetic(self._codec.device), _gradients(self._grad):
-            return self._decoder.finish()
+        with self._arithmetic():
+            samples = self._decoder.finish()
+        return self._ordinary(samples)
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        with plain_arithmetic(self._codec.device), _gradients(bool(self._grad), torch.inference_mode()):
+            yield
+
+    def _ordinary(self, samples: Tensor) -> Tensor:
+        """Samples that can be changed and trained on; inference mode gives others."""
+        return samples if self._grad else samples.clone()
 
 
-def _gradients(wanted: bool) -> AbstractContextManager[None]:
-    return torch.enable_grad() if wanted else torch.no_grad()
+def _gradients(wanted: bool, otherwise: AbstractContextManager[Any] | None = None) -> AbstractContextManager[Any]:
+    return torch.enable_grad() if wanted else otherwise or torch.no_grad()
 
 
 def _wants_grad(value: Latents | Codes) -> bool:
