@@ -138,6 +138,7 @@ MINIATURE = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     lines = lines_of(text)

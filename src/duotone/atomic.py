@@ -131,7 +131,7 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises `UsageError` where another one does.
     """
-    from filelock import FileLock, Timeout  # a requirement of PyTorch
+    from filelock import FileLock, Timeout
 
     try:
         lock = FileLock(Path(folder) / f"{_OURS}lock", timeout=0).acquire()

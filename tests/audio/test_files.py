@@ -59,7 +59,9 @@ def test_integers_clamp_and_floats_do_not(tmp_path: Path) -> None:
     assert read(tmp_path / "b.wav").samples[0].tolist() == [2, -2, 0.5]
 
 
-@pytest.mark.parametrize("extension", ["ogg", "opus", "mp3", "flac"])
+@pytest.mark.parametrize(
+    "extension", ["ogg", *(pytest.param(e, marks=pytest.mark.long) for e in ("opus", "mp3", "flac"))]
+)
 def test_a_minute_in_one_piece(tmp_path: Path, extension: str) -> None:
     """Written at once it crashed the process: the vorbis encoder's stack. In a process of its own, to survive that."""
     program = (

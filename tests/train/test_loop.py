@@ -259,6 +259,7 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
         assert checkpoint.best(tmp_path) is None
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_has_the_curve_of_one_that_was_not(sounds: Path, tmp_path: Path) -> None:
     """Real processes, killed by the system (SIGKILL) wherever they happen to be."""
     plan = tmp_path / "plan.json"

@@ -73,7 +73,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("kind", ["small", "anchored"])
+@pytest.mark.parametrize("kind", ["small", pytest.param("anchored", marks=pytest.mark.long)])
 def test_two_processes_have_the_gradients_of_one(kind: str, tmp_path: Path) -> None:
     script, target = tmp_path / "worker.py", tmp_path / "gradients.pt"
     script.write_text(WORKER.format(here=str(Path(__file__).parent), kind=kind, target=str(target)))
@@ -151,6 +151,7 @@ train({plan!r}, {sounds!r}, {run!r})
 """
 
 
+@pytest.mark.long
 def test_a_run_sharded_by_fsdp2_is_the_run_on_one(tmp_path: Path) -> None:
     """Weights, averages and checkpoints in shards; a run is taken up again with another way of sharding."""
     plan, sounds = plan_of_a_run(tmp_path)

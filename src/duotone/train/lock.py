@@ -21,7 +21,7 @@ def locked(run: Path) -> Iterator[None]:
 
     Raises `UsageError` when another process holds it, `OSError` when RUN cannot be written.
     """
-    from filelock import FileLock, Timeout  # a requirement of PyTorch
+    from filelock import FileLock, Timeout
 
     lock = FileLock(run / LOCK, timeout=0)
     try:
