@@ -20,7 +20,7 @@ print(f"{wave.seconds:.2f} s of {wave.channels} channels at {wave.rate} Hz -> {l
 print(f"continuous: {list(vectors.shape)}, standard deviation {vectors.std():.2f}")
 print(f"discrete:   {list(codes.indices.shape)} out of {codec.spec.codebooks[0]}: {codes.indices[0, :8].tolist()} ...")
 
-size = duotone.write_duo("roundtrip.duo", codes)
+size = duotone.write_duo("roundtrip.duo", codes, force=True)
 print(f"roundtrip.duo: {size} bytes, {size * 8 / wave.seconds / 1000:.2f} kbit/s")
 
 decoded = codec.decode(duotone.read_duo("roundtrip.duo"), strategy="parallel", seed=0)

@@ -15,7 +15,7 @@ from duotone.codec.adapters.table import CODECS, kind_of
 from duotone.codec.adapters.table import load_codec as load_adapter
 from duotone.codec.codicodec.codec import CoDiCodec, best_dtype
 from duotone.codec.codicodec.weights import FORMAT, import_codicodec, load_codec, save_codec
-from duotone.codec.contract import Codec, as_dtype
+from duotone.codec.contract import Codec, as_dtype, resolve_device
 from duotone.config import PRESETS
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.tokens.extended import is_extended, load_extended
@@ -26,7 +26,6 @@ PUBLISHED = ("SonyCSLParis/codicodec", "codicodec.pt")
 DEFAULT = "tiny"
 #: What our folders hold, by the family in their configuration -> their loader.
 FAMILIES: dict[str, Callable[[Path], Codec]] = {"codicodec": load_codec}
-_DEVICES = ("cpu", "cuda", "mps")
 
 
 def bundled() -> list[str]:
@@ -51,6 +50,8 @@ def load(
     of the device. `options` are those of codecs of others: `bandwidth`, `n_quantizers`, `repository`.
     Raises `WeightsError` when nothing is found or the weights do not fit, `UsageError` for unknown options.
     """
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise UsageError(f"load got {name!r}, expected the name or the folder of a codec, for example {DEFAULT!r}.")
     target = resolve_device(device)
     wanted = {key: value for key, value in options.items() if value is not None}
     found = _find(os.fspath(name), target, wanted, say)
@@ -69,26 +70,9 @@ def save(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | 
             f"save got {type(codec).__name__}, expected a codec and a folder: save(codec, folder). "
             f"Latents and codes are written by duotone.write_duo(path, value)."
         )
+    if not os.fspath(folder) or Path(folder).is_file():
+        raise UsageError(f"save got {os.fspath(folder)!r}, expected the name of a folder.")
     save_codec(codec, folder, as_dtype(dtype))
-
-
-def resolve_device(device: str | torch.device | None) -> torch.device:
-    """A device from its name. Raises `UsageError` when it is unknown or not present."""
-    try:
-        target: torch.device | None = torch.device(device or "cpu")
-    except RuntimeError:
-        target = None
-    if target is None or target.type not in _DEVICES:
-        raise UsageError(f"device got {str(device)!r}, expected cpu, cuda, cuda:N or mps.")
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device got {device}, but PyTorch sees no CUDA device here. Use device='cpu'.")
-    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"device got {device}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 on."
-        )
-    if target.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device got mps, but PyTorch sees no Metal device here. Use device='cpu'.")
-    return target
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:

@@ -205,3 +205,20 @@ def test_debug_shows_the_traceback(here: Path, duotone: Any) -> None:
     with pytest.raises(AudioError, match="no file"):
         duotone("--debug", "info", "absent.wav")
     assert duotone("info", "absent.wav").exit_code == 3
+
+
+def test_an_empty_name_of_a_codec_is_not_the_default_one(here: Path, duotone: Any) -> None:
+    result = duotone("encode", "a.wav", "-o", "a.duo", "--codec", "")
+    assert result.exit_code == 2 and "expected the name or the folder of a codec" in result.stderr
+    assert not Path("a.duo").exists()
+    assert duotone("encode", "a.wav", "-o", "a.duo", "--device", "").exit_code == 2
+
+
+def test_decoding_the_file_of_another_codec_says_how_to_name_it(here: Path, duotone: Any) -> None:
+    from typer.testing import CliRunner
+
+    from duotone.cli.main import app
+
+    assert duotone("encode", "a.wav", "-o", "a.duo").exit_code == 0
+    result = CliRunner().invoke(app, ["decode", "a.duo", "-o", "b.wav"])
+    assert result.exit_code == 5 and "Name it with --codec" in result.stderr

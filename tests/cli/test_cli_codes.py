@@ -243,3 +243,25 @@ def test_help_names_every_codec_of_tokens() -> None:
 
     of_tokens = {kind for kind, codec in CODECS.items() if not issubclass(codec, LatentCodec)}
     assert set(NAMES.replace(" or", "").replace(" (ours)", "").split(", ")) == {*of_tokens, "duotone"}
+
+
+def test_a_codec_with_other_codebooks_is_told_apart_by_their_number(
+    model: str, duotone: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    two = ["--codec", model, "--n-quantizers", "2"]
+    assert duotone("encode", "sounds/b.wav", "-o", "b.duo", *two).exit_code == 0
+    again = duotone("decode", "b.duo", "-o", "b.wav", "--codec", model)
+    assert again.exit_code == 5 and "with 2 codebooks" in again.stderr and "--n-quantizers 2" in again.stderr
+    unnamed = duotone("decode", "b.duo", "-o", "b.wav", "--codec", "tiny")
+    assert unnamed.exit_code == 5
+    assert duotone("codes", "sounds/b.wav", "-o", "codes", *two).exit_code == 0
+    back = duotone("codes", "codes", "-o", "back", "--codec", model, "--decode")
+    assert back.exit_code == 5 and "with 2 codebooks" in back.stderr
+    assert "Loading weights" not in capfd.readouterr().err  # no progress bar for a folder's weights
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e400"])
+def test_windows_that_are_no_numbers_are_refused(here: Path, duotone: Any, seconds: str) -> None:
+    for option in ("--chunk-size-secs", "--context-secs"):
+        result = duotone("codes", "a.wav", "-o", "codes", "--codec", "duotone", option, seconds)
+        assert result.exit_code == 2 and "finite" in result.stderr

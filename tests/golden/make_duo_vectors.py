@@ -48,4 +48,4 @@ def vectors() -> dict[str, Codes | Latents]:
 
 if __name__ == "__main__":
     for name, value in vectors().items():
-        write_duo(FOLDER / f"{name}.duo", value)
+        write_duo(FOLDER / f"{name}.duo", value, force=True)

@@ -209,3 +209,12 @@ def test_damaged_folders(trained: AudioTokenizer, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text('{"model": {}}')
     with pytest.raises(FormatError, match="not a BPE tokenizer"):
         AudioTokenizer.load(folder)
+
+
+def test_a_vocabulary_beyond_all_memory_learns_what_there_is() -> None:
+    recordings = corpus("phrases", 2, 8, 0, files=2)
+    settings: dict[str, Any] = {"min_frequency": 1, "pad_token": "<pad>", "unk_token": "<unk>"}
+    expected = train_bpe(recordings, Alphabet(2, 8), vocab_size=20_000, **settings)
+    for size in (10**12, 10**20):
+        found = train_bpe(recordings, Alphabet(2, 8), vocab_size=size, **settings)
+        assert len(found) == len(expected) and found.tokens() == expected.tokens()

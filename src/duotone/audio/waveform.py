@@ -135,6 +135,10 @@ def _rate(rate: Any) -> int:
 def _samples(values: Any) -> Tensor:
     """Float32 samples on the CPU, without gradient and not an inference tensor."""
     if isinstance(values, Tensor):
+        if values.layout is not torch.strided or values.is_meta or values.is_nested:
+            raise AudioError(
+                f"Waveform got a {values.layout} tensor on {values.device}, expected a dense one that holds values."
+            )
         tensor = values.detach().cpu()
         if tensor.dtype.is_floating_point:
             samples = tensor.to(torch.float32).contiguous()

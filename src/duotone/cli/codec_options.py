@@ -64,7 +64,7 @@ def load_codec(name: str | None, device: str, dtype: str, options: Particular | 
     from duotone.hub import DEFAULT, load
 
     wanted: dict[str, Any] = {**(options or {})}
-    found = load(name or DEFAULT, device, dtype, say=tell, **wanted)
+    found = load(DEFAULT if name is None else name, device, dtype, say=tell, **wanted)
     if not isinstance(found, LoadedCodec):
         raise UsageError(f"{name} is {type(found).__name__}, expected a codec. Name the codec that made its codes.")
     return found

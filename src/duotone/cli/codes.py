@@ -154,7 +154,7 @@ def _load(codec: str | None, model: str | None, device: str, dtype: str, options
     """The codec that `--codec`, `--codec-model` or both name."""
     from duotone.codec.adapters.table import CODECS
     from duotone.codec.adapters.table import load_codec as load_adapter
-    from duotone.hub import resolve_device
+    from duotone.codec.contract import resolve_device
 
     if codec is None and model is None:
         raise UsageError(f"Name one of {', '.join(CODECS)} or duotone with --codec, or a model with --codec-model.")

@@ -130,7 +130,7 @@ class Codecs:
         from duotone.hub import DEFAULT, bundled
 
         self.named = name is not None
-        self.names = [name] if name else [DEFAULT, *(n for n in bundled() if n != DEFAULT)]
+        self.names = [name] if name is not None else [DEFAULT, *(n for n in bundled() if n != DEFAULT)]
         self._load = partial(load_codec, device=device, dtype=dtype, options=options)
         self.loaded: list[LoadedCodec] = [self._load(self.names[0])]
 

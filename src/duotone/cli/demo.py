@@ -181,7 +181,7 @@ def _perform(
     sounds: dict[str, Waveform] = {}
     for face in spec.faces:
         value = encoded.codes() if face == "tokens" else encoded
-        count = write_duo(folder / f"{face}.duo", value)
+        count = write_duo(folder / f"{face}.duo", value, force=True)
         for take, sound in _decoded(codec, value, wave, face, count, seed):
             write(folder / f"{take.name}.wav", sound, force=True)
             takes.append(take)

@@ -9,8 +9,10 @@ Legend: B rows of a batch, C channels of a stream, N chunks, K codebooks, S step
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +74,8 @@ class Window:
         """
         if chunk_secs is None:
             return cls()
+        if not (math.isfinite(chunk_secs) and math.isfinite(context_secs)):
+            raise UsageError(f"A window got {chunk_secs} s with {context_secs} s of context, expected finite numbers.")
         per_second = spec.rate / spec.chunk
         chunks = round(chunk_secs * per_second)
         if chunks < 1 or context_secs < 0:
@@ -82,8 +86,21 @@ class Window:
         return cls(chunks, max(0, math.ceil(round(context_secs * per_second, 6)) - chunks))
 
 
+def whole_number(value: Any, name: str, least: int | None = None) -> int:
+    """An integer of any type. Raises `UsageError` for other values, and for less than `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} got {value!r}, expected a whole number.") from None
+    if least is not None and number < least:
+        raise UsageError(f"{name} got {number}, expected at least {least}.")
+    return int(number)
+
+
 def window_for(spec: CodecSpec, window: Window | None) -> Window:
     """The window to cut with: chunk by chunk where chunks are independent, else the whole unless asked otherwise."""
+    if window is not None and not isinstance(window, Window):
+        raise UsageError(f"window got {window!r}, expected a Window: Window.of(codec.spec, chunk_secs=2.0).")
     if spec.independent:  # then neither windows nor context change what comes out
         return Window(1)
     return window or Window()
@@ -203,8 +220,7 @@ def encode_recordings(
     recordings: Iterable[tuple[Tensor, Source]], encode: Encode, spec: CodecSpec, window: Window, batch: int
 ) -> Iterator[Latents | Codes]:
     """Samples `[channels, T]` at the codec's rate, and their sources -> values, in the same order."""
-    if batch < 1:
-        raise UsageError(f"batch got {batch}, expected at least 1.")
+    batch = whole_number(batch, "batch", 1)
     waiting: dict[int, list[tuple[_Recording, int, int, Tensor, Segment]]] = {}  # by length, the oldest first
     queue: list[_Recording] = []
 

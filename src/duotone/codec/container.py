@@ -30,7 +30,7 @@ class DuoWriter:
     """Writes a `.duo` to a path (atomically) or to a binary file object such as a pipe; use as a context manager.
 
     The end record is written by `finish`; a ``with`` block left without it leaves no file behind. `kind` defaults to
-    tokens, where the codec has them.
+    tokens, where the codec has them. Raises `UsageError` if the file exists and `force` is off.
     """
 
     def __init__(
@@ -39,13 +39,18 @@ class DuoWriter:
         spec: CodecSpec,
         source: Source | None = None,
         kind: Kind | None = None,
+        force: bool = True,
     ) -> None:
+        if not isinstance(target, (str, os.PathLike)) and not hasattr(target, "write"):
+            raise UsageError(
+                f"Got {type(target).__name__}, expected the path of a .duo file, or a file open for writing."
+            )
         source = source or Source(spec.rate_out, spec.channels)
         self.header = Header.of(kind or ("tokens" if spec.codebooks else "latents"), spec, source)
         self._stack = ExitStack()
         if isinstance(target, (str, os.PathLike)):
             # a pipe gets the records as they come; a file is renamed when it is whole
-            path = Path(target) if is_stream(target) else self._stack.enter_context(replacing(target))
+            path = Path(target) if is_stream(target) else self._stack.enter_context(replacing(target, force=force))
             self._file: BinaryIO = path.open("wb")
         else:
             self._file = target
@@ -140,6 +145,10 @@ class DuoReader(RecordReader):
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, salvage: bool = False) -> None:
+        if not isinstance(source, (str, os.PathLike)) and not hasattr(source, "read"):
+            raise UsageError(
+                f"Got {type(source).__name__}, expected the path of a .duo file, or a file open for reading."
+            )
         super().__init__(Path(source) if isinstance(source, (str, os.PathLike)) else source, salvage)
 
     @property
@@ -170,12 +179,12 @@ def _value(record: Record, header: Header, source: Source) -> Latents | Codes:
     return Codes(indices, header.spec, source, scale)
 
 
-def write_duo(target: str | os.PathLike[str] | BinaryIO, value: Latents | Codes) -> int:
-    """Write a whole value; returns the bytes written."""
+def write_duo(target: str | os.PathLike[str] | BinaryIO, value: Latents | Codes, *, force: bool = False) -> int:
+    """Write a whole value; returns the bytes written. Raises `UsageError` if the file exists and `force` is off."""
     if not isinstance(value, (Latents, Codes)):
-        raise UsageError(f"write_duo got {type(value).__name__}, expected Latents or Codes.")
+        raise UsageError(f"write_duo got {type(value).__name__}, expected Latents or Codes: write_duo(path, value).")
     kind: Kind = "tokens" if isinstance(value, Codes) else "latents"
-    with DuoWriter(target, value.spec, value.source, kind) as writer:
+    with DuoWriter(target, value.spec, value.source, kind, force) as writer:
         writer.write(value)
         writer.finish()
         return writer.bytes_written

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from duotone.audio.waveform import Waveform
-from duotone.codec.batches import ENCODE_BATCH, Batch, Window, encode_recordings, window_for
+from duotone.codec.batches import ENCODE_BATCH, Batch, Window, encode_recordings, whole_number, window_for
 from duotone.codec.sessions import EMPTY, Decoder, DecodeSession, EncodeSession
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
@@ -29,6 +29,7 @@ from duotone.spec import ENCODING_FORMAT, CodecSpec, Framing, Source
 Self = TypeVar("Self", bound="Codec")
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DEVICES = ("cpu", "cuda", "mps")
 
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -39,6 +40,28 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if found not in FORMATS.values():
         raise UsageError(f"dtype got {dtype!r}, expected auto, float32, bfloat16 or float16.")
     return found
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """A device from its name. Raises `UsageError` when it is unknown or not present."""
+    name = str(device).removeprefix("torch.")
+    if name in FORMATS:
+        raise UsageError(f"device got {name!r}, which is a number format. Write dtype={name!r}.")
+    try:
+        target: torch.device | None = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError):
+        target = None
+    if target is None or target.type not in _DEVICES:
+        raise UsageError(f"device got {str(device)!r}, expected cpu, cuda, cuda:N or mps.")
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device got {device}, but PyTorch sees no CUDA device here. Use device='cpu'.")
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device got {device}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 on."
+        )
+    if target.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device got mps, but PyTorch sees no Metal device here. Use device='cpu'.")
+    return target
 
 
 class Codec(ABC):
@@ -134,10 +157,9 @@ class Codec(ABC):
         """
         own = self.spec
         if not _equal_space(spec, own):
-            there, here = (s.space or s.fingerprint for s in (spec, own))
+            there, here = (_described(s, spec.codebooks != own.codebooks) for s in (spec, own))
             raise CodecMismatchError(
-                f"This encoding was made by codec {there} ({spec.model or spec.family}), but the codec at hand is "
-                f"{here} ({own.model or own.family}). Load the codec that made it (duotone info FILE names it), or "
+                f"This encoding was made by codec {there}, but the codec at hand is {here}. Load the codec that made it (duotone info FILE names it), or "
                 f"encode the audio again."
             )
         a, b = spec.grid(), own.grid()
@@ -188,6 +210,8 @@ class Codec(ABC):
         """Encode many recordings in batches; values come in the order of the waves, each as `encode` gives it."""
 
         def recordings() -> Iterator[tuple[Tensor, Source]]:
+            if isinstance(waves, (Waveform, str, os.PathLike)) or not isinstance(waves, Iterable):
+                raise UsageError(f"encode_many got {type(waves).__name__}, expected a list of Waveforms: [wave].")
             for wave in waves:
                 _want_wave(wave, "encode_many")
                 if wave.length == 0:
@@ -276,6 +300,7 @@ class Codec(ABC):
         options: dict[str, Any],
     ) -> DecodeSession:
         self.check(spec)
+        seed = whole_number(seed, "seed")
         if strategy is not None:
             if strategy not in self.spec.strategies:
                 known = ", ".join(self.spec.strategies)
@@ -383,6 +408,12 @@ class _Whole:
             k = len(codes.spec.codebooks)
             out = self.codec.decode_batch(codes.indices.reshape(-1, k, codes.indices.shape[1]), codes.scale)
         return out.float().flatten(0, -2)
+
+
+def _described(spec: CodecSpec, codebooks: bool) -> str:
+    """A codec in a message: its space and model, and the number of its codebooks where that matters."""
+    books = f" with {len(spec.codebooks)} codebooks" if codebooks and spec.codebooks else ""
+    return f"{spec.space or spec.fingerprint} ({spec.model or spec.family}{books})"
 
 
 def _equal_space(a: CodecSpec, b: CodecSpec) -> bool:

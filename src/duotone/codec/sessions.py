@@ -25,6 +25,7 @@ from duotone.codec.batches import (
     empty,
     encode_rows,
     rows_of,
+    whole_number,
     window_for,
 )
 from duotone.codec.values import Codes, Latents
@@ -67,9 +68,8 @@ class EncodeSession(_Session):
         check_format(source.rate, source.channels, "The stream")
         self.spec, self.source = spec, source
         self._encode = encode
-        self._batch = batch or (ENCODE_BATCH if spec.independent else 1)
-        if self._batch < 1:
-            raise UsageError(f"batch got {batch}, expected at least 1.")
+        default = ENCODE_BATCH if spec.independent else 1
+        self._batch = default if batch is None else whole_number(batch, "batch", 1)
         self._framed = spec.framed(source.framing)
         self._cutter = Cutter(self._framed, window_for(spec, window), source.channels)
         self._resampler = None if source.rate == spec.rate else Resampler(source.rate, spec.rate, source.channels)

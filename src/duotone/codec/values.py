@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -135,9 +135,9 @@ class Latents:
         return self.spec
 
     @classmethod
-    def join(cls, parts: Sequence[Latents], source: Source | None = None) -> Latents:
+    def join(cls, parts: Iterable[Latents], source: Source | None = None) -> Latents:
         """Consecutive parts of one encoding as one; `source` defaults to that of the first, of unknown length."""
-        first = _first(parts)
+        parts, first = _parts(cls, parts)
         values = torch.cat([part.values for part in parts])
         return cls(values, first.spec, source or _joined_source(parts))
 
@@ -189,6 +189,10 @@ class Latents:
         Raises `UsageError` for another size, or another number of chunks than `source` has (where its length is known).
         """
         values = _tensor(values, "from_channels")
+        if not isinstance(spec, CodecSpec):
+            raise UsageError(f"from_channels got {type(spec).__name__}, expected a CodecSpec, for example codec.spec.")
+        if not bool(torch.isfinite(values.detach()).all()):  # tanh would make 1 of infinity
+            raise UsageError("from_channels got values that are not finite. Check the model that made them.")
         size = math.prod(spec.latent or ())
         streams = math.prod(values.shape[1:]) // size if spec.latent else 0
         if values.ndim != 3 or values.shape[1] * values.shape[2] != streams * size or not streams:
@@ -284,9 +288,9 @@ class Codes:
         return self.spec
 
     @classmethod
-    def join(cls, parts: Sequence[Codes], source: Source | None = None) -> Codes:
+    def join(cls, parts: Iterable[Codes], source: Source | None = None) -> Codes:
         """Consecutive parts of one encoding as one; `source` defaults to that of the first, of unknown length."""
-        first = _first(parts)
+        parts, first = _parts(cls, parts)
         scales = [part.scale for part in parts if part.scale is not None]
         return cls(
             torch.cat([part.indices for part in parts], dim=1),
@@ -341,13 +345,20 @@ def _same(a: Latents | Codes, b: Latents | Codes) -> bool:
     return a.spec.space == b.spec.space and a.source == b.source
 
 
-def _first(parts: Sequence[Value]) -> Value:
+def _parts(kind: type[Value], given: Any) -> tuple[list[Value], Value]:
+    """The parts to join, and the first of them. Raises `UsageError` where they do not go together."""
+    parts: list[Any] = [given] if isinstance(given, kind) else list(given if isinstance(given, Iterable) else [given])
     if not parts:
         raise UsageError("There are no parts to join; give at least one.")
+    for part in parts:
+        if not isinstance(part, kind):
+            raise UsageError(
+                f"{kind.__name__}.join got {type(part).__name__} among its parts, expected {kind.__name__}."
+            )
     for part in parts[1:]:
         if part.spec.space != parts[0].spec.space or part.streams != parts[0].streams:
             raise UsageError(f"Parts of {parts[0]} and of {part} cannot be joined: they differ in codec or channels.")
-    return parts[0]
+    return parts, parts[0]
 
 
 def _joined_source(parts: Sequence[Latents] | Sequence[Codes]) -> Source:

@@ -204,7 +204,7 @@ def through_file(value: Latents | Codes) -> tuple[Latents | Codes, int]:
     """What a `.duo` file of a value holds, and the bytes of that file."""
     with tempfile.TemporaryDirectory(prefix="duotone-evaluate-") as folder:
         path = Path(folder) / "measured.duo"
-        write_duo(path, value)
+        write_duo(path, value, force=True)
         return read_duo(path), path.stat().st_size
 
 

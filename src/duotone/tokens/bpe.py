@@ -133,6 +133,7 @@ class _State:
         self, symbols: NDArray[np.int32], base: int, vocabulary: int, least: int, longest: int | None, threads: int,
         known: Merges | None = None,
     ) -> None:  # fmt: skip
+        vocabulary = min(vocabulary, base + len(symbols))  # each merge leaves a symbol less
         self.symbols, self.base, self.vocabulary, self.least = symbols, base, max(vocabulary, base), least
         self.longest = np.iinfo(np.int64).max if longest is None else longest + 1
         place = np.int32 if len(symbols) < 2**31 else np.int64

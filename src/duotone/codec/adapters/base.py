@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from duotone.codec.contract import Codec, as_dtype
+from duotone.codec.contract import Codec, as_dtype, resolve_device
 from duotone.errors import UsageError, WeightsError
 from duotone.spec import CodecSpec
 
@@ -57,7 +57,7 @@ class Adapter(Codec):
 
         Raises `UsageError` for a format that the codec cannot work in.
         """
-        target = self._device if device is None else torch.device(device)
+        target = self._device if device is None else resolve_device(device)
         self._move(target, torch.float32 if dtype == "auto" else as_dtype(dtype))
         self._device = target
         return self

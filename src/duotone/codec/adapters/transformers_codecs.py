@@ -7,6 +7,9 @@ Legend: B rows of a batch, C channels, K codebooks, S steps, T samples, N chunks
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -38,7 +41,24 @@ class TransformersModel(PretrainedCodec):
         got = found.config_class.get_config_dict(name)[0].get("model_type", expected)
         if got != expected:
             raise WeightsError(f"{name} holds a model of type {got!r}, expected {expected!r} for {cls.kind}.")
-        return found.from_pretrained(name)
+        with _without_bars(name):
+            return found.from_pretrained(name)
+
+
+@contextmanager
+def _without_bars(name: str) -> Iterator[None]:
+    """No progress bars while a folder is read, which takes a moment; downloads keep theirs."""
+    from transformers.utils import logging as found
+
+    logging: Any = found
+    if not Path(name).is_dir() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 class TransformersCodec(TransformersModel):

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from duotone.codec.batches import Batch, Window
+from duotone.codec.batches import Batch, Window, whole_number
 from duotone.codec.codicodec.decoding import Autoregressive, Engine, Parallel, Wavefront
 from duotone.codec.codicodec.identity import fingerprint, space
 from duotone.codec.codicodec.network import CoDiCodecNetwork, initialise_dead_ends, stft_of
 from duotone.codec.codicodec.noise import Noise, seeded_noise
-from duotone.codec.contract import Codec, as_dtype
+from duotone.codec.contract import Codec, as_dtype, resolve_device
 from duotone.codec.sessions import EncodeSession
 from duotone.codec.values import Codes, Latents
 from duotone.config import CoDiCodecConfig
@@ -70,7 +70,7 @@ class CoDiCodec(Codec):
         ``dtype="auto"`` keeps the encoder in float32, so that codes are the same everywhere, and decodes in the fastest
         format of the device. A named format is that of both.
         """
-        target = self.device if device is None else torch.device(device)
+        target = self.device if device is None else resolve_device(device)
         if dtype == "auto":
             self.network.encoder.to(device=target, dtype=torch.float32)
             self.network.to(device=target)
@@ -167,6 +167,7 @@ class CoDiCodec(Codec):
         defaults = self.config.decode
         if steps is None:
             return defaults.autoregressive_steps if strategy == "autoregressive" else defaults.parallel_steps
+        steps = whole_number(steps, "steps")
         if not 1 <= steps <= 1000:
             raise UsageError(f"steps got {steps}, expected 1 to 1000 (defaults: {defaults.parallel_steps} parallel).")
         return steps

@@ -24,6 +24,7 @@ from torch import Tensor
 from duotone.codec import consistency
 from duotone.codec.codicodec.network import CoDiCodecNetwork, Condition
 from duotone.codec.codicodec.noise import TIME_PROMPT, Noise
+from duotone.errors import UsageError
 from duotone.nn.transformer import KeyValue
 
 #: A parallel decode longer than this many chunks runs as a wavefront (the same numbers) to bound its memory.
@@ -50,7 +51,11 @@ class Engine:
 
     def draw(self, chunk: int, index: int) -> Tensor:
         """Unit noise `[C, F, T]` on the network's device."""
-        return self.noise(chunk, index).to(self.device, torch.float32)
+        drawn = torch.as_tensor(self.noise(chunk, index))
+        shape = (2 * self.config.audio_channels, self.config.bins, self.config.frames)
+        if drawn.shape != shape:
+            raise UsageError(f"noise gave shape {tuple(drawn.shape)}, expected {shape}.")
+        return drawn.to(self.device, torch.float32)
 
     def start(self, chunk: int) -> Tensor:
         """A chunk of pure noise at sigma_max."""

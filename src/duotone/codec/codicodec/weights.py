@@ -98,7 +98,10 @@ def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) ->
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types for a bad file
-        raise WeightsError(f"{file} could not be read as a PyTorch checkpoint of plain tensors: {error}") from error
+        raise WeightsError(
+            f"{file} is no PyTorch checkpoint of plain tensors ({type(error).__name__} while reading it). Name a folder of "
+            f"a saved codec, or the published codicodec.pt."
+        ) from error
     state = loaded.get(_KEY) if isinstance(loaded, dict) else None
     if not isinstance(state, dict):
         raise WeightsError(f"{file} has no entry {_KEY!r}; the published codicodec.pt has one.")
