@@ -244,3 +244,15 @@ def test_sweeping_removes_what_killed_processes_left_and_nothing_else(tmp_path: 
     (tmp_path / ".duotone-c.part").symlink_to(tmp_path / "kept")
     sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".a.xyz.part", ".hidden", "a.part", "kept"]
+
+
+def test_an_empty_file_is_replaced_without_force(tmp_path: Path) -> None:
+    """A name that `tempfile` reserved; a file that holds something is refused."""
+    target = tmp_path / "a"
+    target.touch()
+    with replacing(target, force=False) as temporary:
+        temporary.write_text("now")
+    assert target.read_text() == "now"
+    with pytest.raises(UsageError, match="exists already"), replacing(target, force=False):
+        pass
+    assert target.read_text() == "now"

@@ -31,6 +31,7 @@ def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool
 
     `suffix` replaces ``.part`` for programs that choose a format by the ending. Raises `UsageError` where the folder is
     missing, `target` is a folder, or a file is there and `force` is off (one that another process made meanwhile too).
+    An empty file holds nothing to lose, such as one that `tempfile` made to reserve a name: it is always replaced.
     """
     if is_stream(target):  # before links are followed: /dev/stdout leads to a name that cannot be opened
         with _through_a_file(Path(target), suffix) as temporary:
@@ -42,7 +43,9 @@ def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool
     if not final.parent.is_dir():
         raise UsageError(f"There is no folder {_shown(final.parent)} to write into. Create it first.")
     if not force and final.exists():
-        raise _exists(target)
+        if final.stat().st_size:
+            raise _exists(target)
+        force = True
     handle, name = tempfile.mkstemp(prefix=_prefix(final), suffix=suffix, dir=final.parent)
     os.close(handle)
     temporary = Path(name)
