@@ -226,12 +226,12 @@ def test_what_does_not_fit(model: str, duotone: Any) -> None:
         (["--codec", "dac", "--codec-model", model, "--chunk-size-secs", "0.001"], 2, "at least one"),
         (["--codec-model", model, "--audio-filter", "nothing"], 2, "none of the 4 files"),
         (["--codec-model", model, "--extensions", "xyz"], 2, "no file ending in .xyz"),
-        (["--codec-model", model, "--scale", "0.1"], 2, "--scale is for --decode"),
+        (["--codec-model", model, "--scale", "0.1"], 2, "--scale is only for --decode"),
     ):  # fmt: skip
         told = duotone("codes", "sounds", "-o", "codes", *arguments)
         assert told.exit_code == code and message in told.stderr, told.stderr
     told = duotone("codes", "-o", "codes", "--codec-model", model)
-    assert told.exit_code == 2 and "No folder of sound" in told.stderr
+    assert told.exit_code == 2 and "No folder of audio" in told.stderr
     told = duotone("codes", "sounds", "-o", "c", "--codec", "dac", "--codec-model", model, "--codec-info-only")
     assert told.exit_code == 0 and not list(Path("c").rglob("*.npy"))
 

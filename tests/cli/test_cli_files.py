@@ -192,7 +192,7 @@ def test_links_are_followed_once_and_what_cannot_be_read_is_told_of() -> None:
     os.symlink("data", "linked")
     assert _plan("linked", "real", out="o")[0] == ("linked/a.wav", "o/linked/a.duo")  # under the name that was given
     _touch("only/x.m4a")
-    with pytest.raises(UsageError, match=r"(?s)holds no sound that can be read.*x\.m4a.*ffmpeg"):
+    with pytest.raises(UsageError, match=r"(?s)holds no readable audio file.*x\.m4a.*ffmpeg"):
         plan(["only"], "o", makes=(".duo",), suffix=".duo", force=False)
 
 

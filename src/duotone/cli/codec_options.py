@@ -46,7 +46,7 @@ Repository = Annotated[
 
 
 class Particular(TypedDict):
-    """Options of codecs of other projects; None where they are not asked for."""
+    """Options of other projects' codecs; None where not given."""
 
     bandwidth: float | None
     n_quantizers: int | None
@@ -59,7 +59,7 @@ def particular(bandwidth: float | None, n_quantizers: int | None, repository: st
 
 
 def load_codec(name: str | None, device: str, dtype: str, options: Particular | None = None) -> LoadedCodec:
-    """The codec of that name, or the default one. Raises `UsageError` for an audio tokenizer, which `load` knows too."""
+    """Load the codec of that name, or the default one. Raises `UsageError` if the name is that of an audio tokenizer."""
     from duotone.codec.contract import Codec as LoadedCodec
     from duotone.hub import DEFAULT, load
 
@@ -76,7 +76,7 @@ def title(spec: CodecSpec) -> str:
 
 
 def require_face(spec: CodecSpec, face: str) -> None:
-    """Raise `UsageError` where a codec does not have a face of encodings."""
+    """Raise `UsageError` if a codec has no tokens, or no latents, but `face` asks for them."""
     if face not in spec.faces:
         raise UsageError(
             f"{title(spec)} has no {face}, only {spec.faces[0]}. Choose another --codec, or use its {spec.faces[0]}."
@@ -84,5 +84,5 @@ def require_face(spec: CodecSpec, face: str) -> None:
 
 
 def decoding_format(codec: LoadedCodec) -> str:
-    """The number format that a codec decodes in; its encoding's stands in the source of what it made."""
+    """The number format that a codec decodes in (that of the encoder is in the source of each encoding)."""
     return str(getattr(codec, "dtype", "float32")).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""``duotone codes``: `encode` to the `.npy` files that acoustic BPE wants, and such files back to sound."""
+"""``duotone codes``: audio -> `.npy` files of codes for acoustic BPE, and such files -> audio."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Files go to OUT/MODEL/CHUNKs_CONTEXTs/mono (or stereo), with codec_info.json. Ru
 A codec that codes loudness separately (EnCodec 48 kHz, FunCodec) gets NAME.scale.json beside NAME.npy.
 """
 NAMES = "encodec, dac, mimi, xcodec, xcodec2, neucodec, distill-neucodec, higgs_audio_v2, funcodec, wavtokenizer, simvq, magicodec, or duotone (ours)"
-_PLAN = ".codes"  # ending of a name that stands for all files of a recording
+_PLAN = ".codes"  # suffix of the name that stands for all files of a recording
 
 
 #: The tokens' command, with the option of several values that only this one has.
@@ -75,7 +75,8 @@ CodecModel = Annotated[
 ]
 ChunkSeconds = Annotated[float, typer.Option("--chunk-size-secs", help="Encode this many seconds at a time.")]
 ContextSeconds = Annotated[
-    float, typer.Option("--context-secs", help="Length of the window, past included, that each chunk is encoded in.")
+    float,
+    typer.Option("--context-secs", help="Length of the encoder's input for each chunk, including the audio before it."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Number of chunks encoded together.")]
 Stereo = Annotated[bool, typer.Option("--stereo", help="Encode both channels instead of their mean.")]
@@ -122,9 +123,9 @@ def command(
     """Encode sound to codes of a codec, for acoustic BPE; with --decode, codes to sound."""
     sources = [*(inputs or []), *([] if audio_path is None else [audio_path])]
     if not sources and not codec_info_only:
-        raise UsageError("No folder of sound is named. Write it after the command: duotone codes sounds/ -o codes/.")
+        raise UsageError("No folder of audio was given. Write it after the command: duotone codes sounds/ -o codes/.")
     if scale is not None and not decode:
-        raise UsageError("--scale is for --decode. Encoding finds the loudness by itself.")
+        raise UsageError("--scale is only for --decode. Encoding measures the loudness itself.")
     loaded = _load(codec, codec_model, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
     require_face(loaded.spec, "tokens")
     reporter = Reporter(as_json, quiet)
@@ -181,7 +182,7 @@ def _settings(codec: LoadedCodec, window: Window, file_per_chunk: bool) -> dict[
 def _plan(
     sources: list[str], folder: Path, extensions: list[str] | None, parts: Sequence[str] | None, overwrite: bool
 ) -> Plan:
-    """The recordings to encode; those that are finished are skipped."""
+    """Plan which recordings to encode; finished ones are skipped."""
     from duotone.audio.formats import READABLE
 
     takes = READABLE if extensions is None else [f".{e.lower().lstrip('.')}" for e in extensions]
@@ -193,10 +194,12 @@ def _plan(
 
 
 def _chosen(planned: Plan, parts: Sequence[str] | None) -> Plan:
-    """The jobs whose source holds one of the parts. Raises `UsageError` where none does."""
+    """Select jobs whose path contains one of the parts. Raises `UsageError` if none does."""
     jobs = [job for job in planned.jobs if not parts or any(part in job.source for part in parts)]
     if not jobs:
-        raise UsageError(f"--audio-filter got {list(parts or [])}, which none of the {len(planned.jobs)} files holds.")
+        raise UsageError(
+            f"--audio-filter got {list(parts or [])}, but no path of the {len(planned.jobs)} files contains any of these."
+        )
     return Plan(jobs, planned.skipped, planned.left_out)
 
 
@@ -215,12 +218,12 @@ class _Work:
     reporter: Reporter
 
     def results(self, jobs: list[Job], batch_size: int) -> Iterator[tuple[Job, Result]]:
-        """Each job with the call that gives what came of it."""
+        """Yield each job with a function that returns its result."""
         if batch_size == 1:
             yield from ((job, partial(self._one, job)) for job in jobs)
             return
         failed: list[tuple[Job, Result]] = []
-        waiting: deque[Job] = deque()  # read, and not encoded yet; values come in their order
+        waiting: deque[Job] = deque()  # read but not encoded yet; encodings come in the same order
         waves = self._waves(jobs, waiting, failed)
         for value in self.codec.encode_many(waves, window=self.window, batch=batch_size):
             yield from failed
@@ -230,7 +233,7 @@ class _Work:
         yield from failed
 
     def _waves(self, jobs: list[Job], waiting: deque[Job], failed: list[tuple[Job, Result]]) -> Iterator[Waveform]:
-        """The sounds that can be read; the others go to `failed`."""
+        """Yield the audio of files that can be read; add the others to `failed`."""
         from duotone.audio.files import read
 
         for job in jobs:

@@ -1,7 +1,7 @@
-"""The files of ``duotone codes``: `.npy` codes with their loudness beside them, and a mark for each finished recording.
+"""The files of ``duotone codes``: `.npy` codes, their loudness, and a marker file for each finished recording.
 
-NAME_cC.npy holds codes `[1, K, S]` of stream C. The mark ``.NAME.done`` lists them with their sizes, and the size and
-time of the sound: a recording counts as finished only while all of that is still so.
+NAME_cC.npy holds codes `[1, K, S]` of stream C. The marker ``.NAME.done`` lists these files with their sizes, and the size and
+modification time of the audio file: a recording counts as finished only while none of these has changed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def save(stem: Path, codes: Codes, per_file: int | None) -> list[Path]:
 
 
 def _write(path: Path, indices: Tensor, scale: Tensor | None, steps: int) -> list[Path]:
-    """PATH.npy, and before it PATH.scale.json, so that no codes lack their loudness."""
+    """Write PATH.npy, and before it PATH.scale.json, so that codes never exist without their loudness."""
     import numpy as np
 
     written = []
@@ -84,13 +84,13 @@ def read_scale(path: Path, steps: int, chunks: int) -> Tensor:
         raise FormatError(f"{path} is damaged ({error!r}): expected lists 'scale' and 'frames'.") from None
     if scale.shape != (chunks * steps,):
         raise FormatError(
-            f"{path} tells of {list(scale.shape)} frames, but its codes have {chunks * steps}. Encode it again."
+            f"{path} describes {list(scale.shape)} steps, but its codes have {chunks * steps}. Encode it again."
         )
     return scale[::steps]
 
 
 def finish(stem: Path, sound: str, written: list[Path]) -> int:
-    """Mark a recording as finished, and remove files of an earlier encoding of it; the bytes written."""
+    """Mark a recording as finished and remove files of its earlier encoding; returns the bytes written."""
     former = set(_marked(stem).get("files", ()))
     for name in former - {path.name for path in written}:
         with suppress(FileNotFoundError):
@@ -101,7 +101,7 @@ def finish(stem: Path, sound: str, written: list[Path]) -> int:
 
 
 def is_finished(stem: Path, sound: str) -> bool:
-    """Whether the codes of a recording are there, whole, and of the sound as it is now."""
+    """Whether the codes of a recording exist, are complete, and were made from the current audio file."""
     marked = _marked(stem)
     if not marked or marked.get("sound") != _stamp(sound):
         return False
@@ -113,7 +113,7 @@ def _mark(stem: Path) -> Path:
 
 
 def _marked(stem: Path) -> dict[str, Any]:
-    """What a mark says; nothing where there is none, or a damaged one, or that of another program."""
+    """The content of a marker file; empty if it is missing, damaged or written by another program."""
     try:
         found = json.loads(_mark(stem).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -136,7 +136,7 @@ def _size(path: Path) -> int | None:
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
-    """codec_info.json for the folder. Raises `UsageError` where codes of other settings lie."""
+    """Write codec_info.json to the folder. Raises `UsageError` if it holds codes of other settings."""
     from duotone.tokens.collection import INFO
     from duotone.tokens.jsonfiles import read_json
 
@@ -145,7 +145,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
         found = read_json(path, "a folder of codes")
         differ = list(_differences(found, settings, _SETTINGS))
         if differ:
-            there = "; ".join(f"{key}: {a} there, {b} now" for key, a, b in differ)
+            there = "; ".join(f"{key}: {a} in the folder, {b} now" for key, a, b in differ)
             raise UsageError(f"{folder} holds codes of other settings ({there}). Choose another -o.")
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def check(path: Path, spec: CodecSpec, here: dict[str, Any]) -> None:
-    """Raise `CodecMismatchError` where a codec_info.json above some codes tells of another codec."""
+    """Raise `CodecMismatchError` if the codec_info.json above the codes describes another codec."""
     from duotone.tokens.collection import INFO
     from duotone.tokens.jsonfiles import read_json
 

@@ -34,7 +34,9 @@ SkipExisting = Annotated[
     bool,
     typer.Option("--skip-existing", help="Keep outputs that exist and make only the others, for example after a stop."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; warnings and errors stay.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress and no summary, only warnings and errors.")
+]
 
 
 def stderr_console() -> Console:
@@ -45,17 +47,19 @@ def stderr_console() -> Console:
 
 
 def binary_stdout() -> BinaryIO:
-    """Standard output for bytes. Raises `UsageError` when it is a terminal, which bytes would garble, or closed."""
+    """Standard output for binary data. Raises `UsageError` if it is a terminal or closed."""
     require_stdout()
     if sys.stdout.isatty():
-        raise UsageError("Standard output is a terminal, which cannot show this. Redirect it, or name a file with -o.")
+        raise UsageError(
+            "Standard output is a terminal, which cannot show binary data. Redirect it, or name a file with -o."
+        )
     return sys.stdout.buffer
 
 
 def check_outputs(targets: Iterable[str | Path]) -> None:
-    """Find out before the work whether files can be written to. Raises `OSError` for a folder that cannot be used.
+    """Check before the work whether files can be written. Raises `OSError` for a folder that cannot be used.
 
-    Folders that are not there yet are judged by the nearest one above them.
+    For a folder that does not exist yet, the nearest existing parent is checked.
     """
     folders = {Path(target).absolute().parent for target in targets if str(target) != "-"}
     for folder in sorted(folders):
@@ -67,14 +71,14 @@ def check_outputs(targets: Iterable[str | Path]) -> None:
 
 
 class Reporter:
-    """Tells people (standard error) and machines (standard output, `--json`) how it goes."""
+    """Reports progress and results: as text on standard error, as JSON on standard output with `--json`."""
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
         self.as_json, self.quiet = as_json, quiet
-        self._place = ""  # "[3/19] " while the third of 19 files is worked on
+        self._place = ""  # "[3/19] " while the third of 19 files is processed
 
     def begin(self, planned: Plan) -> bool:
-        """Before the codec is loaded: what is skipped and left out, and whether there is anything to do.
+        """Call before the codec is loaded: reports skipped files and returns whether there is anything to do.
 
         Raises `UsageError` when JSON and the output itself would both go to standard output, `OSError` when an output
         cannot be written.
@@ -92,21 +96,21 @@ class Reporter:
         return bool(planned.jobs)
 
     def result(self, figures: dict[str, Any], line: str) -> None:
-        """What came of one file: an object for machines, a line for people."""
+        """Report the result of one file: an object for `--json`, else a line of text."""
         if self.as_json:
             typer.echo(json.dumps(figures))
         elif not self.quiet:
             tell(f"{self._place}{line}")
 
     def run(self, planned: Plan, work: Callable[[Job], tuple[dict[str, Any], str]], done: str) -> None:
-        """Do every job, going on after one that fails, and sum up; exits with the first failure's code if any failed.
+        """Do every job, also after one has failed, and print a summary; exits with the first failure's code if any failed.
 
         `done` is the word for a file that succeeded, such as "encoded".
         """
         self.follow(planned, ((job, partial(work, job)) for job in planned.jobs), done)
 
     def follow(self, planned: Plan, results: Iterable[tuple[Job, Result]], done: str) -> None:
-        """`run` for jobs that are worked on together: each job comes with a call that gives its result or raises."""
+        """Like `run`, for jobs that are processed together: each comes with a function that returns its result or raises."""
         count, sums = len(planned.jobs), Sums(skipped=len(planned.skipped), left_out=len(planned.left_out))
         self._place = f"[1/{count}] " if count > 1 else ""
         for number, (job, result) in enumerate(results, start=1):
@@ -123,7 +127,7 @@ class Reporter:
             raise typer.Exit(sums.code)
 
     def failure(self, source: str, error: BaseException, alone: bool = False) -> int:
-        """Tell of a file that failed, and give its exit code; raise what is not the file's fault."""
+        """Report a file that failed and return its exit code; an error that does not concern the file is raised."""
         found = verdict(error)
         if found is None or debugging() or isinstance(error, BrokenPipeError):
             raise error
@@ -136,7 +140,7 @@ class Reporter:
 
     @contextmanager
     def progress(self, name: str, seconds: float | None) -> Iterator[Callable[[float], None]]:
-        """A bar with share, speed (x real time) and time left; call what it gives with the seconds of sound done."""
+        """A progress bar with share, speed (x real time) and time left; yields a function that takes the seconds of audio done."""
         console = stderr_console()
         if self.quiet or not console.is_terminal:
             yield lambda done: None
@@ -183,12 +187,12 @@ class Sums:
         self.code = self.code or code
 
     def line(self, done: str) -> str:
-        """The sum, for people."""
+        """The summary as a line of text."""
         parts = [
             f"{self.succeeded} {'file' if self.succeeded == 1 else 'files'} {done} ({size(self.bytes_in)} in, {size(self.bytes_out)} out)"
         ]
         parts += [f"{self.failed} failed"] * bool(self.failed)
-        parts += [f"{self.skipped} skipped, which were there already"] * bool(self.skipped)
+        parts += [f"{self.skipped} skipped because they exist already"] * bool(self.skipped)
         parts += [f"{self.left_out} left out"] * bool(self.left_out)
         return ", ".join(parts) + "."
 

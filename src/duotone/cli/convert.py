@@ -33,10 +33,14 @@ def command(
     source: Annotated[Path, typer.Argument(metavar="IN", help="codicodec.pt, or a folder that was converted from it.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, or a file ending in .pt.")],
     config: Annotated[
-        str | None, typer.Option(help="Preset or YAML file, for a .pt of other sizes than the published one.")
+        str | None,
+        typer.Option(help="Preset or YAML file, for a .pt whose layer sizes differ from the published ones."),
     ] = None,
     dtype: Annotated[
-        WeightFormat, typer.Option(help="Weights in the folder; bfloat16 halves it but does not convert back exactly.")
+        WeightFormat,
+        typer.Option(
+            help="Number format of the weights in the folder; bfloat16 halves its size but does not convert back exactly."
+        ),
     ] = WeightFormat.float32,
     force: Force = False,
 ) -> None:

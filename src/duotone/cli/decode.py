@@ -1,4 +1,4 @@
-"""``duotone decode``: .duo -> sound."""
+"""``duotone decode``: .duo -> audio."""
 
 from __future__ import annotations
 
@@ -76,20 +76,27 @@ def command(
     codec: Codec = None,
     strategy: Annotated[
         StrategyName | None,
-        typer.Option(help="Of CoDiCodec: wavefront (default) and parallel give the same samples up to rounding."),
+        typer.Option(help="For CoDiCodec: wavefront (default) and parallel give the same samples up to rounding."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Of CoDiCodec: denoising steps (default: the codec's).")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="For CoDiCodec: number of denoising steps (default: the codec's).")
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the noise; the same seed gives the same samples on one machine.")
     ] = 0,
     time_prompt: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Noise position of the left chunk (only autoregressive).")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Noise level of the previous chunk, as a position of the schedule (only autoregressive)."
+        ),
     ] = None,
     format: Annotated[FormatName | None, typer.Option(help="Format (default: by the name, else wav).")] = None,
     native_rate: Annotated[
-        bool, typer.Option("--native-rate", help="The codec's own rate and stereo, instead of the source's.")
+        bool, typer.Option("--native-rate", help="Write the codec's own rate and channels, not those of the source.")
     ] = False,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Put silence for damaged chunks, and say so.")] = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Replace damaged chunks by silence and report them.")
+    ] = False,
     bandwidth: Bandwidth = None,
     n_quantizers: Quantizers = None,
     codec_repo: Repository = None,
@@ -117,14 +124,14 @@ def command(
     options: dict[str, Any] = {"strategy": strategy and strategy.value, "steps": steps, "time_prompt": time_prompt}
     options = {name: value for name, value in options.items() if value is not None}
     first = codecs.loaded[0]
-    first.decode_stream(first.source(), seed=seed, **options)  # refuses options that the codec has not
+    first.decode_stream(first.source(), seed=seed, **options)  # refuses options that the codec does not have
     options |= {"seed": seed, "restore": not native_rate}
     work = _Work(codecs, options, format and format.value, salvage, reporter)
     reporter.run(planned, work.decode, "decoded")
 
 
 class Codecs:
-    """Finds the codec that made a file: the one asked for, or else the bundled one of the file's latent space."""
+    """Finds the codec of a file: the one given by `--codec`, else the bundled one with the file's `space`."""
 
     def __init__(self, name: str | None, device: str, dtype: str, options: Particular) -> None:
         from duotone.hub import DEFAULT, bundled
@@ -135,7 +142,7 @@ class Codecs:
         self.loaded: list[LoadedCodec] = [self._load(self.names[0])]
 
     def find(self, spec: CodecSpec) -> LoadedCodec:
-        """The codec. Raises `CodecMismatchError` when none fits, or the header contradicts it."""
+        """Return the codec. Raises `CodecMismatchError` if no codec fits, or the header contradicts it."""
         for i, name in enumerate(self.names):
             if i == len(self.loaded):
                 self.loaded.append(self._load(name))
@@ -152,8 +159,8 @@ class Codecs:
         if self.named:
             self.loaded[0].check(spec)
         raise CodecMismatchError(
-            f"This file was made by codec {spec.space or spec.fingerprint} ({title(spec)}), which is none of the bundled "
-            f"ones ({', '.join(self.names)}). Name it with --codec."
+            f"This file was made by codec {spec.space or spec.fingerprint} ({title(spec)}), which is not a bundled one "
+            f"({', '.join(self.names)}). Name it with --codec."
         )
 
 
@@ -168,7 +175,7 @@ class _Work:
     reporter: Reporter
 
     def decode(self, job: Job) -> tuple[dict[str, Any], str]:
-        """Decode a file; what became of it, for machines and for people."""
+        """Decode a file; returns the result as an object and as a line of text."""
         from duotone.audio.files import open_writer
         from duotone.codec.container import DuoReader
 
@@ -196,7 +203,7 @@ class _Work:
         return figures, f"{job.source} -> {job.target}: {duration(seconds)}, {seconds / took:.1f}x real time"
 
     def _through(self, reader: DuoReader, stream: DecodeSession, writer: AudioWriter, name: str) -> int:
-        """Every piece through the stream into the writer; returns the samples written."""
+        """Decode every piece and write it; returns the number of samples written."""
         mute = Mute(reader, stream.rate)
         written, chunks = 0, 0
 

@@ -1,4 +1,4 @@
-"""``duotone demo``: a piece goes through the codec in every way, with pictures and metrics."""
+"""``duotone demo``: encode a piece and decode it in every way, with spectrograms and metrics."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def command(
     codec_repo: Repository = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write to a folder that holds other files.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Encode a piece, decode it by every strategy, and write WAVs, pictures and a page with players and metrics.
+    """Encode a piece, decode it with every strategy, and write WAVs, spectrograms and a page with players and metrics.
 
-    Of a long FILE the first 30 s are taken. The encoder works in float32 unless --dtype names a format.
+    Only the first 30 s of FILE are used. The encoder works in float32 unless --dtype names a format.
     """
     from duotone.cli.demo_page import page
 
@@ -105,14 +105,14 @@ def command(
         typer.launch(str(output / "index.html"))
     if gap is not None and gap > TOLERANCE[piece.decoded_in]:
         raise DuotoneError(
-            f"Wavefront and parallel differ by {gap:.1%} of the sound's level, expected at most "
+            f"Wavefront and parallel differ by {gap:.1%} of the audio's level, expected at most "
             f"{TOLERANCE[piece.decoded_in]:.1%} in {piece.decoded_in}. That is a defect of Duotone on this machine; please "
             f"report it with {output / RESULTS}."
         )
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    """Raise `UsageError` for a folder that holds things that are not a demo's, `OSError` for one without rights."""
+    """Raise `UsageError` for a folder that holds other files, `OSError` for one that cannot be written to."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, expected a folder for the demo. Choose another with -o.")
     check_outputs([folder / RESULTS])
@@ -139,7 +139,7 @@ def _bundled_piece() -> str:
 
 
 def _beginning(source: str) -> Waveform:
-    """At most the first 30 s; says so when there was more."""
+    """Read at most the first 30 s; prints a note if the file is longer."""
     import torch
 
     from duotone.audio.files import open_reader
@@ -161,7 +161,7 @@ def _beginning(source: str) -> Waveform:
 def _perform(
     codec: LoadedCodec, wave: Waveform, name: str, folder: Path, seed: int
 ) -> tuple[Piece, list[Take], dict[str, Waveform]]:
-    """Encode once, decode in every way, and write the sounds and the .duo files."""
+    """Encode once, decode in every way, and write the audio and .duo files."""
     from duotone.audio.files import write
     from duotone.cli.demo_page import Piece
     from duotone.codec.container import write_duo
@@ -192,7 +192,7 @@ def _perform(
 def _decoded(
     codec: LoadedCodec, value: Latents | Codes, wave: Waveform, face: str, count: int, seed: int
 ) -> Iterator[tuple[Take, Waveform]]:
-    """One face of the encoding, `count` bytes of .duo, decoded by every strategy."""
+    """Decode the latents or the codes, of `count` bytes in .duo, with every strategy."""
     from duotone.cli.demo_page import Take
     from duotone.evaluate.metrics import measure
 
@@ -207,7 +207,7 @@ def _decoded(
 
 
 def _warm_up(codec: LoadedCodec) -> None:
-    """A chunk there and back, untimed: first calls pay for allocations and compilation."""
+    """Encode and decode a chunk without timing it: the first calls include allocation and compilation."""
     import torch
 
     from duotone.audio.waveform import Waveform
@@ -219,7 +219,7 @@ def _warm_up(codec: LoadedCodec) -> None:
 
 
 def _largest_gap(sounds: dict[str, Waveform]) -> float | None:
-    """How far the wavefront's samples are from those of the parallel strategy, relative to them; None without both."""
+    """Largest difference between the wavefront's and the parallel samples, relative to the latter; None without both."""
     gaps = []
     for name in [name for name in sounds if name.endswith("-parallel")]:
         other = sounds.get(name.replace("-parallel", "-wavefront"))
@@ -231,7 +231,7 @@ def _largest_gap(sounds: dict[str, Waveform]) -> float | None:
 
 
 def _repeatable(piece: Piece, seeded: bool, gap: float | None) -> str:
-    """What comes out the same in another run, for the number formats of this one."""
+    """Say which results another run reproduces, given the number formats of this one."""
     if piece.encoded_in == "float32":
         told = (
             "Encoded in float32: blocks of any size give the same codes, and other machines and threads change a few in "
@@ -258,7 +258,7 @@ def _repeatable(piece: Piece, seeded: bool, gap: float | None) -> str:
 
 
 def _draw(wave: Waveform, sounds: dict[str, Waveform], folder: Path) -> None:
-    """A picture of each sound, and all of them side by side (the wavefront's would be that of parallel)."""
+    """Draw a spectrogram of each result, and all of them side by side (wavefront is left out: it equals parallel)."""
     from duotone.evaluate.picture import png, side_by_side, spectrogram
 
     shown = {"original": wave, **{name: s for name, s in sounds.items() if not name.endswith("wavefront")}}
@@ -269,7 +269,7 @@ def _draw(wave: Waveform, sounds: dict[str, Waveform], folder: Path) -> None:
 
 
 def _lines(piece: Piece, takes: list[Take], repeatable: str, folder: Path) -> list[str]:
-    """The table and what it says, in 80 columns."""
+    """The table and a summary, in 80 columns."""
     from duotone.cli.demo_page import COLUMNS, cells
 
     headings = ["way", *("\n".join(textwrap.wrap(heading, 8)) for _, heading, _ in COLUMNS)]

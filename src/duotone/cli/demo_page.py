@@ -16,7 +16,7 @@ _FACES = {"latents": "continuous latents", "tokens": "discrete tokens"}
 
 @dataclass(frozen=True)
 class Take:
-    """The piece after one way through the codec; `name` is the stem of its .wav (and .png) beside the page."""
+    """The piece decoded in one way; `name` is the stem of its .wav (and .png) in the page's folder."""
 
     name: str
     face: str
@@ -34,7 +34,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Piece:
-    """What went in, and through which codec."""
+    """The encoded piece, and the codec."""
 
     name: str
     seconds: float
@@ -75,8 +75,8 @@ figcaption { padding: .7rem .9rem .2rem; font-weight: 600; } figcaption small { 
 
 
 def page(piece: Piece, takes: Sequence[Take], repeatable: str) -> str:
-    """The whole page; `repeatable` says what comes out the same in another run."""
-    shown = [take for take in takes if take.strategy != "wavefront"]  # its sound is that of parallel
+    """The whole page; `repeatable` says which results another run reproduces."""
+    shown = [take for take in takes if take.strategy != "wavefront"]  # its samples equal those of parallel
     channels = "stereo" if piece.channels == 2 else "mono"
     original = _card("original", "original", f"{size(piece.pcm_bytes)} as 16-bit samples", piece.rate)
     cards = original + "".join(
@@ -94,9 +94,9 @@ Encoded {piece.encode_speed:.1f}x real time.</p>
 <div class="grid">{cards}</div>
 <h2>Metrics</h2>
 {table(["way", *(heading for _, heading, _ in COLUMNS)], [[take.title, *cells(take)] for take in takes])}
-<p class="soft">{safe(repeatable)} Bytes are those of the real .duo files beside this page;
+<p class="soft">{safe(repeatable)} Bytes are the sizes of the .duo files in this folder;
 x real time is the speed of decoding; ↑ higher is better, ↓ lower.
-SI-SDR punishes every shift of phase, so a decoder that invents fine detail scores low in it even where it
+SI-SDR is sensitive to phase, so a generative decoder scores low in it even where it
 sounds right.</p>
 <h2>Side by side</h2>
 <img class="strip" src="spectrograms.png" alt="Spectrograms: original, then {safe(", ".join(t.title for t in shown))}">

@@ -1,4 +1,4 @@
-"""``duotone doctor``: what this machine offers to Duotone, and whether a codec works on it."""
+"""``duotone doctor``: lists what is installed, and tests whether a codec works on this machine."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ LEAST_EQUAL, LARGEST_GAP = 0.98, 0.05
 
 
 def command(
-    device: Annotated[str, typer.Option(help="Where the codec is tried: cpu, cuda, cuda:N or mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device to test the codec on: cpu, cuda, cuda:N or mps.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object.")] = False,
 ) -> None:
-    """Report what is installed, and send a second of sound through the bundled codec on a device.
+    """Report what is installed, then encode and decode one second of audio with the bundled codec on a device.
 
-    Exits with a code other than 0 where the codec fails there.
+    The exit code is not 0 if the codec does not work there.
     """
     report = survey()
     error: DuotoneError | None = None
@@ -68,7 +68,7 @@ def command(
 
 
 def survey() -> dict[str, Any]:
-    """What is there, as plain JSON values; nothing is downloaded."""
+    """What is installed, as plain JSON values; nothing is downloaded."""
     from duotone import __version__
 
     return {
@@ -85,7 +85,7 @@ def survey() -> dict[str, Any]:
 
 
 def check(device: str) -> dict[str, Any]:
-    """A second of sound through the bundled codec on a device, compared with PyTorch on the CPU in float32.
+    """Encode and decode one second of audio on a device, and compare with PyTorch on the CPU in float32.
 
     Raises `UsageError` for a device that is not there, `DuotoneError` where the results differ by more than rounding.
     """
@@ -202,8 +202,8 @@ def _cache() -> dict[str, Any]:
 
 def _cache_line(cache: dict[str, Any]) -> str:
     if cache["folder"] is None:
-        return "none: there is no home folder (done without; DUOTONE_CACHE names one)"
-    return str(cache["folder"]) + ("" if cache["writable"] else " (cannot be written; done without)")
+        return "none: there is no home folder (nothing is cached; set DUOTONE_CACHE to a folder)"
+    return str(cache["folder"]) + ("" if cache["writable"] else " (cannot be written; nothing is cached)")
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
@@ -216,7 +216,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         ("devices", ", ".join(["cpu", *(f"cuda:{i} ({n})" for i, n in enumerate(torch["cuda"])), *["mps"] * torch["mps"]])),
         ("kernels", f"compiled with {kernels['compiler']}" if kernels["compiled"] else f"not used: {kernels['why']}"),
         ("sound files", f"libsndfile {sound['libsndfile']}"),
-        ("sound cards", "not asked on this system" if sound["cards"] is None else ", ".join(sound["cards"]) or "none"),
+        ("sound cards", "unknown on this system" if sound["cards"] is None else ", ".join(sound["cards"]) or "none"),
         *(
             (f"[{extra}]", ", ".join(f"{name} {installed or 'missing'}" for name, installed in packages.items()))
             for extra, packages in report["extras"].items()

@@ -1,4 +1,4 @@
-"""``duotone encode``: sound -> .duo."""
+"""``duotone encode``: audio -> .duo."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ ChunkSeconds = Annotated[
 ContextSeconds = Annotated[
     float,
     typer.Option(
-        "--context-secs", help="With --chunk-size-secs: length of the window, past included, that each is encoded in."
+        "--context-secs",
+        help="With --chunk-size-secs: length of the encoder's input for each part, including the audio before it.",
     ),
 ]
 
 
 class Kind(str, Enum):
-    """Which face of the encoding is stored."""
+    """Which of the two encodings is stored: tokens or latents."""
 
     tokens = "tokens"
     latents = "latents"
@@ -91,7 +92,9 @@ def command(
     ] = None,
     framing: Annotated[
         FramingName,
-        typer.Option(help="exact gives every sample back; published (CoDiCodec) equals the published package."),
+        typer.Option(
+            help="exact keeps every sample; published (CoDiCodec) gives the latents of the published package."
+        ),
     ] = FramingName.exact,
     chunk_size_secs: ChunkSeconds = None,
     context_secs: ContextSeconds = 0.0,
@@ -120,7 +123,7 @@ def command(
 
 
 def window_of(codec: LoadedCodec, chunk_size_secs: float | None, context_secs: float) -> Window:
-    """The window that the options ask for. Raises `UsageError` for one shorter than a chunk of the codec."""
+    """The window given by the options. Raises `UsageError` if it is shorter than a chunk of the codec."""
     from duotone.codec.batches import Window
 
     return Window.of(codec.spec, chunk_size_secs, context_secs)
@@ -156,7 +159,7 @@ class _Work:
         return figures, line
 
     def _write(self, job: Job, announce: bool) -> tuple[Source, int]:
-        """The source and the bytes written. `announce`: where the length is known before, it stands in the header."""
+        """Write a file; returns the source and the bytes written. `announce`: write the length, if known, to the header."""
         from duotone.audio.files import open_reader
         from duotone.codec.container import DuoWriter
 
@@ -173,11 +176,11 @@ class _Work:
                     writer.write(self._value(stream.push(block)))
                     done(block.seconds)
                 writer.write(self._value(stream.finish()))
-                streamed = job.target == "-" or is_stream(job.target)  # what was written cannot be taken back
+                streamed = job.target == "-" or is_stream(job.target)  # what was written to a pipe cannot be undone
                 if streamed or told.samples in (None, stream.source.samples):
                     writer.finish(stream.source)
                     return stream.source, writer.bytes_written
-        return self._write(job, announce=False)  # the sound's header told of another length than there was
+        return self._write(job, announce=False)  # the header of the audio file stated a wrong length
 
     def _value(self, value: Any) -> Any:
         return value.codes() if self.face == "tokens" else value
@@ -188,7 +191,7 @@ def _seconds(reader: AudioReader) -> float | None:
 
 
 def _sink(target: str) -> Any:
-    """Where the bytes go; makes the folder of a file."""
+    """Open the output for binary writing; creates the folder of a file."""
     if target == "-":
         return binary_stdout()
     Path(target).parent.mkdir(parents=True, exist_ok=True)

@@ -66,13 +66,13 @@ def command(
             help="opus:6k and the like (needs opus-tools), or a codec, with options after commas; repeatable.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, drawn by the seed.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many files, drawn with the seed.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Only the beginning of each file.")] = None,
     rate: Annotated[
         int | None, typer.Option(min=1, help="Measure at this rate (default: the highest of the codecs).")
     ] = None,
     speech: Annotated[
-        str, typer.Option(metavar="PART", help="Files with this in their name get STOI and PESQ.")
+        str, typer.Option(metavar="PART", help="Compute STOI and PESQ for files with this text in their name.")
     ] = "speech",
     frechet: Annotated[
         str, typer.Option(metavar="EMBEDDING", help="logmel (a stand-in without weights), clap:NAME or ast:NAME.")
@@ -81,8 +81,10 @@ def command(
     n_quantizers: Quantizers = None,
     repository: Repository = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise, of the draw and of the intervals.")] = 0,
-    intervals: Annotated[bool, typer.Option("--intervals", help="Show the 95% intervals in the table.")] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with every row too.")] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="Show the 95% confidence intervals in the table.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page with every row.")] = None,
     force: Force = False,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -103,7 +105,7 @@ def command(
     baselines = [spec for spec in against or [] if is_opus(spec)]
     if [parse_rate(spec) for spec in baselines]:
         require_programs()
-    choose_files(data, limit, seed)  # a wrong folder is told of before codecs are loaded, which can take long
+    choose_files(data, limit, seed)  # a wrong folder is reported before codecs are loaded, which can take long
     embedder = load_embedder(frechet)
     options = particular(bandwidth, n_quantizers, repository)
     others = [spec for spec in against or [] if spec not in baselines]
@@ -126,7 +128,7 @@ def command(
 
 
 def _check_output(html: Path | None, force: bool) -> None:
-    """Find out before the work whether its results can be written. Raises `UsageError` or `OSError`."""
+    """Check before the work whether the results can be written. Raises `UsageError` or `OSError`."""
     require_stdout()
     if html is None:
         return
@@ -138,9 +140,9 @@ def _check_output(html: Path | None, force: bool) -> None:
 
 
 def _load(codec: str, options: Particular, others: Sequence[str], device: str, dtype: str) -> dict[str, LoadedCodec]:
-    """The codecs by the names that they get in the table; `options` are of the first.
+    """Load the codecs; the keys are their names in the table; `options` belong to the first.
 
-    Raises `UsageError` for what is no codec, or named twice.
+    Raises `UsageError` for a name that is not a codec, or is given twice.
     """
     names = _names([codec, *others])
     if len(set(names)) < len(names):
@@ -170,7 +172,7 @@ def _with_options(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _names(specs: Sequence[str]) -> list[str]:
-    """Short names: the last part of a path, or as many more parts as tell it from the others."""
+    """Short names: the last part of a path, with as many parts before it as needed to be unique."""
     parts = [tuple(part for part in spec.split("/") if part not in ("", ".")) or (spec,) for spec in specs]
     names = []
     for own in parts:
@@ -181,7 +183,7 @@ def _names(specs: Sequence[str]) -> list[str]:
 
 
 class _Failures:
-    """Tells of files that could not be evaluated; `code` is the first one's exit code, 0 without any."""
+    """Reports files that could not be evaluated; `code` is the first one's exit code, 0 if there are none."""
 
     code = 0
 

@@ -1,8 +1,8 @@
-"""What went wrong, in a sentence and an exit code; only a defect of Duotone shows a traceback.
+"""Errors as a message and an exit code; only a bug in Duotone shows a traceback.
 
-Exit codes: 0 done; 1 any other error; 2 arguments or configuration; 3 unusable sound; 4 damaged `.duo`; 5 another
-codec's file; 6 weights; 7 the system refused (disk, rights, memory); 8 training failed; 129, 130, 143 interrupted (the
-terminal closed, Ctrl-C, SIGTERM); 141 the reader of our output has gone. Of several files that failed, the first one's
+Exit codes: 0 success; 1 any other error; 2 arguments or configuration; 3 unusable audio; 4 damaged `.duo`; 5 file of
+another codec; 6 weights; 7 operating system (disk, permissions, memory); 8 training failed; 129, 130, 143 interrupted (the
+terminal closed, Ctrl-C, SIGTERM); 141 the reader of the output has closed the pipe. Of several files that failed, the first one's
 code.
 """
 
@@ -51,24 +51,24 @@ class Terminated(KeyboardInterrupt):
 
 
 def verdict(error: BaseException) -> tuple[str, int] | None:
-    """The sentence and exit code of an error that can be expected; None for a defect of Duotone."""
+    """The message and exit code of an expected error; None for a bug in Duotone."""
     if isinstance(error, DuotoneError):
         return str(error), error.exit_code
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         hint = _HINTS.get(error.errno or 0, "")
         return f"The system refused: {where}{error.strerror or error}. {hint}".rstrip(), SYSTEM
-    if type(error).__name__ == "LibsndfileError":  # while writing: what cannot be read is an AudioError long before
+    if type(error).__name__ == "LibsndfileError":  # while writing: reading failures are AudioErrors
         return f"The sound could not be written completely ({error}) Is the disk full?", SYSTEM
     if isinstance(error, UnicodeError):
-        return f"A name or a text cannot be used in this encoding ({error}). Rename the file.", SYSTEM
+        return f"A file name or text cannot be represented in this encoding ({error}). Rename the file.", SYSTEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return "Memory ran out. Use the wavefront strategy, a smaller codec, or another --device.", SYSTEM
     return None
 
 
 def tell(message: str) -> None:
-    """One message to standard error."""
+    """Print one message to standard error."""
     typer.echo(shown(message), err=True)
 
 
@@ -78,7 +78,7 @@ def shown(text: str) -> str:
 
 
 def debugging() -> bool:
-    """Whether tracebacks were asked for (``duotone --debug ...``)."""
+    """Whether tracebacks are shown (``duotone --debug ...``)."""
     return _DEBUG.get()
 
 
@@ -86,15 +86,15 @@ class Guarded(TyperGroup):
     """The group of commands; turns expected errors of any of them into a message and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program; what fails outside a command (printing help, the last flush) is told of in the same way."""
+        """Run the program; errors outside a command (printing help, the last flush) are reported in the same way."""
         before = _DEBUG.set(False)
         try:
             try:
                 return super().main(*args, **kwargs)
             finally:
-                sys.stdout.flush()  # here, where a full disk gets its sentence, not at the interpreter's end
+                sys.stdout.flush()  # flush here, where a full disk is reported as an error, not at interpreter exit
         except SystemExit as left:
-            if isinstance(left.__context__, BrokenPipeError):  # seen, and given another code, by what prints tables
+            if isinstance(left.__context__, BrokenPipeError):  # caught by the table printer, which gives another code
                 _let_go_of_stdout()
                 raise SystemExit(GONE) from None
             raise
@@ -106,11 +106,11 @@ class Guarded(TyperGroup):
             _DEBUG.reset(before)
             try:
                 sys.stdout.flush()
-            except OSError:  # what waits there cannot be written, and was told of
+            except OSError:  # the buffered output cannot be written, and the error was reported
                 _let_go_of_stdout()
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command."""
         words = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         _DEBUG.set(bool(ctx.params.get("debug")))
         try:
@@ -119,7 +119,7 @@ class Guarded(TyperGroup):
             sys.stdout.flush()
             return result
         except KeyboardInterrupt as stopped:
-            tell("Interrupted. Files that were complete are kept; nothing half-written is left behind.")
+            tell("Interrupted. Complete files are kept; incomplete ones are removed.")
             raise typer.Exit(getattr(stopped, "exit_code", INTERRUPTED)) from None
         except EXPECTED as error:
             if debugging() and not isinstance(error, BrokenPipeError):
@@ -128,8 +128,8 @@ class Guarded(TyperGroup):
 
 
 def _told(error: BaseException) -> int:
-    """Tell of an error that can be expected, and give its exit code; raise any other again."""
-    if isinstance(error, BrokenPipeError):  # the reader has gone (`| head`): nobody is left to tell anything
+    """Report an expected error and return its exit code; raise any other again."""
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe (`| head`): nothing to report
         _let_go_of_stdout()
         return GONE
     found = verdict(error)
@@ -141,7 +141,7 @@ def _told(error: BaseException) -> int:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show warnings as one line each, without the place in the code."""
+    """Show each warning as one line, without its source location."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         tell(f"warning: {message}")
@@ -157,7 +157,7 @@ def _hint_at_names_with_a_dash(words: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__name__ == "NoSuchOption":  # typer carries click under a name of its own in some versions
+        if type(error).__name__ == "NoSuchOption":  # some versions of typer bundle click under another name
             for word in words:
                 if word.startswith("-") and word != "-" and os.path.lexists(word):
                     name = shown(word)
@@ -166,19 +166,19 @@ def _hint_at_names_with_a_dash(words: list[str]) -> Iterator[None]:
 
 
 def prepare_process() -> None:
-    """Make the process ready for a command: closed standard streams, text that cannot be encoded, bars, signals."""
+    """Prepare the process for a command: closed standard streams, text that cannot be encoded, progress bars, signals."""
     _stand_in_for_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name that is not UTF-8 comes out as it is; in other encodings what does not exist there is escaped.
+        # A file name that is not UTF-8 is printed unchanged; characters that another encoding lacks are escaped.
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
-    if not sys.stderr.isatty():  # libraries that load or fetch weights draw bars wherever they write
+    if not sys.stderr.isatty():  # libraries that load or download weights draw progress bars even into files
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores it: that stays
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores this signal: keep that
             signal.signal(number, _terminate)
-            if hasattr(os, "register_at_fork"):  # workers end at once, as their parents expect
+            if hasattr(os, "register_at_fork"):  # worker processes end at once, as their parents expect
                 os.register_at_fork(after_in_child=lambda n=number: signal.signal(n, signal.SIG_DFL))
 
 
@@ -187,7 +187,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 class _Closed(io.RawIOBase):
-    """A standard stream that was closed before the program started: using it is an error with a sentence."""
+    """A standard stream that was closed before the program started: using it raises an error with a message."""
 
     def __init__(self, name: str, advice: str) -> None:
         self._message = f"Standard {name} is closed. {advice}"
@@ -215,7 +215,7 @@ def require_stdout() -> None:
 
 
 def _stand_in_for_closed_streams() -> None:
-    """Where a standard stream is closed, Python has None in its place, and the next file opened takes its number."""
+    """Replace closed standard streams: Python has None for them, and the next file opened would get their descriptor."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
             continue
@@ -231,11 +231,11 @@ def _stand_in_for_closed_streams() -> None:
         advice = "Name a file with -o, or redirect the output (> FILE)."
         sys.stdout = io.TextIOWrapper(_Closed("output", advice), "utf-8", write_through=True)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
 
 
 def _let_go_of_stdout() -> None:
-    """Point standard output at nothing, so that the flush at exit does not fail again."""
+    """Redirect standard output to the null device, so that the flush at exit does not fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

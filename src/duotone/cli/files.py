@@ -1,4 +1,4 @@
-"""Which file becomes which: folders are walked and mirrored, names never collide, nothing is replaced unasked."""
+"""Plan which output file each input gets: folders are mirrored, names never collide, nothing is replaced unasked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from duotone.audio.formats import READABLE, UNREADABLE_SOUND
 from duotone.audio.walk import LeftOut, explain, walk
 from duotone.errors import UsageError
 
-_NAME_BYTES = 255  # that file systems allow a name
+_NAME_BYTES = 255  # longest name that file systems allow
 #: What reads as the ending of a file's name, and not as a part of it ("Op. 5 live", "v1.2").
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,5}")
 
@@ -33,14 +33,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command has to do, what it need not do, and what its folders hold that it cannot take."""
+    """The jobs of a command, the outputs that exist already, and the files that it cannot read."""
 
     jobs: list[Job]
     skipped: list[Job] = field(default_factory=list)  #: their outputs exist (`skip_existing`)
     left_out: list[LeftOut] = field(default_factory=list)  #: found in folders, not taken
 
     def notes(self) -> list[str]:
-        """Lines for people on what is skipped and left out; empty where nothing is."""
+        """Lines of text about skipped and left-out files; empty if there are none."""
         count = len(self.skipped)
         there = [f"{count} of {count + len(self.jobs)} outputs exist already and are kept."] if count else []
         return there + explain(self.left_out)
@@ -48,7 +48,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Found:
-    """A file to work on, and its place below the output folder."""
+    """An input file, and its path relative to the output folder."""
 
     source: str
     place: Path
@@ -65,11 +65,11 @@ def plan(
     skip_existing: bool = False,
     spare: int = 0,
 ) -> Plan:
-    """The jobs of a command that turns files ending in `takes` into files ending in `makes`.
+    """Plan the jobs of a command that converts files ending in `takes` to files ending in `makes`.
 
-    An output ending in one of `makes` is a file (for one input), and so is a pipe or a device; ``-`` is standard output,
-    anything else is a folder, filled with names ending in `suffix`, which leave `spare` bytes for what the command adds.
-    One folder is mirrored straight into it; several inputs keep their folder's name, as ``cp -r`` does. Raises
+    An output ending in one of `makes` is a file (for one input), and so is a pipe or a device; ``-`` is standard output;
+    any other output is a folder, for files ending in `suffix` whose names leave `spare` bytes for additions of the command.
+    A single input folder is mirrored directly into it; with several inputs, folders keep their names, as with ``cp -r``. Raises
     `UsageError` when inputs and output do not go together, two inputs would make one file, an input would be replaced,
     or a target exists and neither `force` nor `skip_existing` is on.
     """
@@ -103,7 +103,7 @@ def plan(
 
 
 def named_path(name: str) -> Path:
-    """The path that an option names: an empty name is refused, for `Path` takes it for the current folder."""
+    """The path given to an option; an empty name is an error, because `Path` would make it the current folder."""
     if not name:
         raise typer.BadParameter("the name is empty (a variable that is not set?). Write . for the current folder.")
     return Path(name)
@@ -111,7 +111,7 @@ def named_path(name: str) -> Path:
 
 def _find(inputs: Sequence[str], takes: Sequence[str], left_out: list[LeftOut]) -> list[_Found]:
     named = UNREADABLE_SOUND if set(READABLE) <= set(takes) else ()
-    found: dict[str, _Found] = {}  # by the real path: a file named twice is done once
+    found: dict[str, _Found] = {}  # by the resolved path: a file given twice is processed once
     for name in inputs:
         path = Path(name)
         if name == "-" or not os.path.isdir(name):
@@ -121,7 +121,7 @@ def _find(inputs: Sequence[str], takes: Sequence[str], left_out: list[LeftOut]) 
         inside = walk(path, takes, named)
         left_out += inside.left_out
         if not inside.files:
-            what = "sound that can be read" if named else f"file ending in {', '.join(takes)}"
+            what = "readable audio file" if named else f"file ending in {', '.join(takes)}"
             raise UsageError(
                 "\n".join([f"The folder {name} holds no {what}. Name the files themselves.", *explain(left_out)])
             )
@@ -132,7 +132,7 @@ def _find(inputs: Sequence[str], takes: Sequence[str], left_out: list[LeftOut]) 
 
 
 def _names_a_file(output: str, makes: Sequence[str]) -> bool:
-    """Whether OUT is a file's name. Raises `UsageError` for an ending that is neither a folder's nor one of ours."""
+    """Whether OUT names a file. Raises `UsageError` for the suffix of an unsupported file format."""
     if output.endswith(("/", "\\")) or os.path.isdir(output):
         return False
     ending = os.path.splitext(output)[1]
@@ -147,10 +147,10 @@ def _names_a_file(output: str, makes: Sequence[str]) -> bool:
 
 
 def _name(found: Sequence[_Found], suffix: str, takes: Sequence[str], limit: int) -> list[Path]:
-    """A place for each file: ``a.wav`` -> ``a.duo``, but ``a.wav.duo`` and ``a.flac.duo`` where both would be that.
+    """Choose each file's output path: ``a.wav`` -> ``a.duo``, but ``a.wav.duo`` and ``a.flac.duo`` if both inputs exist.
 
-    Some file systems cannot hold two names that differ only in case, or in how accents are composed: all but the first
-    of such names get a hash, ``song~1b2d4f6a.duo``.
+    Some file systems cannot hold two names that differ only in case or in Unicode composition: all such names but the first
+    get a hash, ``song~1b2d4f6a.duo``.
     """
     plain, keep, mark = range(3)
     ways = [plain] * len(found)
@@ -175,9 +175,9 @@ def _name(found: Sequence[_Found], suffix: str, takes: Sequence[str], limit: int
 
 
 def _place(place: Path, suffix: str, takes: Sequence[str], limit: int, marked: bool) -> Path:
-    """The place with another ending: only one of `takes` is cut off, ``a.wav.duo`` becomes ``a.wav``.
+    """The path with another suffix: only one of `takes` is removed, so ``a.wav.duo`` becomes ``a.wav``.
 
-    A name of more than `limit` bytes is shortened. Such a name, and one that is to be `marked`, gets a hash of the whole.
+    A name of more than `limit` bytes is shortened. A shortened or `marked` name gets a hash of the full name.
     """
     stem, ending = os.path.splitext(place.name)
     if ending.lower() not in takes:
@@ -189,14 +189,14 @@ def _place(place: Path, suffix: str, takes: Sequence[str], limit: int, marked: b
     if marked or len(raw) > room:
         mark = f"~{hashlib.blake2b(raw, digest_size=4).hexdigest()}"
         cut = min(len(raw), room - len(mark))
-        while cut < len(raw) and raw[cut] & 0xC0 == 0x80:  # not within a character of UTF-8
+        while cut < len(raw) and raw[cut] & 0xC0 == 0x80:  # not in the middle of a UTF-8 character
             cut -= 1
         stem = os.fsdecode(raw[:cut]) + mark
     return place.with_name(stem + suffix)
 
 
 def _check_targets(jobs: Sequence[Job]) -> set[Job]:
-    """The jobs whose targets exist. Raises `UsageError` for a target that is a folder, or an input of this command."""
+    """Select jobs whose targets exist. Raises `UsageError` if a target is a folder or an input of this command."""
     sources = {os.path.realpath(job.source) for job in jobs if job.source != "-"}
     there = set()
     for job in jobs:

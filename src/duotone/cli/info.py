@@ -1,4 +1,4 @@
-"""``duotone info``: what a file or a codec is. Files are described without PyTorch, so at once."""
+"""``duotone info``: describes a file or a codec. Files are described without importing PyTorch, so quickly."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def command(
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
-    """A description as lines of text: a key and its value each, then blocks of indented lines."""
+    """A description as lines of text: one line for each key and value, then blocks of indented lines."""
     width = max(map(len, found)) + 2
     for key, value in found.items():
         if key not in _BLOCKS and not (value is None and found["type"] == "codec"):
@@ -75,7 +75,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _without_ancestors(provenance: dict[str, Any]) -> dict[str, Any]:
-    """A codec's history without the whole history of the weights that it began from; `--json` has all of it."""
+    """A codec's provenance, with that of its initial weights shortened; `--json` shows all of it."""
     began = provenance.get("began_from")
     if not isinstance(began, dict) or "fingerprint" not in began:
         return provenance
@@ -124,7 +124,7 @@ def _several(values: list[Any] | tuple[Any, ...]) -> str:
 
 
 def _file_or_none(target: str) -> dict[str, Any] | None:
-    """The description of a file; None where the name is that of a codec. Raises `AudioError` for a missing file."""
+    """Describe a file; None if the name is that of a codec. Raises `AudioError` for a missing file."""
     path = Path(target)
     if target == "-":
         with tempfile.TemporaryFile(prefix="duotone-") as spool:
@@ -202,7 +202,7 @@ def _sound(name: str, source: Any) -> dict[str, Any]:
     from duotone.audio.blocks import Blocks
 
     with Blocks(source) as blocks:
-        samples = sum(len(block) for block in blocks)  # reads all of it: a cut file is found out
+        samples = sum(len(block) for block in blocks)  # reads the whole file, to detect truncation
         size = source.stat().st_size if isinstance(source, Path) else source.seek(0, 2)
         seconds = samples / blocks.rate
         return {

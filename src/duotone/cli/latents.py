@@ -1,4 +1,4 @@
-"""``duotone latents``: a folder of sound -> a store of latents, for generative models of one's own."""
+"""``duotone latents``: a folder of audio -> a store of latents, for training generative models."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ Examples:
 
 Run again, it continues with what is missing. docs/latents.md describes the files and shows how to train a generator on them.
 """
-_PLAN = ".latents"  # ending of a name that stands for a recording, whatever the layout
-_SPARE = 20  # bytes of a name that the layout's ending takes
+_PLAN = ".latents"  # suffix of the name that stands for a recording in any layout
+_SPARE = 20  # bytes of a name reserved for the layout's suffix
 
 
 class LayoutName(str, Enum):
@@ -109,7 +109,7 @@ def command(
             work = _Work(loaded, window, 2 if stereo else 1, writer, output, reporter)
             try:
                 reporter.run(planned, work.encode, "encoded")
-            except typer.Exit as error:  # some files failed: the store of the others is finished all the same
+            except typer.Exit as error:  # some files failed: the store is still finished with the others
                 failed = error
     if not quiet:
         _tell_of(output)
@@ -118,7 +118,7 @@ def command(
 
 
 def _info(codec: LoadedCodec, layout: Any, channels: int | None, stereo: bool, window: Window) -> StoreInfo:
-    """What the store is to say of itself. Raises `UsageError` for channels that do not divide a chunk's latents."""
+    """The description of the store. Raises `UsageError` for channels that do not divide a chunk's latents."""
     from duotone.codec.batches import window_for
     from duotone.store import StoreInfo
     from duotone.store.manifest import usual_channels
@@ -132,7 +132,7 @@ def _info(codec: LoadedCodec, layout: Any, channels: int | None, stereo: bool, w
 
 
 def _missing(found: Plan, writer: LatentWriter, output: Path, overwrite: bool) -> Plan:
-    """The plan without what the store has already."""
+    """The plan without the recordings that the store already has."""
     from duotone.store.writer import stamp_of
 
     there = [job for job in found.jobs if not overwrite and writer.has(_name(job, output), stamp_of(job.source))]
@@ -140,7 +140,7 @@ def _missing(found: Plan, writer: LatentWriter, output: Path, overwrite: bool) -
 
 
 def _name(job: Job, output: Path) -> str:
-    """A recording's name in the store: its place below the folder, without ending."""
+    """A recording's name in the store: its path relative to the folder, without suffix."""
     return Path(job.target.removesuffix(_PLAN)).relative_to(output).as_posix()
 
 
@@ -162,7 +162,7 @@ class _Work:
 
         stamp = stamp_of(job.source)
         with open_reader(job.source) as reader:
-            # Codecs of two channels take both, or one doubled; of one channel, every recording gets as many streams.
+            # Stereo codecs get both channels (mono is duplicated); with mono codecs every recording has the same number of streams.
             channels = reader.channels if self.codec.spec.channels == 2 else self.streams
             known = None if reader.samples is None else reader.samples / reader.rate
             with (

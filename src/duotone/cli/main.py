@@ -1,4 +1,4 @@
-"""The command line: one file a command, errors without tracebacks, exit codes that mean something (see `failures`)."""
+"""The command line: one file per command, errors without tracebacks, exit codes as in `failures`."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", envvar="DUOTONE_DEBUG", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    """Options that come before the command; `Guarded` reads them."""
+    """Options before the command; `Guarded` reads them."""
 
 
 def share_cores(environment: MutableMapping[str, str]) -> None:
     """Let PyTorch's threads on Linux (GNU OpenMP) wait for each other without holding their cores for long.
 
-    By default they spin for milliseconds. Where another program wants a core, each waits for one that does not run, and
-    decoding takes ten to twenty times as long; on a quiet machine it makes no difference. Read when PyTorch is loaded, so
-    this comes before. What the user has set stays.
+    By default they spin for milliseconds. Where another program needs a core, they all wait for the thread that is not running,
+    and decoding takes ten to twenty times as long; on an idle machine it makes no difference. OpenMP reads the setting when
+    PyTorch is imported, so this is called before. A value that the user has set is kept.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
         environment["GOMP_SPINCOUNT"] = "3000"

@@ -1,4 +1,4 @@
-"""``duotone make-sounds``: music, speech and synthesis to train and evaluate on, the same for the same seed."""
+"""``duotone make-sounds``: generates music, speech and synthesized audio for training and evaluation; equal seeds give equal audio."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ Examples:
 
 def command(
     out: Annotated[str, typer.Argument(metavar="DIR", help="Folder for the FLAC files and manifest.json.")],
-    minutes: Annotated[float, typer.Option(help="Length in all; pieces last 20 s.")] = 30.0,
+    minutes: Annotated[float, typer.Option(help="Total length; each piece lasts 20 s.")] = 30.0,
     split: Annotated[
-        str, typer.Option(help="train, or heldout: instruments, tempi and voices that train never has.")
+        str, typer.Option(help="train, or heldout (with other instruments, tempi and voices than train).")
     ] = "train",
-    seed: Annotated[int, typer.Option(help="Another seed, other pieces.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the pieces.")] = 0,
     kinds: Annotated[
-        str | None, typer.Option(help="Some of music,speech,synth (default: all that can be made here).")
+        str | None,
+        typer.Option(help="One or more of music,speech,synth (default: all that can be generated on this machine)."),
     ] = None,
     soundfont: Annotated[
         str | None, typer.Option(metavar="FILE", help="A .sf2 file (default: FluidR3_GM.sf2 where it is installed).")
@@ -36,9 +37,9 @@ def command(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a collection of sound. Music needs fluidsynth and a soundfont, speech espeak-ng; synthesis needs nothing.
+    """Generate a collection of audio. Music needs fluidsynth and a soundfont, speech needs espeak-ng, synth needs nothing.
 
-    Pieces that are there already are kept, so an interrupted command goes on. Other files in DIR stay as they are.
+    Existing pieces are kept, so the same command resumes after an interruption. Other files in DIR are not changed.
     """
     from duotone.audio.collection import SHARES, make_collection, makeable
 
@@ -52,7 +53,7 @@ def command(
         for line in lacking:
             tell(f"Left out, {line}")
         if not lacking:
-            chosen = None  # the split's own shares
+            chosen = None  # the default shares of the split
     else:
         chosen = [k.strip() for k in kinds.split(",") if k.strip()]
         unknown = sorted(set(chosen) - {"music", "speech", "synth"})

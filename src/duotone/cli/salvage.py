@@ -1,4 +1,4 @@
-"""Decoding a damaged file: silence where chunks were lost, and a sentence about it."""
+"""Decoding a damaged file: silence in place of lost chunks, and a message about them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Mute:
-    """Puts silence wherever a lost chunk reaches; follows its place in the output.
+    """Replaces the samples of lost chunks by silence; keeps track of the position in the output.
 
-    A chunk reaches over the samples that it was made of: with `behind` before its own and `ahead` after them.
+    A lost chunk affects all samples that it was encoded from: its own, `behind` samples before and `ahead` after them.
     """
 
     def __init__(self, reader: DuoReader, rate: int) -> None:
@@ -22,7 +22,7 @@ class Mute:
         self.spec = reader.spec.framed(reader.source.framing)
 
     def __call__(self, wave: Waveform) -> Waveform:
-        """The next samples, muted where they must be."""
+        """Return the next samples, with those of lost chunks set to zero."""
         from duotone.audio.waveform import Waveform
 
         start, self.position = self.position, self.position + wave.length
@@ -35,7 +35,7 @@ class Mute:
         return Waveform(samples, wave.rate)
 
     def _spans(self) -> Iterator[tuple[int, int]]:
-        """What the lost chunks reach, in samples of the output."""
+        """The ranges that lost chunks affect, in samples of the output."""
         spec, scale = self.spec, self.rate / self.spec.rate
         for damage in self.reader.damage:
             if damage.chunks:
@@ -44,7 +44,7 @@ class Mute:
                 yield math.floor(first * scale), math.ceil(last * scale)
 
     def rest(self, written: int, channels: int) -> Iterator[Waveform]:
-        """Silence from where a cut file ends to the length that its header promised, a second at a time."""
+        """Yield silence from the end of a truncated file to the length in its header, one second at a time."""
         import torch
 
         from duotone.audio.waveform import Waveform
@@ -58,14 +58,14 @@ class Mute:
 
 def promised(reader: DuoReader, rate: int) -> int:
     """The length in samples that the header states, 0 if it states none (or if the whole file was read)."""
-    if not any(d.chunks == 0 for d in reader.damage):  # not cut: the end record has the length
+    if not any(d.chunks == 0 for d in reader.damage):  # not truncated: the end record has the length
         return 0
     source = reader.header.source
     return round((source.samples or 0) * rate / source.rate)
 
 
 def explain(reader: DuoReader, name: str) -> str:
-    """What was lost, where, and why."""
+    """Describe what was lost, where, and why."""
     seconds = reader.spec.chunk_seconds
     parts = []
     for d in reader.damage[:4]:

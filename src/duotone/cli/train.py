@@ -1,4 +1,4 @@
-"""``duotone train``: a recipe and a collection of sound -> a codec; ``duotone report``: what a run came to, as a page."""
+"""``duotone train``: a recipe and a collection of audio -> a codec; ``duotone report``: an HTML page about a run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Examples:
 
     accelerate launch --num_processes 4 -m duotone train small --data sounds/ --out runs/big
 
-Interrupted (Ctrl-C, or SIGTERM from a cluster), it ends the step, writes a checkpoint and leaves; the same command again
-goes on. A run cannot change its model, objective, data or batch on the way; steps and display it can.
+On Ctrl-C, or SIGTERM from a cluster, training finishes the step, writes a checkpoint and exits; the same command
+resumes. A resumed run must keep its model, objective, data and batch size; the number of steps and the display may change.
 """
 
 
@@ -41,17 +41,20 @@ def command(
         typer.Option(metavar="SOUND", help="A folder, glob, list of files (.txt) or tar shard; repeatable."),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="RUN", help="Log, checkpoints, samples and codec go here; the same folder resumes.")
+        Path,
+        typer.Option(
+            metavar="RUN", help="Folder for log, checkpoints, samples and codec; the same folder resumes the run."
+        ),
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value]...", help="Replaces keys of the recipe.")
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Overrides of the recipe's keys.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a codec; run again with the same --out, it goes on where it stopped. Prints the codec's folder.
+    """Train a codec; with the same --out, resume a run. Prints the codec's folder.
 
-    With --json each step's metrics go to standard output, one object a line; they are in RUN/log.jsonl in any case.
+    With --json each step's metrics are printed to standard output, one object per line; RUN/log.jsonl always has them.
     """
     from duotone.cli.train_display import display
     from duotone.train.log import as_line
@@ -66,14 +69,14 @@ def command(
             stop=stop,
         )  # fmt: skip
         if stop():
-            tell(f"Stopped as asked, with a checkpoint in {out}; the same command goes on from there.")
+            tell(f"Stopped on request, with a checkpoint in {out}; the same command resumes from it.")
     if not as_json:
         typer.echo(folder)
 
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """While training, Ctrl-C and SIGTERM ask for an end after the step; a second Ctrl-C ends at once."""
+    """During training, Ctrl-C and SIGTERM stop after the current step; a second Ctrl-C stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -117,7 +120,7 @@ Examples:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `duotone train` filled.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The --out folder of `duotone train`.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="The page (default: RUN/report.html).")
     ] = None,

@@ -1,4 +1,4 @@
-"""What a training run shows in a terminal: progress, the metrics of the log, and warnings where one has gone bad."""
+"""What a training run shows in a terminal: progress, metrics, and warnings about bad metrics."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _COUNTS = ("unreadable_files", "silent_crops")
 
 
 def warnings(metrics: Record, watched: Sequence[Warn]) -> list[str]:
-    """A line for each watched metric that has gone bad."""
+    """A line for each monitored metric whose value is bad."""
     values = [(w, metrics[w.metric]) for w in watched if isinstance(metrics.get(w.metric), int | float)]
     return [f"{w.metric} {value:.3g}: {w.advice}" for w, value in values if w.bad(value)]
 
 
 class Board:
-    """Collects metrics and draws them."""
+    """Collects metrics and displays them."""
 
     def __init__(self, recipe: TrainRecipe) -> None:
         self.recipe = recipe
-        self.seconds = recipe.seconds()  # of sound in an example
+        self.seconds = recipe.seconds()  # of audio in an example
         self.recent: deque[Record] = deque(maxlen=_AVERAGED)
         self.last: Record = {}  # the newest value of every metric
 
     def add(self, metrics: Record) -> None:
-        """Take in a step's metrics."""
+        """Add a step's metrics."""
         self.recent.append(metrics)
         self.last |= metrics
 
     def mean(self, key: str) -> float:
-        """Mean of a metric over the recent steps that have it; its newest value where none has."""
+        """Mean of a metric over the recent steps that have it, else its newest value."""
         seen = [record[key] for record in self.recent if isinstance(record.get(key), int | float)]
         return sum(seen) / len(seen) if seen else float(self.last[key])
 
@@ -86,7 +86,7 @@ class Board:
         )
 
     def _table(self) -> Table:
-        """Every metric of the log, two a row."""
+        """All metrics of the log, two per row."""
         table = Table(box=None, pad_edge=False, show_header=False)
         for _ in range(4):
             table.add_column()
@@ -103,7 +103,7 @@ class Board:
 
 @contextmanager
 def display(recipe: TrainRecipe, quiet: bool) -> Iterator[tuple[Watch, Progress]]:
-    """What watches the steps and the measuring of files: live in a terminal, a line now and then in a log."""
+    """Callbacks for training steps and for measuring files: a live display in a terminal, else occasional lines."""
     board, console = Board(recipe), stderr_console()
     if quiet:
         yield board.add, lambda done, total: None
@@ -115,7 +115,7 @@ def display(recipe: TrainRecipe, quiet: bool) -> Iterator[tuple[Watch, Progress]
 
 
 def _lines(board: Board) -> Watch:
-    """Tells a line every ten seconds and at the end, and each warning once."""
+    """Prints a line every ten seconds and at the end, and each warning once."""
     warned: set[str] = set()
     last = 0.0
 

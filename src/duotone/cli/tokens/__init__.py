@@ -1,4 +1,4 @@
-"""``duotone tokens``: acoustic BPE. Commands take `codec-bpe`'s flags under their own names, dashes or underscores."""
+"""``duotone tokens``: acoustic BPE. Commands accept the option names of `codec-bpe`, with dashes or underscores."""
 
 from __future__ import annotations
 

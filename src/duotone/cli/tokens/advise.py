@@ -1,4 +1,4 @@
-"""``duotone tokens advise``: compression over vocabulary size and limit of frames a token."""
+"""``duotone tokens advise``: compression for several vocabulary sizes and maximum token lengths."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def command(
     num_files: Files = None,
     as_json: Json = False,
 ) -> None:
-    """Compression on held-out recordings (a tenth) over vocabulary size and the limit of frames a token may span."""
+    """Measure compression on a held-out tenth of the recordings, for several vocabulary sizes and maximum token lengths in frames."""
     from duotone.tokens.alphabet import Alphabet
     from duotone.tokens.report import advise
 
@@ -65,12 +65,10 @@ def _show(points: Sequence[Advice], sizes: Sequence[int]) -> None:
         typer.echo(f"{point.vocabulary:>10} {limit:>15} {point.codes_per_token:>14.3f} {point.single_share:>13.1%}")
     best = max(points, key=lambda point: point.codes_per_token)
     typer.echo(
-        f"The most codes a token, {best.codes_per_token:.2f}, are those of {best.vocabulary} tokens. A larger vocabulary "
-        f"also costs a model more embeddings: compare what each doubling brings."
+        f"{best.vocabulary} tokens compress best: {best.codes_per_token:.2f} codes a token. A larger vocabulary "
+        f"also needs more embeddings in the model: compare the gain of each doubling."
     )
     short = {point.ngrams for point in points if point.vocabulary < max(sizes)}
     full = {point.ngrams for point in points if point.vocabulary == max(sizes)}
     if short - full:
-        typer.echo(
-            "Rows are missing where the codes had no more pairs to learn, so that the vocabulary stayed smaller."
-        )
+        typer.echo("Rows are missing where no pairs were left to merge, so that the vocabulary stayed smaller.")

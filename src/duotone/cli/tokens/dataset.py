@@ -46,11 +46,11 @@ def command(
     audio_start_token: Annotated[str | None, typer.Option("--audio-start-token", help="Before each sequence.")] = None,
     audio_end_token: Annotated[str | None, typer.Option("--audio-end-token", help="After each sequence.")] = None,
     unicode_offset: Annotated[
-        str | None, typer.Option("--unicode-offset", help="Checked against the tokenizer, which knows it.")
+        str | None, typer.Option("--unicode-offset", help="Optional: must agree with the tokenizer's.")
     ] = None,
-    sequence_length: Annotated[int, typer.Option("--sequence-length", help="Tokens of a sequence.")] = 4096,
+    sequence_length: Annotated[int, typer.Option("--sequence-length", help="Number of tokens per sequence.")] = 4096,
     overlap_length: Annotated[
-        int, typer.Option("--overlap-length", help="Tokens that neighbours share, at most.")
+        int, typer.Option("--overlap-length", help="Maximum number of tokens that consecutive sequences share.")
     ] = 1024,
     grid: Annotated[
         str,
@@ -60,22 +60,36 @@ def command(
             "token, as codec-bpe.",
         ),
     ] = "frame",
-    drop_last: Annotated[bool, typer.Option("--drop-last", help="Leave out what does not fill a sequence.")] = False,
+    drop_last: Annotated[
+        bool, typer.Option("--drop-last", help="Leave out a last sequence that is shorter than the others.")
+    ] = False,
     channels: Annotated[
-        str, typer.Option("--channels", help="separate sequences, interleaved (frame by frame), or the first alone.")
+        str,
+        typer.Option(
+            "--channels",
+            help="separate (one sequence per channel), interleaved (frame by frame), or first (only the first channel).",
+        ),
     ] = "separate",
     pack: Annotated[
-        str | None, typer.Option("--pack", metavar="TOKEN", help="Join sequences by this token, cut to full length.")
+        str | None,
+        typer.Option(
+            "--pack",
+            metavar="TOKEN",
+            help="Join sequences with this token and cut the result to sequences of full length.",
+        ),
     ] = None,
     save_path: Annotated[
-        Path, typer.Option("--save-path", metavar="FILE", help=".txt: a text line each; .parquet: token ids.")
+        Path,
+        typer.Option("--save-path", metavar="FILE", help=".txt: one line of text per sequence; .parquet: token ids."),
     ] = Path("output/lm_dataset.txt"),
     codes_filter: Filter = None,
-    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Write at most so many sequences.")] = None,
+    num_examples: Annotated[
+        int | None, typer.Option("--num-examples", help="Write at most this many sequences.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Training sequences for a language model from a folder of codes; prints the file."""
+    """Write training sequences for a language model from a folder of codes; prints the file."""
     from duotone.tokens.dataset import Plan, packed, windows, write_lines, write_parquet
 
     _check(save_path, force, channels)
@@ -101,14 +115,14 @@ def command(
         count = write_parquet(save_path, chosen, {**source.info.to_about(), **about})
     if not count:
         raise UsageError(
-            f"No sequence came of {codes_path}, so nothing was written. Use shorter ones, or no --drop-last."
+            f"No sequence fits {codes_path}, so nothing was written. Use a smaller --sequence-length, or leave out --drop-last."
         )
     typer.echo(json.dumps({"file": str(save_path), "examples": count}) if as_json else save_path)
     source.finish()
 
 
 def _check(save_path: Path, force: bool, channels: str) -> None:
-    """Raise `UsageError` for options that cannot be met, before any work."""
+    """Raise `UsageError` for invalid options, before any work."""
     if save_path.suffix not in (".txt", ".parquet"):
         raise UsageError(f"--save-path got {save_path}, expected a name ending in .txt or .parquet.")
     if save_path.exists() and not force:

@@ -1,4 +1,4 @@
-"""``duotone tokens decode``: token ids or text, as a language model writes them -> codes or sound."""
+"""``duotone tokens decode``: token ids or text from a language model -> codes or audio."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ Examples:
 
     python generate.py | duotone tokens decode --tokenizer llama-audio/ - -o out.wav
 
-IN holds token ids (.npy; lines of numbers; JSON) or text, one or several sequences. Sound needs the codec that encoded
-the codes: --codec, or the one that the tokenizer was trained on.
+IN holds token ids (.npy; lines of numbers; JSON) or text, one or several sequences. Audio output needs a codec: the one
+that the tokenizer was trained on, or --codec.
 """
 _TAKES = (".npy", ".txt", ".json", ".jsonl")
-_SPARE = 12  # bytes of a name that the number of a sequence and a channel take
+_SPARE = 12  # bytes of a name reserved for the numbers of sequence and channel
 
 
 def command(
@@ -59,21 +59,25 @@ def command(
         str, typer.Option("--output", "-o", metavar="OUT", help="A sound file, an .npy file of codes, or a folder.")
     ],
     format: Annotated[
-        str | None, typer.Option("--format", help="What goes into a folder: npy (codes), or wav, flac, ogg, opus, mp3.")
+        str | None,
+        typer.Option(
+            "--format", help="Format of files in an output folder: npy (codes), or wav, flac, ogg, opus, mp3."
+        ),
     ] = None,
     codec: Codec = None,
     num_codebooks: Books = None,
     damaged: Annotated[
         str,
         typer.Option(
-            "--damaged", help="Leave out a frame that is not whole (drop_frame), a code (drop_code), or raise."
+            "--damaged",
+            help="At a damaged frame: leave out the frame (drop_frame), only the damaged code (drop_code), or stop (raise).",
         ),
     ] = "drop_frame",
     channels: Annotated[
         int, typer.Option("--channels", min=1, max=2, help="2: two channels, interleaved frame by frame.")
     ] = 1,
     scale: Annotated[
-        float | None, typer.Option("--scale", help="Loudness, of codecs that code it apart (music: about 0.1).")
+        float | None, typer.Option("--scale", help="Loudness, for codecs that code it separately (music: about 0.1).")
     ] = None,
     bandwidth: Bandwidth = None,
     n_quantizers: Quantizers = None,
@@ -84,7 +88,7 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decode token ids or text to codes (.npy with codec_info.json) or to sound."""
+    """Decode token ids or text to codes (.npy with codec_info.json) or to audio."""
     from duotone.audio.formats import WRITABLE
 
     if damaged not in ("drop_frame", "drop_code", "raise"):
@@ -95,7 +99,7 @@ def command(
     planned = plan(inputs, output, takes=_TAKES, makes=makes, suffix=makes[0], force=force, spare=_SPARE)
     if any(job.target == "-" for job in planned.jobs):
         raise UsageError(
-            "-o - cannot be, since codes and their codec_info.json are two files. Name a file or a folder."
+            "-o - is not possible for codes, because they need two files (codes and codec_info.json). Name a file or a folder."
         )
     reporter = Reporter(as_json, quiet)
     if reporter.begin(planned):
@@ -133,7 +137,7 @@ def _one(decoder: _Decoder, job: Job) -> tuple[dict[str, Any], str]:
         figures["seconds"] = frames / rate / decoder.channels
     parts = [f"{frames} frames", *([f"{figures['seconds']:.2f} s"] if rate else [])]
     if dropped:
-        parts.append(f"{dropped} tokens or characters were no sound or out of place")
+        parts.append(f"{dropped} tokens or characters were not audio, or misplaced, and are left out")
     where = str(target) if len(found) == 1 else f"{len(found)} files, {targets[0]} ..."
     return figures, f"{job.source} -> {where}: {', '.join(parts)}"
 
@@ -154,13 +158,13 @@ class _Decoder:
 
     @cached_property
     def info(self) -> Info:
-        """What the tokenizer knows of its codes."""
+        """What the tokenizer's folder says about its codes."""
         from duotone.tokens.collection import Info
 
         return Info.from_about(self.tokenizer.about)
 
     def codes(self, sequence: Sequence) -> Decoded:
-        """The whole frames of a sequence. Raises `UsageError` where there are none."""
+        """The complete frames of a sequence. Raises `UsageError` if there are none."""
         from duotone.tokens.convert import to_codes
 
         tokenizer, damaged = self.tokenizer, cast(Any, self.damaged)
@@ -172,13 +176,13 @@ class _Decoder:
             told = tokenizer.decode(ids, damaged)
         if not told.codes.shape[1]:
             raise UsageError(
-                f"No whole frame of sound is in a sequence of {len(sequence)} "
-                f"{'characters' if isinstance(sequence, str) else 'ids'}. Is it of this tokenizer?"
+                f"No complete frame of audio was found in a sequence of {len(sequence)} "
+                f"{'characters' if isinstance(sequence, str) else 'ids'}. Was it made with this tokenizer?"
             )
         return told
 
     def write(self, told: Decoded, target: Path) -> None:
-        """Codes into an `.npy` file, or their sound into a sound file."""
+        """Write codes to an `.npy` file, or the decoded audio to an audio file."""
         codes = told.codes[:, : told.codes.shape[1] // self.channels * self.channels]
         streams = [codes[:, i :: self.channels] for i in range(self.channels)]
         if target.suffix.lower() == ".npy":
@@ -187,7 +191,7 @@ class _Decoder:
             self._write_sound(streams, target)
 
     def _write_codes(self, streams: list[Any], target: Path) -> None:
-        """`[1, K, T]` as `duotone codes` writes them, a file a channel, with `codec_info.json` beside."""
+        """Write codes `[1, K, T]` as `duotone codes` does: one file per channel, and `codec_info.json`."""
         import numpy as np
 
         from duotone.atomic import replacing
@@ -209,7 +213,7 @@ class _Decoder:
                 np.save(file, np.ascontiguousarray(codes[None]))
 
     def _description(self) -> dict[str, Any]:
-        """The content of `codec_info.json`, as far as the tokenizer knows it."""
+        """The content of `codec_info.json`, as far as the tokenizer has it."""
         from dataclasses import replace
 
         from duotone.tokens.collection import codec_info
@@ -233,11 +237,11 @@ class _Decoder:
         left = streams[0].shape[1] - frames
         if not frames:
             raise UsageError(
-                f"{left} frames are no whole chunk of the codec, which has {codec.spec.steps}. Generate more, or write codes."
+                f"{left} frames do not fill a chunk of the codec, which needs {codec.spec.steps}. Generate more, or write codes."
             )
         if left:
             tell(
-                f"{target}: the last {left} frames are no whole chunk of the codec ({codec.spec.steps}) and are left out."
+                f"{target}: the last {left} frames do not fill a chunk of the codec ({codec.spec.steps} frames) and are left out."
             )
         codes = np.concatenate([stream[:, :frames] for stream in streams])
         write(target, codec.decode(self._value(codes), seed=self.seed), force=True)
@@ -249,7 +253,7 @@ class _Decoder:
         rows = len(codes) // self.channels
         if spec.channels * self.channels > 2:
             raise UsageError(
-                f"The codec codes {spec.channels} channels together, so --channels {self.channels} cannot be."
+                f"The codec codes {spec.channels} channels together, so --channels {self.channels} is not possible."
             )
         source = Source(spec.rate_out, max(spec.channels, self.channels))
         if self.channels == 1:
@@ -262,7 +266,7 @@ class _Decoder:
 
     @cached_property
     def codec(self) -> Any:
-        """The codec that is named, or that the tokenizer was trained on. Raises `CodecMismatchError` for another one."""
+        """The codec given by `--codec`, or that the tokenizer was trained on. Raises `CodecMismatchError` if they differ."""
         trained = self.info.spec
         name = self.codec_name or (trained and (trained.model or trained.family)) or self.info.model or self.info.codec
         if name is None:

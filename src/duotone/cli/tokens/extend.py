@@ -1,4 +1,4 @@
-"""``duotone tokens extend``: a text tokenizer that also knows audio."""
+"""``duotone tokens extend``: adds audio to a text tokenizer."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ def command(
     codec_bpe_tokenizer: Annotated[
         Path, typer.Option("--codec-bpe-tokenizer", metavar="DIR", help="Folder of an audio tokenizer.")
     ],
-    save_path: Annotated[Path, typer.Option("--save-path", metavar="DIR", help="Where the extended one goes.")],
+    save_path: Annotated[Path, typer.Option("--save-path", metavar="DIR", help="Folder for the extended tokenizer.")],
     additional_special_tokens: Annotated[
         list[str] | None,
-        typer.Option("--additional-special-tokens", help="To mark sound in text (default: <|audio|> and <|/audio|>)."),
+        typer.Option(
+            "--additional-special-tokens",
+            help="Special tokens that mark audio in text (default: <|audio|> and <|/audio|>).",
+        ),
     ] = None,
     as_added_tokens: Annotated[
         bool, typer.Option("--as-added-tokens", help="Add special tokens without merges, as codec-bpe does.")
@@ -42,7 +45,7 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Replace a tokenizer that exists.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add audio to a text tokenizer: sound as the audio tokenizer reads it, text as before. Prints the folder."""
+    """Add audio to a text tokenizer: audio gets the ids of the audio tokenizer, text the same ids as before. Prints the folder."""
     from duotone.tokens.extend import END, START, extend
     from duotone.tokens.tokenizer import AudioTokenizer
 

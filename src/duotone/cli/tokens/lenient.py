@@ -1,4 +1,4 @@
-"""Command lines as `codec-bpe` takes them."""
+"""Command lines in `codec-bpe`'s syntax."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def command(
     num_files: Files = None,
     as_json: Json = False,
 ) -> None:
-    """Compression of recordings by a tokenizer: codes a token, share of single codes, the longest tokens."""
+    """Report a tokenizer's compression of recordings: codes per token, share of single codes, the longest tokens."""
     from duotone.tokens.report import report
 
     loaded = load_tokenizer(tokenizer, num_codebooks)

@@ -1,4 +1,4 @@
-"""What the commands share: options, folders of codes, and the tokenizers that they are read with."""
+"""What the commands share: options, folders of codes, loading tokenizers."""
 
 from __future__ import annotations
 
@@ -16,26 +16,38 @@ if TYPE_CHECKING:
     from duotone.tokens.tokenizer import AudioTokenizer
 
 SUFFIXES = (".npy", ".duo")
-_TOLD = 10  # files that could not be read and are named, before the others are counted
+_TOLD = 10  # unreadable files that are named; further ones are only counted
 
 CodesPath = Annotated[Path, typer.Option("--codes-path", metavar="DIR", help="Folder of .npy or .duo files.")]
-Books = Annotated[int | None, typer.Option("--num-codebooks", help="Codebooks to use (default: codec_info.json).")]
-Size = Annotated[int | None, typer.Option("--codebook-size", help="Codes of a codebook (default: codec_info.json).")]
-Rate = Annotated[float | None, typer.Option("--codec-framerate", help="Frames a second (default: codec_info.json).")]
-Chunk = Annotated[int | None, typer.Option("--chunk-size-secs", help="Length of a training word (default: a file).")]
-Frequency = Annotated[int, typer.Option("--min-frequency", help="Pairs that occur less often are not merged.")]
-Filter = Annotated[
-    list[str] | None, typer.Option("--codes-filter", help="Take only files whose path contains one of these.")
+Books = Annotated[
+    int | None, typer.Option("--num-codebooks", help="Number of codebooks to use (default: from codec_info.json).")
 ]
-Files = Annotated[int | None, typer.Option("--num-files", help="Read at most so many files.")]
+Size = Annotated[
+    int | None, typer.Option("--codebook-size", help="Number of codes per codebook (default: from codec_info.json).")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option("--codec-framerate", help="Frames (steps of the codec) per second (default: from codec_info.json)."),
+]
+Chunk = Annotated[
+    int | None,
+    typer.Option(
+        "--chunk-size-secs", help="Split recordings into training words of this length (default: one word per file)."
+    ),
+]
+Frequency = Annotated[int, typer.Option("--min-frequency", help="Do not merge pairs that occur less often.")]
+Filter = Annotated[
+    list[str] | None, typer.Option("--codes-filter", help="Use only files whose path contains one of these texts.")
+]
+Files = Annotated[int | None, typer.Option("--num-files", help="Read at most this many files.")]
 TokenizerFolder = Annotated[Path, typer.Option("--tokenizer", metavar="DIR", help="Folder of a tokenizer.")]
 
 
 class Source:
-    """The recordings of a folder: codes `[K, T]`, and what is known of them.
+    """The recordings of a folder: codes `[K, T]` and their description.
 
-    All files have to be of one codec and one number format, and those of `tokenizer` where one is given. Files that
-    cannot be read are left out; `finish` tells of them.
+    All files must come from one codec and number format (those of `tokenizer`, if given). Unreadable files are left
+    out; `finish` reports them.
     """
 
     def __init__(
@@ -68,15 +80,13 @@ class Source:
             if value is None
         ]
         if missing:
-            raise UsageError(
-                f"{folder} has no codec_info.json that says what its codes are. Give {' and '.join(missing)}."
-            )
+            raise UsageError(f"{folder} has no codec_info.json that describes its codes. Give {' and '.join(missing)}.")
         self.info = info
         self.framerate = framerate or info.framerate
         self.codebooks, self.size = int(codebooks or info.codebooks or 0), int(size or info.size or 0)
 
     def _places(self) -> Iterator[tuple[str, Info]]:
-        """What describes the files: each codec_info.json once, and each .duo file itself."""
+        """The files that describe the codes: each codec_info.json once, and each .duo file."""
         from duotone.tokens.collection import INFO, folder_of_info, read_info
 
         folders = dict.fromkeys(file.parent for file in self.files if file.suffix.lower() == ".npy")
@@ -95,7 +105,7 @@ class Source:
         self._check()
 
     def recordings(self, channels: Any) -> Iterator[tuple[Any, int]]:
-        """Files of one recording joined in time and its channels arranged (`dataset.arrange`); with how many are in one."""
+        """Yield each recording, with its files joined and its channels arranged (`dataset.arrange`), and the number of channels."""
         import numpy as np
 
         from duotone.tokens.dataset import arrange, group
@@ -119,7 +129,7 @@ class Source:
         self._check()
 
     def streams(self, file: Path) -> list[Any]:
-        """The codes `[K, T]` of a file: one array, or one a channel. None where the file cannot be read."""
+        """The codes `[K, T]` of a file: one array, or one per channel. None if the file cannot be read."""
         from duotone.tokens.collection import load_npy
 
         if file in self.failed:
@@ -133,7 +143,7 @@ class Source:
             return []
 
     def split(self, share: float) -> tuple[list[Any], list[Any]]:
-        """Recordings to train on and recordings held out; of a single one, its end."""
+        """Split into training and held-out recordings; of a single recording the end is held out."""
         recordings = list(self)
         if len(recordings) == 1:
             cut = int(recordings[0].shape[1] * (1 - share))
@@ -143,12 +153,12 @@ class Source:
         return [r for i, r in enumerate(recordings) if (i + 1) % every and r is not held[-1]], held
 
     def _check(self) -> None:
-        """Raise the first error where no file at all could be read."""
+        """Raise the first error if no file could be read."""
         if len(self.failed) == len(self.files):
             raise next(iter(self.failed.values()))
 
     def finish(self) -> None:
-        """Tell of files that could not be read; exits with the first one's code if there are any."""
+        """Report files that could not be read; if there are any, exits with the first one's code."""
         if not self.failed:
             return
         found = [verdict(error) for error in self.failed.values()]
@@ -163,7 +173,7 @@ class Source:
 
 
 def find(folder: Path, only: Sequence[str], limit: int | None) -> list[Path]:
-    """Files of codes below a folder, in order of their names. `only`: parts of which a path has to hold one.
+    """Find files of codes in a folder, sorted by name. `only`: texts of which a path must contain one.
 
     Raises `UsageError` where there are none.
     """
@@ -183,7 +193,7 @@ def find(folder: Path, only: Sequence[str], limit: int | None) -> list[Path]:
 
 
 def load_tokenizer(folder: Path, codebooks: int | None = None) -> AudioTokenizer:
-    """An audio tokenizer, or the audio part of a text tokenizer that was extended, with the ids that it has there."""
+    """Load an audio tokenizer, or the audio part of an extended text tokenizer, with its ids there."""
     from duotone.tokens.extended import is_extended, load_extended
     from duotone.tokens.tokenizer import AudioTokenizer
 
@@ -196,7 +206,7 @@ def load_tokenizer(folder: Path, codebooks: int | None = None) -> AudioTokenizer
 
 
 def number(text: str) -> int:
-    """A character's number. Raises `UsageError`."""
+    """Parse a character's number. Raises `UsageError`."""
     try:
         return int(text, 0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""``duotone tokens stats``: how much sound a dataset holds."""
+"""``duotone tokens stats``: how much audio a dataset holds."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ Example:
 
 
 def command(
-    dataset_path: Annotated[Path, typer.Option("--dataset-path", metavar="FILE", help="What `dataset` wrote.")],
+    dataset_path: Annotated[
+        Path, typer.Option("--dataset-path", metavar="FILE", help="File written by `duotone tokens dataset`.")
+    ],
     tokenizer: Annotated[Path, typer.Option("--tokenizer", metavar="DIR", help="The tokenizer it was written with.")],
     num_codebooks: Books = None,
     codec_framerate: Rate = None,
-    overlap_length: Annotated[int, typer.Option("--overlap-length", help="Tokens that neighbours share.")] = 1024,
-    num_examples: Annotated[int | None, typer.Option("--num-examples", help="Read at most so many sequences.")] = None,
+    overlap_length: Annotated[
+        int, typer.Option("--overlap-length", help="Number of tokens that consecutive sequences share.")
+    ] = 1024,
+    num_examples: Annotated[
+        int | None, typer.Option("--num-examples", help="Read at most this many sequences.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Sequences and seconds of a dataset; sound that sequences share is counted once."""
+    """Count the sequences and seconds of a dataset; audio that sequences share is counted once."""
     from duotone.tokens.dataset_stats import line_stats, parquet_stats
 
     if not dataset_path.is_file():

@@ -31,7 +31,7 @@ Examples:
 
     duotone tokens train --codes_path codes/ --num_codebooks 4 --max_token_codebook_ngrams 4 --pad_token "<pad>"
 
-Interrupted (Ctrl-C), it keeps what it has beside the tokenizer's folder; the same command goes on from there.
+On Ctrl-C the merges found so far are saved next to the tokenizer's folder; the same command resumes from them.
 """
 
 
@@ -41,25 +41,31 @@ def command(
     codebook_size: Size = None,
     codec_framerate: Rate = None,
     chunk_size_secs: Chunk = None,
-    vocab_size: Annotated[int, typer.Option("--vocab-size", help="Tokens in all.")] = 30_000,
+    vocab_size: Annotated[int, typer.Option("--vocab-size", help="Total number of tokens.")] = 30_000,
     min_frequency: Frequency = 2,
     special_tokens: Annotated[
         list[str] | None, typer.Option("--special-tokens", help="Further special tokens.")
     ] = None,
-    bos_token: Annotated[str | None, typer.Option("--bos-token", help="Begins a sequence.")] = None,
-    eos_token: Annotated[str | None, typer.Option("--eos-token", help="Ends a sequence.")] = None,
-    unk_token: Annotated[str | None, typer.Option("--unk-token", help="Stands for unknown characters.")] = None,
-    pad_token: Annotated[str | None, typer.Option("--pad-token", help="Fills up shorter sequences of a batch.")] = None,
+    bos_token: Annotated[str | None, typer.Option("--bos-token", help="Token at the beginning of a sequence.")] = None,
+    eos_token: Annotated[str | None, typer.Option("--eos-token", help="Token at the end of a sequence.")] = None,
+    unk_token: Annotated[str | None, typer.Option("--unk-token", help="Token for unknown characters.")] = None,
+    pad_token: Annotated[
+        str | None, typer.Option("--pad-token", help="Token that pads the shorter sequences of a batch.")
+    ] = None,
     max_token_codebook_ngrams: Annotated[
         int | None,
-        typer.Option("--max-token-codebook-ngrams", help="The most frames that a token may span (0: no merges)."),
+        typer.Option(
+            "--max-token-codebook-ngrams", help="Maximum number of frames that a token may span (0: no merges)."
+        ),
     ] = None,
     unicode_offset: Annotated[
         str | None,
-        typer.Option("--unicode-offset", help="codec-bpe's plain layout from this character on (0x4E00, say)."),
+        typer.Option(
+            "--unicode-offset", help="Use codec-bpe's layout, starting at this character (for example 0x4E00)."
+        ),
     ] = None,
     save_path: Annotated[
-        Path | None, typer.Option("--save-path", metavar="DIR", help="Where the tokenizer goes.")
+        Path | None, typer.Option("--save-path", metavar="DIR", help="Folder for the tokenizer.")
     ] = None,
     codes_filter: Filter = None,
     num_files: Files = None,
@@ -77,7 +83,7 @@ def command(
     if not any((bos_token, eos_token, unk_token, pad_token)):
         pad_token, unk_token = "<pad>", "<unk>"
     elif unk_token is None:
-        tell("No --unk-token: a tokenizer without one passes over characters that it does not know.")
+        tell("No --unk-token was given: the tokenizer will skip unknown characters.")
     codec = source.info.codec or "codec"
     target = save_path or Path(f"output/{codec}_bpe_{source.codebooks}cb_{round(vocab_size / 1000)}k")
     if (target / "tokenizer.json").exists() and not force:
@@ -115,7 +121,7 @@ def _sum_up(tokenizer: AudioTokenizer, told: Report, files: int, seconds: float)
 def _train(
     source: Source, alphabet: Alphabet, target: Path, settings: dict[str, Any], tokens: dict[str, Any], quiet: bool
 ) -> AudioTokenizer:
-    """Train and save; an interrupted training leaves what it has beside `target`, from where the next one goes on."""
+    """Train and save; an interrupted training saves its merges next to `target`, and the next one resumes from them."""
     from duotone.tokens.training import train_bpe
 
     partial = target.with_name(target.name + ".partial")
@@ -128,7 +134,7 @@ def _train(
             )  # fmt: skip
         except _Stopped as stopped:
             stopped.so_far.save(partial)
-            tell(f"Stopped as asked, after {len(stopped.so_far.merges)} merges; the same command goes on from there.")
+            tell(f"Stopped on request, after {len(stopped.so_far.merges)} merges; the same command resumes from there.")
             raise typer.Exit(INTERRUPTED) from None
     tokenizer.save(target)
     shutil.rmtree(partial, ignore_errors=True)
@@ -145,7 +151,7 @@ class _Stopped(Exception):
 
 @contextmanager
 def _stoppable(quiet: bool) -> Iterator[Callable[..., None]]:
-    """A progress bar, and a watcher that stops the training when Ctrl-C was pressed."""
+    """A progress bar, and a callback that stops the training after Ctrl-C."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     asked: list[int] = []
@@ -168,12 +174,12 @@ def _stoppable(quiet: bool) -> Iterator[Callable[..., None]]:
 
 
 def _resumed(partial: Path, alphabet: Alphabet, about: dict[str, Any]) -> AudioTokenizer | None:
-    """What an interrupted training of the same recordings left, if it did."""
+    """Load what an interrupted training of the same recordings saved, if anything."""
     from duotone.tokens.tokenizer import AudioTokenizer
 
     if not (partial / "tokenizer.json").is_file():
         return None
     found = AudioTokenizer.load(partial)
     same = found.alphabet == alphabet and all(found.about.get(key) == value for key, value in about.items())
-    tell(f"Going on from {partial}." if same else f"{partial} is of other codes or settings; starting anew.")
+    tell(f"Resuming from {partial}." if same else f"{partial} belongs to other codes or settings; starting again.")
     return found if same else None
