@@ -1,6 +1,6 @@
-"""Duotone: neural audio codecs of two faces. One encoding gives continuous latents and discrete tokens.
+"""Duotone: neural audio codecs with two outputs. One encoding gives continuous latents and discrete tokens.
 
-Names are loaded when first used; importing this package imports nothing heavy and changes nothing in the process.
+Names are imported when first used; importing this package is fast and has no side effects.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Files and folders written whole or not at all: under a temporary name beside the target, then renamed.
+"""Write files and folders completely or not at all: under a temporary name in the target's folder, then renamed.
 
-The temporary name is hidden, unique to the process, of bounded length and ends in ``.part``, so that no walk over a
-folder takes it for sound. What is replaced keeps its permissions; a symbolic link is written through; a pipe or a device
-is written to.
+The temporary name is hidden, unique to the process, of bounded length and ends in ``.part``, so that it is never
+taken for an audio file. A replaced file keeps its permissions; a symbolic link is followed; a pipe or a device
+is written to directly.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from duotone.errors import UsageError
 
 #: Ending of every temporary name.
 PARTIAL = ".part"
-_OURS = ".duotone-"  # start of every temporary name
+_OURS = ".duotone-"  # prefix of every temporary name
 _NAME_BYTES = 48  # of the target's name that a temporary name repeats; file systems allow 255 bytes in all
 
 
 @contextmanager
 def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool = True) -> Iterator[Path]:
-    """A temporary path to write to; at a clean end of the block it takes the place of `target`, else it is removed.
+    """Yield a temporary path to write to; it replaces `target` if the block ends without an exception, else it is removed.
 
     `suffix` replaces ``.part`` for programs that choose a format by the ending. Raises `UsageError` where the folder is
     missing, `target` is a folder, or a file is there and `force` is off (one that another process made meanwhile too).
@@ -65,10 +65,10 @@ def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool
 
 @contextmanager
 def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder to fill; at a clean end of the block it takes the place of `target`, else it is removed.
+    """Yield a temporary folder to fill; it replaces `target` if the block ends without an exception, else it is removed.
 
-    A folder that was there before is removed once the new one stands in its place. Raises `UsageError` where the folder
-    above is missing or `target` is a file.
+    An existing folder is removed after the new one has replaced it. Raises `UsageError` if the parent folder
+    is missing or `target` is a file.
     """
     final = Path(os.path.realpath(target))
     if final.exists() and not final.is_dir():
@@ -105,18 +105,18 @@ def sweep(folder: str | os.PathLike[str]) -> None:
 
 
 def write_bytes(target: str | os.PathLike[str], data: bytes) -> None:
-    """Write bytes, whole or not at all."""
+    """Write bytes, completely or not at all."""
     with replacing(target) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:
-    """Write text as UTF-8, whole or not at all; names of files that are no UTF-8 survive."""
+    """Write text as UTF-8, completely or not at all; file names that are not UTF-8 are preserved."""
     write_bytes(target, text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(target: str | os.PathLike[str], value: Any, indent: int | None = 1) -> None:
-    """Write a JSON document, whole or not at all. Raises `ValueError` for NaN and infinite numbers."""
+    """Write a JSON document, completely or not at all. Raises `ValueError` for NaN and infinite numbers."""
     write_text(target, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
@@ -130,9 +130,9 @@ def is_stream(target: str | os.PathLike[str]) -> bool:
 
 @contextmanager
 def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Inside, no other process that asks for the same works in a folder; the system lets go when the process ends.
+    """Lock a folder against other processes that use `exclusive`; the lock ends with the block or the process.
 
-    Raises `UsageError` where another one does.
+    Raises `UsageError` if another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -176,23 +176,23 @@ def _exists(target: str | os.PathLike[str]) -> UsageError:
 
 
 def _shown(name: str | os.PathLike[str]) -> str:
-    """For messages: bytes that are no UTF-8 become question marks."""
+    """A path for messages: bytes that are not UTF-8 become question marks."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _prefix(final: Path) -> str:
-    """How a temporary name begins: hidden, as one of ours, and with a part of the target's name."""
+    """Prefix of a temporary name: hidden, marked as ours, with a part of the target's name."""
     return f"{_OURS}{os.fsencode(final.name)[:_NAME_BYTES].decode('utf-8', 'ignore')}."
 
 
 def _flush(path: Path) -> None:
-    """Bring a file's bytes to the disk: a rename may arrive there before them."""
+    """Flush a file to the disk: without it, a rename may reach the disk before the content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def _permissions(final: Path) -> int:
-    """Those of the file that is replaced, or those that a new file would have."""
+    """Permissions of the file that is replaced, or those of a new file."""
     with suppress(FileNotFoundError):
         return stat.S_IMODE(final.stat().st_mode)
     return 0o666 & ~_mask()

@@ -18,15 +18,15 @@ Framing = Literal["exact", "published"]
 
 
 def cache_folder() -> Path | None:
-    """Where what can be made again is kept: $DUOTONE_CACHE, $XDG_CACHE_HOME/duotone or ~/.cache/duotone.
+    """The folder for caches: $DUOTONE_CACHE, $XDG_CACHE_HOME/duotone or ~/.cache/duotone.
 
-    None where no such place is known: no variable is set, and the user has no home (a container's user without a name).
-    The folder need not exist or be writable; who uses it does without where it is not.
+    None if there is no such folder: no variable is set, and the user has no home (for example in a container).
+    The folder may be missing or read-only; callers must then work without a cache.
     """
     own, shared = os.environ.get("DUOTONE_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
     base = (
         Path(shared) if os.path.isabs(shared) else Path("~/.cache")
-    )  # others are to be ignored, says the specification
+    )  # the XDG specification says to ignore relative paths
     try:
         return (Path(own) if own else base / "duotone").expanduser()
     except RuntimeError:  # "~" of a user without a home
@@ -81,7 +81,7 @@ class NoiseConfig(Config):
 
 
 class DecodeConfig(Config):
-    """Defaults of decoding: steps a strategy, and the noise level of the autoregressive time prompt."""
+    """Defaults of decoding: steps of each strategy, and the noise position of the autoregressive time prompt."""
 
     parallel_steps: int = 4
     autoregressive_steps: int = 2
@@ -89,10 +89,10 @@ class DecodeConfig(Config):
 
 
 class CoDiCodecConfig(Config):
-    """Every size of a CoDiCodec network; the defaults are the published 148.5M-parameter model.
+    """All sizes of a CoDiCodec network; the defaults are those of the published model with 148.5M parameters.
 
     The frontends start from `bins` x `frames` positions divided by `stem`, then go through stages of
-    `channels[i]` width and `blocks[i]` blocks; stage i is left through `factors[i]` (frequency, time).
+    `channels[i]` channels and `blocks[i]` blocks; after stage i the grid is downsampled by `factors[i]` (frequency, time).
     """
 
     family: Literal["codicodec"] = "codicodec"
@@ -113,7 +113,7 @@ class CoDiCodecConfig(Config):
     denoiser_layers: int = 12
     latents: int = 128
     registers: int = 8
-    anchored: bool = False  # each summary latent starts from one audio token (needs as many of both); learns far faster
+    anchored: bool = False  # each summary latent is initialised from one audio token (needs equal numbers of both); trains much faster
     levels: tuple[int, ...] = (11, 11, 11, 11)
     noise: NoiseConfig = NoiseConfig()
     decode: DecodeConfig = DecodeConfig()
@@ -202,7 +202,7 @@ PRESETS: dict[str, CoDiCodecConfig] = {
 
 
 def preset(name: str) -> CoDiCodecConfig:
-    """The configuration of that name. Raises `ConfigError` listing the names there are."""
+    """The preset of that name. Raises `ConfigError` that lists the known names."""
     if name not in PRESETS:
         raise ConfigError(f"No preset is named {name!r}. There are: {', '.join(PRESETS)}.")
     return PRESETS[name]

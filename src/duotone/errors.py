@@ -1,10 +1,10 @@
-"""One family of errors. Every message says what was got, what was expected, and what to do next."""
+"""All exceptions of Duotone. Every message says what was given, what was expected, and what to do."""
 
 from __future__ import annotations
 
 
 class DuotoneError(Exception):
-    """Base of every error that Duotone raises on purpose; the command line prints it without a traceback."""
+    """Base of all errors that Duotone raises deliberately; the command line prints them without a traceback."""
 
     exit_code = 1
 
@@ -22,19 +22,19 @@ class UsageError(DuotoneError, ValueError):
 
 
 class AudioError(DuotoneError, ValueError):
-    """Sound that cannot be used: missing, empty, truncated, not audio, not finite, too many channels."""
+    """Unusable audio: missing, empty, truncated, not audio, not finite, too many channels."""
 
     exit_code = 3
 
 
 class FormatError(DuotoneError, ValueError):
-    """A ``.duo`` file (or a stream of one) is damaged, cut, or not one at all."""
+    """A ``.duo`` file or stream is damaged, truncated, or not a ``.duo`` file."""
 
     exit_code = 4
 
 
 class CodecMismatchError(DuotoneError, ValueError):
-    """Latents or codes meet a codec that did not make them; the message names both fingerprints."""
+    """Latents or codes were given to a codec that did not make them; the message names both codecs."""
 
     exit_code = 5
 

@@ -45,9 +45,9 @@ def load(
     """Load a codec (or an audio tokenizer): ours, or one of another project.
 
     `name` is a bundled name, a folder of ours or of transformers or diffusers, a published `.pt` file, the name of a codec
-    (``"mimi"``), or ``org/name`` on the Hugging Face Hub. Only the last two reach for the network, and `say` is told
-    before they do. `device` defaults to the CPU; `dtype` to float32 for encoding, and for decoding to the fastest format
-    of the device. `options` are those of codecs of others: `bandwidth`, `n_quantizers`, `repository`.
+    (``"mimi"``), or ``org/name`` on the Hugging Face Hub. Only the last two use the network, and `say` is called
+    with a message before they do. `device` defaults to the CPU; `dtype` to float32 for encoding, and for decoding to the fastest format
+    of the device. `options` are those of other projects' codecs: `bandwidth`, `n_quantizers`, `repository`.
     Raises `WeightsError` when nothing is found or the weights do not fit, `UsageError` for unknown options.
     """
     if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
@@ -63,7 +63,7 @@ def load(
 def save(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | str | None = None) -> None:
     """Write a codec as `config.json` + `model.safetensors`; `dtype` converts the weights (for example bfloat16).
 
-    Raises `UsageError` for what is no codec of ours.
+    Raises `UsageError` for codecs of other projects.
     """
     if not isinstance(codec, CoDiCodec):
         raise UsageError(
@@ -76,7 +76,7 @@ def save(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | 
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """A number format from its name, or the fastest one of the device for decoding."""
+    """The number format of that name; `auto` is the device's fastest format for decoding."""
     if dtype is None or dtype == "auto":
         return best_dtype(device)
     return as_dtype(dtype) or best_dtype(device)
@@ -84,7 +84,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
 
 def _find(name: str, device: torch.device, options: dict[str, Any], say: Callable[[str], object] | None) -> Any:
     path = Path(name)
-    if name == "duotone":  # what `duotone codes --codec` calls ours
+    if name == "duotone":  # name of our codec in `duotone codes --codec`
         name = DEFAULT
     if name in bundled():
         return _ours(_no_options(name, options), Path(str(files("duotone") / "weights" / name)))
@@ -96,7 +96,7 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
         _tell(say, f"Loading {name} from the Hugging Face Hub (or its cache).")
         return load_adapter(name, None, device, **options)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name.partition("/")[0]).exists():
-        _tell(say, f"{name} is no folder here; looking for it on the Hugging Face Hub (or in its cache).")
+        _tell(say, f"{name} is not a folder here; loading it from the Hugging Face Hub (or its cache).")
         return _from_hub(name, device, options)
     if name in PRESETS:
         raise WeightsError(
@@ -104,7 +104,7 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
             f"{PUBLISHED[0]} for base."
         )
     raise WeightsError(
-        f"No codec is called {name!r}. Bundled: {', '.join(bundled()) or 'none'}; of others: {', '.join(CODECS)}; else "
+        f"No codec is called {name!r}. Bundled: {', '.join(bundled()) or 'none'}; of other projects: {', '.join(CODECS)}; else "
         f"give a folder of a saved codec, the published codicodec.pt, or org/name on the Hugging Face Hub."
     )
 
@@ -121,7 +121,7 @@ def _tell(say: Callable[[str], object] | None, message: str) -> None:
 
 
 def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
-    """Ours by the format in its configuration, a tokenizer of audio by its own file, else one of transformers or others."""
+    """Load a folder: our codec or an audio tokenizer if it has their files, else a codec of another project."""
     config = path / "config.json"
     document: Any = None
     if config.is_file():
@@ -137,7 +137,7 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
         kind = kind_of(str(path))
     except UsageError:
         raise WeightsError(
-            f"No codec at {path}: it has no config.json of ours, and neither that nor its name tells of a known codec. "
+            f"No codec at {path}: it has no config.json of Duotone, and neither its config.json nor its name is that of a known codec. "
             f"Known: {', '.join(CODECS)}."
         ) from None
     return load_adapter(kind, str(path), device, **options)
@@ -147,7 +147,9 @@ def _ours(_: Any, folder: Path) -> Codec:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("config", {})
     family = config.get("family", "codicodec") if isinstance(config, dict) else "codicodec"
     if family not in FAMILIES:
-        raise ConfigError(f"{folder} is of family {family!r}, this library has {', '.join(FAMILIES)}. Update duotone.")
+        raise ConfigError(
+            f"{folder} holds a model of family {family!r}, this version supports {', '.join(FAMILIES)}. Update duotone."
+        )
     return FAMILIES[family](folder)
 
 

@@ -1,13 +1,13 @@
-"""What a codec's encodings are: `CodecSpec`, and `Source`, the sound that came in. Plain values; needs no torch.
+"""`CodecSpec` describes a codec and its encodings, `Source` the audio that was encoded. Plain values; imports no torch.
 
-How sound of n samples lies on a codec's grid (behind = 2, chunk = 6, ahead = 1 here)::
+How n samples are divided into chunks (here behind = 2, chunk = 6, ahead = 1)::
 
     samples        ..0123456789..        zeros before the beginning and after the end
     chunk 0      [bb|cccccc|a]           sees `behind` samples before its own, and `ahead` after them
     chunk 1            [bb|cccccc|a]
 
-Chunk i covers the samples from ``i * chunk`` on. There are ``ceil((n + extra) / chunk)`` chunks: `extra` is what the
-last sample needs of the chunk after it.
+Chunk i covers the samples from ``i * chunk`` on. There are ``ceil((n + extra) / chunk)`` chunks: `extra` is the number of
+samples after the last one that must also be covered, so that it can be decoded.
 
 Legend: N chunks, K codebooks, S steps.
 """
@@ -32,7 +32,7 @@ UNIT_SCALE = 0.8
 
 @dataclass(frozen=True)
 class CodecSpec:
-    """A codec's identity, its grid, the shapes of its two faces, and what it can do."""
+    """A codec's identity, its division of time into chunks and steps, the shapes of its latents and codes, and what it can do."""
 
     family: str  #: codicodec, lycodec, encodec, mimi, ...
     model: str  #: the name of the weights
@@ -58,30 +58,30 @@ class CodecSpec:
 
     @property
     def faces(self) -> tuple[Face, ...]:
-        """The faces that an encoding has."""
+        """Which encodings the codec has: tokens, latents, or both."""
         faces: list[Face] = ["latents"] if self.latent is not None else []
         return (*faces, *(["tokens"] if self.codebooks else []))  # type: ignore[arg-type]
 
     def chunks(self, samples: int) -> int:
-        """Chunks of a sound of so many samples at `rate` (at least one)."""
+        """Number of chunks (at least one) for this number of samples at `rate`."""
         return max(1, -(-(samples + self.extra) // self.chunk))
 
     def samples(self, chunks: int) -> int:
-        """The most samples at `rate` that so many chunks give back."""
+        """Maximum number of samples at `rate` that this number of chunks decodes to."""
         return max(0, chunks * self.chunk + (self.ahead if self.extra < 0 else -self.extra))
 
     def framed(self, framing: Framing) -> CodecSpec:
-        """The grid under a framing. *published* (CoDiCodec alone) frames as the published package does.
+        """The spec under a framing. *published* (CoDiCodec only) frames the audio as the published package does.
 
-        There, frame i starts at sample ``i * hop`` and only whole frames count: n samples have ``n // hop - 1`` frames.
-        Raises `UsageError` for a codec that has no such framing.
+        There, frame i starts at sample ``i * hop`` and only complete frames are used: n samples have ``n // hop - 1`` frames.
+        Raises `UsageError` for a codec without this framing.
         """
         if framing == "exact":
             return self
         if framing != "published" or self.family != "codicodec":
             raise UsageError(
                 f"framing got {framing!r}, expected 'exact'"
-                + (" or 'published'." if self.family == "codicodec" else f" (all that {self.family} has).")
+                + (" or 'published'." if self.family == "codicodec" else f" (the only framing of {self.family}).")
             )
         hop = self.extra
         return dataclasses.replace(self, behind=0, ahead=hop, extra=1 - 2 * hop)
@@ -93,26 +93,26 @@ class CodecSpec:
 
     @property
     def steps_per_second(self) -> float:
-        """Steps of codes a second: the frame rate of tokenizers and language models."""
+        """Steps per second: the frame rate of tokenizers and language models."""
         return self.steps * self.rate / self.chunk
 
     @property
     def tokens_per_second(self) -> float:
-        """Codes a second, of all codebooks of a stream together."""
+        """Codes per second, over all codebooks of a stream."""
         return self.steps_per_second * len(self.codebooks)
 
     @property
     def bits_per_chunk(self) -> float:
-        """Information of a chunk's codes in a stream, in bits."""
+        """Information in one chunk's codes of one stream, in bits."""
         return self.steps * sum(math.log2(size) for size in self.codebooks)
 
     @property
     def bit_rate(self) -> float:
-        """Information of a stream's codes, in bits a second."""
+        """Information in one stream's codes, in bits per second."""
         return self.bits_per_chunk / self.chunk_seconds
 
     def grid(self) -> dict[str, Any]:
-        """The fields that the numbers of an encoding depend on, besides the weights."""
+        """The fields, besides the weights, that the values of an encoding depend on."""
         names = ("rate", "rate_out", "channels", "chunk", "steps", "codebooks", "latent", "levels", "scaled")
         return {name: getattr(self, name) for name in names}
 
@@ -163,7 +163,7 @@ class CodecSpec:
 
 @dataclass(frozen=True)
 class Source:
-    """The sound that an encoding was made of, and how: rate, channels, length, framing, number format."""
+    """The audio that was encoded: rate, channels, length; and how: framing, number format of the encoder."""
 
     rate: int
     channels: int
@@ -172,14 +172,14 @@ class Source:
     format: str = ENCODING_FORMAT  #: number format of the encoder: float32, bfloat16, float16
 
     def at(self, rate: int) -> int | None:
-        """Its samples at another rate, as resampling gives them (at least one); None while not known."""
+        """Number of samples after resampling to another rate (at least one); None if not known yet."""
         return None if self.samples is None else max(1, round(self.samples * rate / self.rate))
 
     @property
     def seconds(self) -> float | None:
-        """Its duration; None while not known."""
+        """Duration in seconds; None if not known yet."""
         return None if self.samples is None else self.samples / self.rate
 
     def of_length(self, samples: int | None) -> Source:
-        """The same for another length."""
+        """The same source with another length."""
         return dataclasses.replace(self, samples=samples)

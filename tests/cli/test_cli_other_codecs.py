@@ -76,7 +76,7 @@ def test_what_a_codec_does_not_have_is_said_before_the_work(models: Path, here: 
         (["encode", "a.wav", "-o", "x.duo", "--framing", "published"], "expected 'exact'"),
         (["encode", "a.wav", "-o", "x.duo", "--bandwidth", "3"], "not an option of dac"),
         (["latents", "a.wav", "-o", "x"], "has no latents"),
-        (["decode", "a.duo", "-o", "x.wav", "--strategy", "parallel"], "decodes in one way"),
+        (["decode", "a.duo", "-o", "x.wav", "--strategy", "parallel"], "has only one strategy"),
         (["decode", "a.duo", "-o", "x.wav", "--steps", "3"], "takes no steps"),
     ):  # fmt: skip
         told = duotone(*words, "--codec", codec)

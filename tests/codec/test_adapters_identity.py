@@ -85,7 +85,7 @@ def test_the_identity_does_not_follow_device_and_format() -> None:
     fingerprint = codec.fingerprint
     codec.to(dtype="bfloat16")
     assert codec.fingerprint == fingerprint
-    with pytest.warns(UserWarning, match="same encoder, another decoder"):
+    with pytest.warns(UserWarning, match="encoder is the same, the decoder differs"):
         other = replace(codec.encode(synthesize(0, 0.2)), spec=replace(codec.spec, fingerprint="0" * 16))
         codec.decode(other)
 

@@ -276,7 +276,7 @@ def test_headers_of_impossible_sizes_are_refused() -> None:
 
 def test_a_loudness_is_written_or_missed() -> None:
     value = Scaled().encode(Waveform(torch.rand(2, 900), 24_000))
-    with pytest.raises(UsageError, match="loudness apart"):
+    with pytest.raises(UsageError, match="loudness separately"):
         write_duo(io.BytesIO(), Codes(value.indices, value.spec, value.source))
 
 

@@ -187,7 +187,7 @@ def test_a_loudness_apart_is_kept_or_asked_for() -> None:
     value = codec.encode(sound(rate=24_000))
     assert value.scale is not None and value.scale.shape == (1, len(value))
     bare = Codes(value.indices, value.spec, value.source)
-    with pytest.raises(UsageError, match="loudness apart"):
+    with pytest.raises(UsageError, match="loudness separately"):
         codec.decode(bare)
     loud = codec.decode(codec.codes(value.indices, value.source, 0.1))
     assert loud.length == 3000

@@ -1,7 +1,7 @@
-"""Cutting recordings into segments on a codec's grid, and encoding segments of many recordings in batches.
+"""Cut recordings into segments of whole chunks, and encode segments of many recordings in batches.
 
-Only segments of one length share a batch, so none is padded for another's sake: what comes of a recording depends
-neither on its neighbours nor (up to rounding) on the size of the batch.
+Only segments of equal length share a batch, so none is padded: the encoding of a recording depends
+neither on the other recordings nor (up to rounding) on the batch size.
 
 Legend: B rows of a batch, C channels of a stream, N chunks, K codebooks, S steps, T samples.
 """
@@ -29,9 +29,9 @@ WAITING_BATCHES = 8
 
 @dataclass(frozen=True)
 class Batch:
-    """What encoding gives for B rows: latents `[B, N, *latent]` float32, or codes `[B, K, S]` int64; on the CPU.
+    """Result of encoding B rows: latents `[B, N, *latent]` float32, or codes `[B, K, S]` int64; on the CPU.
 
-    `scale` `[B, N]` is the loudness of each chunk, of codecs that code it apart.
+    `scale` `[B, N]` is the loudness of each chunk, for codecs that code it separately.
     """
 
     latents: Tensor | None = None
@@ -60,16 +60,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Window:
-    """How a recording is cut: `chunks` at a time (None: whole), each with `context` chunks of its past before it."""
+    """How a recording is cut: `chunks` at a time (None: whole), each with the `context` chunks before it as input."""
 
     chunks: int | None = None
     context: int = 0
 
     @classmethod
     def of(cls, spec: CodecSpec, chunk_secs: float | None, context_secs: float = 0.0) -> Window:
-        """From seconds, as `codec-bpe` means them: windows of `context_secs` that end where their chunk ends.
+        """From seconds, as in `codec-bpe`: windows of length `context_secs` that end where their chunk ends.
 
-        So 0.08 with 0.4 gives 80 ms at a time with 320 ms of their past. Raises `UsageError` for less than half a chunk
+        So 0.08 with 0.4 encodes 80 ms at a time, with the 320 ms before them. Raises `UsageError` for less than half a chunk
         of the codec, or negative context.
         """
         if chunk_secs is None:
@@ -108,7 +108,7 @@ def window_for(spec: CodecSpec, window: Window | None) -> Window:
 
 @dataclass(frozen=True)
 class Segment:
-    """Samples `[channels, T]` of some chunks: the first `context` are only seen, the `count` after them are encoded."""
+    """Samples `[channels, T]` of consecutive chunks: the first `context` are only input, the next `count` are encoded."""
 
     samples: Tensor
     context: int
@@ -135,7 +135,7 @@ class Cutter:
         return self._cut(max(0, spare // (size * self.spec.chunk)) * size)
 
     def finish(self) -> list[Segment]:
-        """The segments that are left, filled up with zeros."""
+        """The remaining segments, padded with zeros."""
         spec, count = self.spec, self.spec.chunks(self.samples) - self._done
         wanted = (self.window.context + count) * spec.chunk + spec.behind + spec.ahead
         self._waiting = torch.nn.functional.pad(self._waiting, (0, max(0, wanted - self._waiting.shape[1])))
@@ -156,7 +156,7 @@ class Cutter:
 
 
 def rows_of(segment: Segment, spec: CodecSpec) -> list[Tensor]:
-    """A segment's streams `[C, T]`: each channel for a codec of one, the pair (mono doubled) for a codec of two."""
+    """A segment's streams `[C, T]`: one for each channel with a mono codec, one for both (mono duplicated) with a stereo codec."""
     samples = segment.samples
     if spec.channels == 1:
         return [samples[i : i + 1] for i in range(samples.shape[0])]
@@ -167,7 +167,7 @@ Encode = Callable[[Tensor], Batch]
 
 
 def encode_rows(rows: list[Tensor], segments: list[Segment], encode: Encode, spec: CodecSpec) -> list[Batch]:
-    """Rows of one length through the encoder -> the chunks that count, of each. Raises `UsageError` for too few."""
+    """Encode rows of equal length -> the chunks without context of each. Raises `UsageError` if the codec gives too few."""
     found = encode(torch.stack(rows))
     out = []
     for i, segment in enumerate(segments):
@@ -181,7 +181,7 @@ def encode_rows(rows: list[Tensor], segments: list[Segment], encode: Encode, spe
 
 
 def assemble(parts: list[list[Batch]], spec: CodecSpec, source: Source) -> Latents | Codes:
-    """The parts of each stream, in order -> one value."""
+    """Join the encoded parts of each stream, in order, to one value."""
     if spec.latent is not None:
         streams = [torch.cat([_not_none(p.latents)[0] for p in stream]) for stream in parts]
         return Latents(torch.cat(streams, dim=-1), spec, source)
@@ -203,13 +203,13 @@ def empty(spec: CodecSpec, source: Source) -> Latents | Codes:
 
 def _not_none(tensor: Tensor | None) -> Tensor:
     if tensor is None:
-        raise AssertionError("an encoder left out a face that its spec declares")
+        raise AssertionError("an encoder gave no latents or no codes although its spec declares them")
     return tensor
 
 
 @dataclass
 class _Recording:
-    """A recording on its way: its source, and the encoded parts of each stream by place."""
+    """A recording being encoded: its source, and the encoded parts of each stream by position."""
 
     source: Source
     parts: list[list[Batch | None]]

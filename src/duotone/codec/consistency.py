@@ -33,12 +33,12 @@ def c_out(level: Tensor, noise: NoiseConfig) -> Tensor:
 
 
 def c_in(level: Tensor, noise: NoiseConfig) -> Tensor:
-    """Scale that brings the noisy input to unit variance (EDM, table 1)."""
+    """Scale of the noisy input to unit variance (EDM, table 1)."""
     return 1 / torch.sqrt(level**2 + noise.sigma_data**2)
 
 
 def renoise_scale(level: Tensor, noise: NoiseConfig) -> Tensor:
-    """Deviation of the noise to add to an estimate at sigma_min so that it stands at `level`."""
+    """Standard deviation of the noise that raises an estimate from sigma_min to noise level `level`."""
     return torch.sqrt((level**2 - noise.sigma_min**2).clamp_min(0))
 
 

@@ -1,4 +1,4 @@
-"""`.duo` files of values: latents or codes of one sound, streamable both ways, checked record by record.
+"""Read and write `.duo` files: latents or codes of one recording, as a stream, with a checksum for each record.
 
 The bytes are those of `duofile`; docs/duo-format.md describes them.
 """
@@ -70,15 +70,15 @@ class DuoWriter:
     def write(self, value: Latents | Codes) -> None:
         """Append the chunks of a value.
 
-        Raises `UsageError` for the other face or other channels, `CodecMismatchError` for another codec's value.
+        Raises `UsageError` for another kind of value or number of channels, `CodecMismatchError` for another codec's value.
         """
         header = self.header
         if isinstance(value, Codes) != (header.kind == "tokens"):
             raise UsageError(f"This file holds {header.kind}, got {type(value).__name__}.")
         if (value.spec.space, value.spec.fingerprint) != (header.spec.space, header.spec.fingerprint):
             raise CodecMismatchError(
-                f"This file holds {header.kind} of codec {header.spec.fingerprint}, got ones of {value.spec.fingerprint}. "
-                f"Write them into a file of their own."
+                f"This file holds {header.kind} of codec {header.spec.fingerprint}, got values of {value.spec.fingerprint}. "
+                f"Write them to a separate file."
             )
         if value.streams != header.streams:
             raise UsageError(f"This file holds {header.streams} streams, got a value of {value.streams}.")
@@ -87,7 +87,7 @@ class DuoWriter:
             self._record(header.chunks_per_record)
 
     def flush(self) -> None:
-        """Write what waits as a shorter record (for live use; costs a few bytes)."""
+        """Write the buffered chunks as a shorter record (for live use; costs a few bytes)."""
         if self._waiting:
             self._record(len(self._waiting))
         self._file.flush()
@@ -97,7 +97,7 @@ class DuoWriter:
         scales = [record.scale for record in part if record.scale is not None]
         if self.header.spec.scaled and self.header.kind == "tokens" and len(scales) != count:
             raise UsageError(
-                "This codec codes loudness apart, and the codes have no scale. Give Codes(..., scale=...)."
+                "This codec codes loudness separately, and the codes have no scale. Give Codes(..., scale=...)."
             )
         values = np.concatenate([record.values for record in part])
         try:
@@ -108,7 +108,7 @@ class DuoWriter:
         self._chunks += count
 
     def finish(self, source: Source | None = None) -> None:
-        """Write the rest and the end record; `source` gives the final length where it was not known before."""
+        """Write the remaining chunks and the end record; `source` gives the final length if it was not known before."""
         self.flush()
         self._put(end_bytes(self.header, self._chunks, source or self.header.source))
         self._file.flush()

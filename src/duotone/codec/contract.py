@@ -1,7 +1,7 @@
-"""`Codec`: what every codec can do here, ours and those of others.
+"""`Codec`: the interface of every codec, ours and those of other projects.
 
-Two methods are written per codec: `encode_batch`, and `decode_batch` (or `decoder`, for one that decodes in a stream).
-Everything else is written once: recordings of any rate, channels and length, exact lengths, batches, streams, checks.
+A codec implements two methods: `encode_batch`, and `decode_batch` (or `decoder`, if it can decode a stream).
+This class implements the rest: recordings of any rate, channels and length, exact lengths, batches, streams, checks.
 
 Legend: B rows of a batch, C channels of a stream (1 or 2), K codebooks, N chunks, S steps, T samples.
 """
@@ -65,12 +65,12 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 class Codec(ABC):
-    """A codec. Holds weights and no state: streams are values of their sessions."""
+    """A codec. It holds weights but no state: the state of a stream belongs to its session."""
 
     spec: CodecSpec
     provenance: dict[str, Any]
 
-    # --- to be written per codec
+    # --- to be implemented by each codec
 
     @abstractmethod
     def encode_batch(self, samples: Tensor) -> Batch:
@@ -87,25 +87,25 @@ class Codec(ABC):
         raise NotImplementedError(f"{type(self).__name__} has neither decode_batch nor decoder")
 
     def decoder(self, source: Source, seed: int = 0, **options: Any) -> Decoder:
-        """A decoder for one stream of values; `options` are the codec's own. Raises `UsageError` for others.
+        """A decoder for one stream of values; `options` are those of the codec. Raises `UsageError` for unknown ones.
 
         By default everything is decoded at once at the end, by `decode_batch`.
         """
         if options.pop("strategy", None) is not None or options:
             names = ", ".join(sorted(options)) or "a strategy"
-            raise UsageError(f"{self.spec.model or self.spec.family} decodes in one way; it takes no {names}.")
+            raise UsageError(f"{self.spec.model or self.spec.family} has no decoding options; it takes no {names}.")
         return _Whole(self)
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
 
     @abstractmethod
     def to(self: Self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
-        """This codec moved to a device and number format, in place; its identity stays."""
+        """Move this codec to a device and number format, in place; its fingerprint does not change."""
 
-    # --- written once
+    # --- the same for all codecs
 
     @property
     def fingerprint(self) -> str:
@@ -113,13 +113,13 @@ class Codec(ABC):
         return self.spec.fingerprint
 
     def parameter_count(self) -> int:
-        """Parameters of all networks that the codec holds."""
+        """Number of parameters in all networks of the codec."""
         networks = [value for value in vars(self).values() if isinstance(value, torch.nn.Module)]
         return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
     @property
     def rate(self) -> int:
-        """Samples a second that the encoder works at."""
+        """Sample rate of the encoder, in Hz."""
         return self.spec.rate
 
     @property
@@ -130,8 +130,8 @@ class Codec(ABC):
     def source(
         self, rate: int | None = None, channels: int = 2, samples: int | None = None, framing: Framing = "exact"
     ) -> Source:
-        """A source for an encoding by this codec; by default of its own rate, in stereo, of unknown length."""
-        self.spec.framed(framing)  # refuses a framing that the codec has not
+        """A source for an encoding by this codec; by default with the codec's rate, in stereo, of unknown length."""
+        self.spec.framed(framing)  # refuses a framing that the codec does not have
         return Source(self.spec.rate_out if rate is None else rate, channels, samples, framing, self.encoding_format)
 
     def codes(self, indices: Any, source: Source | None = None, scale: Any = None) -> Codes:
@@ -146,14 +146,14 @@ class Codec(ABC):
         return Latents(values, self.spec, source)  # type: ignore[arg-type]
 
     def particulars(self, rate: int | None = None, channels: int = 2, **options: Any) -> CodecSpec:
-        """The former way to `spec`; the rate and channels of a sound are in its `source`."""
+        """Former name of `spec`; the rate and channels of the audio are in `source`."""
         return self.spec
 
     def check(self, spec: CodecSpec) -> None:
-        """Raise `CodecMismatchError` unless values of this spec are ones of this codec; warn if its weights differ.
+        """Raise `CodecMismatchError` unless this codec can decode values of this spec; warn if its decoder differs.
 
-        Values are checked by their `space` (what decides codes and latents), so a codec whose decoder was trained further
-        decodes what was encoded before.
+        Values are checked by their `space` (encoder, quantiser, options), so a codec whose decoder was trained further
+        decodes earlier encodings.
         """
         own = self.spec
         if not _equal_space(spec, own):
@@ -167,23 +167,23 @@ class Codec(ABC):
         fits = all(a[name] == b[name] for name in a if name != "codebooks") and own.codebooks[:k] == spec.codebooks
         if not fits:
             raise CodecMismatchError(
-                f"This encoding says of itself {a}, but its codec {own.fingerprint} has {b}. "
-                f"It was altered; encode the sound again."
+                f"This encoding states {a}, but its codec {own.fingerprint} has {b}. "
+                f"The encoding was altered; encode the audio again."
             )
         if spec.fingerprint and spec.fingerprint != own.fingerprint:
             warnings.warn(
-                f"This encoding was made with weights {spec.fingerprint}, the codec at hand has {own.fingerprint}: the "
-                f"same encoder, another decoder. It decodes, but sounds different.",
+                f"This encoding was made with weights {spec.fingerprint}, the loaded codec has {own.fingerprint}: the "
+                f"encoder is the same, the decoder differs. The decoded audio will sound different.",
                 stacklevel=3,
             )
 
     def encode(
         self, wave: Waveform, framing: Framing = "exact", *, window: Window | None = None, batch: int | None = None
     ) -> Any:
-        """Encode sound of any rate, mono or stereo: `Latents` where the codec has them, else `Codes`.
+        """Encode audio of any rate, mono or stereo: `Latents` if the codec has them, else `Codes`.
 
-        `window` cuts the sound of a codec whose chunks are not independent; `batch` is how many segments go through the
-        encoder together. Raises `AudioError` when the wave is empty.
+        `window` sets how audio is cut for codecs whose chunks are not independent; `batch` is the number of segments
+        encoded together. Raises `AudioError` when the wave is empty.
         """
         _want_wave(wave, "encode")
         if wave.length == 0:
@@ -201,13 +201,13 @@ class Codec(ABC):
         window: Window | None = None,
         batch: int | None = None,
     ) -> EncodeSession:
-        """A session that takes blocks of sound and gives chunks as soon as they are complete."""
+        """Open a session that takes blocks of audio and returns chunks as soon as they are complete."""
         return EncodeSession(self.spec, self._encode, self.source(rate, channels, None, framing), window, batch)
 
     def encode_many(
         self, waves: Iterable[Waveform], *, window: Window | None = None, batch: int = ENCODE_BATCH
     ) -> Iterator[Any]:
-        """Encode many recordings in batches; values come in the order of the waves, each as `encode` gives it."""
+        """Encode many recordings in batches; yields what `encode` returns for each wave, in the same order."""
 
         def recordings() -> Iterator[tuple[Tensor, Source]]:
             if isinstance(waves, (Waveform, str, os.PathLike)) or not isinstance(waves, Iterable):
@@ -231,9 +231,9 @@ class Codec(ABC):
         grad: bool = False,
         **options: Any,
     ) -> Waveform:
-        """Decode latents or codes to sound.
+        """Decode latents or codes to audio.
 
-        With `restore` it has the rate, channels and length that came in; without, the codec's own. With `grad`, gradients
+        With `restore` the audio has the rate, channels and length of the source; without, the codec's own. With `grad`, gradients
         flow from the samples to the latents (no resampling then: pass ``restore=False`` where rates differ).
         Raises `UsageError` for an unknown strategy or option, `CodecMismatchError` for another codec's encoding.
         """
@@ -264,9 +264,9 @@ class Codec(ABC):
         restore: bool = True,
         **options: Any,
     ) -> DecodeSession:
-        """A session that takes chunks and gives the samples that are final.
+        """Open a session that takes chunks and returns the samples that are final.
 
-        `source` says what to restore; a value stands for its own source, a spec for sound of the codec's own rate.
+        `source` gives the rate, channels and length to restore; a value means its own source, a spec the codec's own rate.
         """
         strategy = strategy or self._strategy("stream")
         if isinstance(source, (Latents, Codes)):
@@ -276,9 +276,9 @@ class Codec(ABC):
         return self._decode_session(self.spec, source, strategy, seed, restore, False, options)
 
     def stream(self, seed: int = 0, **options: Any) -> DecodeSession:
-        """Live decoding: push the values of one chunk, get its samples at once, at the codec's rate.
+        """Open a session for live decoding: push one chunk, get its samples at once, at the codec's rate.
 
-        Raises `UsageError` for a codec that cannot.
+        Raises `UsageError` if the codec cannot decode live.
         """
         if not self.spec.live:
             raise UsageError(f"{self.spec.model or self.spec.family} cannot decode live; use decode or decode_stream.")
@@ -286,7 +286,7 @@ class Codec(ABC):
         return self._decode_session(self.spec, source, self._strategy("live"), seed, False, True, options)
 
     def _strategy(self, use: Literal["whole", "stream", "live"]) -> str | None:
-        """The strategy of whole values, of streams, or of live decoding, where the caller names none."""
+        """The strategy to use: `strategy`, or the codec's default for whole values, streams or live decoding."""
         return None
 
     def _decode_session(
@@ -305,7 +305,9 @@ class Codec(ABC):
             if strategy not in self.spec.strategies:
                 known = ", ".join(self.spec.strategies)
                 what = (
-                    f"expected one of {known}" if known else f"but {self.spec.model} decodes in one way; leave it out"
+                    f"expected one of {known}"
+                    if known
+                    else f"but {self.spec.model} has only one strategy; leave it out"
                 )
                 raise UsageError(f"strategy got {strategy!r}, {what}.")
             options = {**options, "strategy": strategy}
@@ -324,7 +326,7 @@ class Codec(ABC):
 
 @contextmanager
 def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """The codec's own number format: no autocast of the caller's, no TF32 in convolutions on CUDA."""
+    """Compute in the codec's own number format: without the caller's autocast, without TF32 convolutions on CUDA."""
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cuda":
@@ -333,7 +335,7 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 class _Guarded:
-    """A decoder whose arithmetic is the codec's own, and that meets only values of the codec."""
+    """Wraps a decoder: checks that values belong to the codec, and computes in the codec's own number format."""
 
     def __init__(self, codec: Codec, decoder: Decoder) -> None:
         self._codec, self._decoder = codec, decoder
@@ -342,7 +344,7 @@ class _Guarded:
     def push(self, value: Latents | Codes) -> Tensor:
         if value.spec is not self._codec.spec:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # told of when the stream was opened
+                warnings.simplefilter("ignore")  # the warning was given when the stream was opened
                 self._codec.check(value.spec)
         if self._grad is None:
             self._grad = _wants_grad(value)
@@ -402,8 +404,8 @@ class _Whole:
             codes = value.codes()
             if self.codec.spec.scaled and codes.scale is None:
                 raise UsageError(
-                    f"{self.codec.spec.model} codes loudness apart from its codes, and decoding got none. Pass the scale "
-                    f"that encoding gave, or one number for all chunks (about 0.1 is the loudness of music)."
+                    f"{self.codec.spec.model} codes loudness separately, and the codes have no scale. Pass the scale "
+                    f"from encoding, or one number for all chunks (about 0.1 is the loudness of music)."
                 )
             k = len(codes.spec.codebooks)
             out = self.codec.decode_batch(codes.indices.reshape(-1, k, codes.indices.shape[1]), codes.scale)
@@ -417,7 +419,7 @@ def _described(spec: CodecSpec, codebooks: bool) -> str:
 
 
 def _equal_space(a: CodecSpec, b: CodecSpec) -> bool:
-    """Whether two specs are of one latent space; files of the first version know only the fingerprint."""
+    """Whether two specs have the same latent space; files of version 1 have only the fingerprint."""
     return a.space == b.space if a.space and b.space else a.fingerprint == b.fingerprint
 
 

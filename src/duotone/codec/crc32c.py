@@ -29,10 +29,10 @@ def crc32c(data: bytes, before: int = 0) -> int:
 
 
 class Parts:
-    """Checksums of many parts of some bytes at once, each without reading the part again.
+    """Checksums of many slices of some bytes, without reading each slice again.
 
-    The register is linear in its state and the data: with P[i] the register after i bytes (from zero) and Z_n what n zero
-    bytes do to a register, that of bytes a to b from state s is ``Z_(b-a)(s ^ P[a]) ^ P[b]``.
+    The register is linear in its state and the data: with P[i] the register after i bytes (from zero) and Z_n the effect of n zero
+    bytes on a register, that of bytes a to b from state s is ``Z_(b-a)(s ^ P[a]) ^ P[b]``.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -52,7 +52,7 @@ class Parts:
 
 
 def after_zeros(sums: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
-    """The checksums of what had these sums and `count` zero bytes more."""
+    """The checksums of data with these checksums followed by `count` zero bytes."""
     extended: NDArray[np.uint32] = _zeros(count, sums ^ _ONES) ^ _ONES
     return extended
 
@@ -62,7 +62,7 @@ _ONES = np.uint32(0xFFFFFFFF)
 
 @cache
 def _doubled(power: int) -> tuple[int, ...]:
-    """What ``2**power`` zero bytes make of a register with one bit set, for each of its 32 bits."""
+    """The registers after ``2**power`` zero bytes, starting from each register with one bit set."""
     if power == 0:
         table = _table()
         return tuple(table[(1 << bit) & 0xFF] ^ ((1 << bit) >> 8) for bit in range(32))
@@ -71,7 +71,7 @@ def _doubled(power: int) -> tuple[int, ...]:
 
 
 def _applied(columns: NDArray[np.uint32], registers: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """A linear map, given by what it makes of each bit, of some registers."""
+    """Apply a linear map, given by its image of each bit, to some registers."""
     out = np.zeros_like(registers)
     for bit in range(32):
         out ^= np.where(registers >> np.uint32(bit) & np.uint32(1), columns[bit], np.uint32(0))
@@ -79,7 +79,7 @@ def _applied(columns: NDArray[np.uint32], registers: NDArray[np.uint32]) -> NDAr
 
 
 def _zeros(count: int, registers: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """What `count` zero bytes make of registers."""
+    """The registers after `count` zero bytes."""
     for power in range(count.bit_length()):
         if count >> power & 1:
             registers = _applied(np.array(_doubled(power), np.uint32), registers)

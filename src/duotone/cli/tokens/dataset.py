@@ -115,7 +115,7 @@ def command(
         count = write_parquet(save_path, chosen, {**source.info.to_about(), **about})
     if not count:
         raise UsageError(
-            f"No sequence fits {codes_path}, so nothing was written. Use a smaller --sequence-length, or leave out --drop-last."
+            f"No sequence could be made from {codes_path}, so nothing was written. Use a smaller --sequence-length, or leave out --drop-last."
         )
     typer.echo(json.dumps({"file": str(save_path), "examples": count}) if as_json else save_path)
     source.finish()

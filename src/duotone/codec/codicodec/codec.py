@@ -124,7 +124,7 @@ class CoDiCodec(Codec):
         window: Window | None = None,
         batch: int | None = None,
     ) -> EncodeSession:
-        """A session that takes blocks of sound and gives chunks as soon as they are complete."""
+        """Open a session that takes blocks of audio and returns chunks as soon as they are complete."""
         if framing == "published":
             return _Published(self, self.source(rate, channels, None, framing), batch)
         return super().encode_stream(rate, channels, framing, window=window, batch=batch)
