@@ -74,7 +74,7 @@ def test_a_folder_of_sound(model: str, duotone: Any) -> None:
     again = duotone(*base, "--n_quantizers", "2")
     assert "1 file encoded" in again.stderr and "3 skipped" in again.stderr and (folder / "b.wav_c0.npy").is_file()
     mixed = duotone(*base, "--n_quantizers", "3")
-    assert mixed.exit_code == 2 and "num_codebooks: 2 there, 3 now" in mixed.stderr
+    assert mixed.exit_code == 2 and "num_codebooks: 2 in the folder, 3 now" in mixed.stderr
     trained = duotone("tokens", "train", "--codes-path", str(folder), "--vocab-size", "80", "--save-path", "t")
     assert trained.exit_code == 0, trained.stderr
 
@@ -159,7 +159,7 @@ def test_stereo_encodec_there_and_back(stereo_model: str, duotone: Any) -> None:
     told = duotone("codes", str(folder), "-o", "lost", *base, "--decode", "--scale", "0.1")
     assert told.exit_code == 0 and read("lost/a_c0.wav").length == wave.length, told.stderr
     (folder / "a_c0.scale.json").write_text('{"scale": [1.0], "frames": [7]}')
-    for text, message in (('{"scale": [1.0], "frames": [7]}', "tells of [7] frames"), ('{"scale": 1}', "is damaged")):
+    for text, message in (('{"scale": [1.0], "frames": [7]}', "describes [7] steps"), ('{"scale": 1}', "is damaged")):
         (folder / "a_c0.scale.json").write_text(text)
         bad = duotone("codes", str(folder), "-o", "bad", *base, "--decode")
         assert bad.exit_code == 4 and message in bad.stderr, bad.stderr
@@ -224,7 +224,7 @@ def test_what_does_not_fit(model: str, duotone: Any) -> None:
         (["--codec", "opus"], 6, "No codec is called"), (["--codec", "dac", "--bandwidth", "3"], 2, "not an option of dac"),
         (["--codec", "mimi", "--codec-model", "./absent"], 6, "No model at"), ([], 2, "Name one of"),
         (["--codec", "dac", "--codec-model", model, "--chunk-size-secs", "0.001"], 2, "at least one"),
-        (["--codec-model", model, "--audio-filter", "nothing"], 2, "none of the 4 files"),
+        (["--codec-model", model, "--audio-filter", "nothing"], 2, "no path of the 4 files"),
         (["--codec-model", model, "--extensions", "xyz"], 2, "no file ending in .xyz"),
         (["--codec-model", model, "--scale", "0.1"], 2, "--scale is only for --decode"),
     ):  # fmt: skip

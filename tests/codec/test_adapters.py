@@ -245,7 +245,7 @@ def test_number_formats(name: str, tmp_path: Path) -> None:
     assert codec.to(dtype=torch.float32).encode(wave).source.format == "float32"
 
 
-@pytest.mark.parametrize(("name", "why"), [("simvq", "runs in float32 alone"), ("encodec_48khz", "too coarse")])
+@pytest.mark.parametrize(("name", "why"), [("simvq", "runs only in float32"), ("encodec_48khz", "too coarse")])
 def test_some_codecs_run_in_float32_alone(name: str, why: str, tmp_path: Path) -> None:
     codec = MAKERS[name](tmp_path)
     assert codec.to("cpu", "auto").to(dtype="float32") is codec

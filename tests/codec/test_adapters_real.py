@@ -216,11 +216,11 @@ def test_options_and_models_that_do_not_fit_say_so(tmp_path: Path, monkeypatch: 
         load_codec("opus", None)
     with pytest.raises(UsageError, match="Neither"):
         load_codec(None, None)
-    with pytest.raises(UsageError, match="does not tell"):
+    with pytest.raises(UsageError, match="cannot be found by its name"):
         load_codec(None, "some/model")
     (tmp_path / "empty" / "config.json").write_text("{")
     assert kind_of(str(tmp_path / "empty").replace("empty", "empty_mimi")) == "mimi"
-    with pytest.raises(UsageError, match="does not tell"):
+    with pytest.raises(UsageError, match="cannot be found by its name"):
         kind_of(str(tmp_path / "empty"))
 
 

@@ -58,7 +58,7 @@ def test_the_space_is_that_of_the_encoder_alone(own: CoDiCodec) -> None:
         network.denoiser.registers.add_(0.1)
     further = CoDiCodec(network)
     assert further.spec.space == own.spec.space and further.fingerprint != own.fingerprint
-    with pytest.warns(UserWarning, match="another decoder"):
+    with pytest.warns(UserWarning, match="the decoder differs"):
         assert further.decode(value).length == 3000
     with torch.no_grad():
         network.encoder.registers.add_(0.1)

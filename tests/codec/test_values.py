@@ -119,11 +119,11 @@ def test_what_is_refused() -> None:
         Latents(torch.zeros(1, 1), Pcm.spec)
     with pytest.raises(UsageError, match="no codes"):
         Codes(torch.zeros(1, 1, dtype=torch.int64), Features.spec)
-    with pytest.raises(UsageError, match="latents alone"):
+    with pytest.raises(UsageError, match="only latents"):
         Features().encode(Waveform(torch.rand(1, 800), 16_000)).codes()
     with pytest.raises(UsageError, match="stand for no latents"):
         Pcm().encode(Waveform(torch.rand(1, 800), 16_000)).latents()
-    with pytest.raises(UsageError, match="loudness in its codes"):
+    with pytest.raises(UsageError, match="does not code loudness separately"):
         Codes(torch.zeros(4, 100, dtype=torch.int64), Pcm.spec, None, 0.1)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The bytes of `.duo` files: header, records, end. Arrays in and out; needs no torch (`container` makes values of them).
+"""The bytes of `.duo` files: header, records, end. Works on arrays, without torch (`container` converts them to values).
 
 Layout (little-endian; see docs/duo-format.md)::
 
@@ -6,9 +6,9 @@ Layout (little-endian; see docs/duo-format.md)::
     record*: count u8 (1..chunks_per_record) | payload | CRC32C u32 over (payload, count, first chunk u64)
     end:     0 u8 | chunks u64 | samples u64 | source_samples u64 | CRC32C u32
 
-A record's place is part of its checksum but not of its bytes. The end record makes the length known to writers that did
-not know it at the start, and tells a whole file from a cut one. Version 2 has the codec's spec and the source in its
-header; version 1 (one FSQ codebook, CoDiCodec) had their numbers alone and is still read.
+A record's position is part of its checksum but is not stored. The end record holds the length, which may be unknown when
+the header is written, and marks a file as complete. Version 2 has the codec's spec and the source in its header; version 1
+(one FSQ codebook, CoDiCodec) has some of their fields, and can still be read.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ END = struct.Struct("<QQQ")
 
 
 def checksum(payload: bytes, count: int, first: int) -> int:
-    """The checksum of a record, over its payload, its length and its place."""
+    """The checksum of a record, over its payload, its count and its position."""
     return crc32c(struct.pack("<BQ", count, first), crc32c(payload))
 
 
 def record_bytes(header: Header, record: Record) -> bytes:
-    """A record as it stands in the file."""
+    """The bytes of a record."""
     payload, count = header.pack(record), len(record)
     return bytes([count]) + payload + struct.pack("<I", checksum(payload, count, record.first))
 
 
 def end_bytes(header: Header, chunks: int, source: Source) -> bytes:
-    """The end record; a length of 0 stands for one that is not known."""
+    """The bytes of the end record; a length of 0 means that it is not known."""
     fields = END.pack(chunks, source.at(header.spec.rate) or 0, source.samples or 0)
     return b"\0" + fields + struct.pack("<I", crc32c(b"\0" + fields))
 
@@ -50,7 +50,7 @@ _END_BYTES = 1 + END.size + 4
 
 
 def _end_of(data: bytes) -> tuple[int, int] | None:
-    """Chunks and source samples of the end record at the start of some bytes, if an intact one is there."""
+    """Chunks and source samples of the end record at the start of `data`, if there is an intact one."""
     data = data[:_END_BYTES]
     if len(data) < _END_BYTES or data[0] != 0 or struct.unpack("<I", data[-4:])[0] != crc32c(data[:-4]):
         return None
@@ -65,7 +65,7 @@ class LookAhead:
         self.file, self.buffer, self.read_bytes = file, b"", 0
 
     def peek(self, count: int) -> bytes:
-        """The next bytes, fewer where the file ends."""
+        """The next bytes, fewer at the end of the file."""
         while len(self.buffer) < count:
             more = self.file.read(count - len(self.buffer))
             if not more:
@@ -75,7 +75,7 @@ class LookAhead:
         return self.buffer[:count]
 
     def skip(self, count: int) -> None:
-        """Go past some bytes that were looked at."""
+        """Skip bytes that were peeked at."""
         self.buffer = self.buffer[count:]
 
 
@@ -107,7 +107,7 @@ class RecordReader:
             self.close()
             raise
         self.source = self.header.source
-        self.next = 0  # place of the next chunk
+        self.next = 0  # index of the next chunk
         self._sizes: dict[int, int] = {}  # of payloads, by their chunks
 
     @property
@@ -117,7 +117,7 @@ class RecordReader:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes read so far; all of the file once everything was read."""
+        """Number of bytes read so far."""
         return self.bytes.read_bytes
 
     @property
@@ -138,7 +138,7 @@ class RecordReader:
                 f"Encode sound with: duotone encode IN -o OUT.duo"
             )
         if len(start) < 14:
-            raise FormatError(f"{self.name} is cut off inside its header; nothing of it can be kept.")
+            raise FormatError(f"{self.name} is truncated inside its header; nothing of it can be recovered.")
         version, length = START.unpack(start[8:])
         if version not in (1, VERSION):
             raise FormatError(f"{self.name} has version {version}, this library reads 1 to {VERSION}. Update duotone.")
@@ -149,7 +149,9 @@ class RecordReader:
         whole = self.bytes.peek(14 + length + 4)
         text, check = whole[14 : 14 + length], whole[14 + length :]
         if len(check) < 4 or struct.unpack("<I", check)[0] != crc32c(text):
-            raise FormatError(f"{self.name} has a damaged or cut header (checksum); nothing of it can be kept.")
+            raise FormatError(
+                f"{self.name} has a damaged or truncated header (checksum); nothing of it can be recovered."
+            )
         header = Header.parse(version, text, self.name)
         self.bytes.skip(len(whole))
         return header
@@ -194,24 +196,24 @@ class RecordReader:
         return count, payload
 
     def _payload(self, count: int) -> int:
-        """Bytes of the payload of so many chunks; large powers, computed once."""
+        """Payload size of this number of chunks in bytes (cached, because it computes large powers)."""
         if count not in self._sizes:
             self._sizes[count] = self.header.payload(count)
         return self._sizes[count]
 
     def _search(self) -> Search:
-        """Where to look for the next intact record: up to three records ahead, and two more to confirm it."""
+        """Search range for the next intact record: up to three records ahead, and two more to confirm it."""
         full = self.header.chunks_per_record
         data = self.bytes.peek(5 * (1 + self._payload(full) + 4) + 64)
         return Search(data, self._payload, lambda part: (_end_of(part) or (None,))[0], full, self.next)
 
     def where(self, first: int, count: int) -> str:
-        """Chunks as words, with their time."""
+        """Name chunks for messages, with their time."""
         seconds = [c * self.header.spec.chunk_seconds for c in (first, first + count)]
         return f"chunks {first} to {first + count - 1} ({seconds[0]:.2f} s to {seconds[1]:.2f} s)"
 
     def blank(self, count: int) -> Iterator[Record]:
-        """Chunks of zeros in place of lost ones, a record at a time."""
+        """Yield records of zeros in place of lost chunks."""
         while count > 0:
             size = min(count, self.header.chunks_per_record)
             yield self.header.blank(self.next, size)
@@ -219,7 +221,7 @@ class RecordReader:
             count -= size
 
     def _lose(self, found: Found) -> int:
-        """Note what was lost and go past it; the number of chunks to fill in."""
+        """Record the damage and skip it; returns the number of chunks to fill in."""
         self.damage.append(Damage(self.next, found.chunks, found.reason))
         self.bytes.skip(found.skip)
         return found.chunks
@@ -233,7 +235,7 @@ class RecordReader:
             ) from None
 
     def _cut(self) -> None:
-        """The bytes ended without an end record."""
+        """Handle the end of the bytes without an end record."""
         if not self.salvage:
             raise FormatError(
                 f"{self.name} is cut off after chunk {self.next - 1} ({self.where(0, max(1, self.next))} are intact). "
@@ -242,7 +244,7 @@ class RecordReader:
         samples = round(self.next * self.header.spec.chunk * self.source.rate / self.header.spec.rate)
         if self.source.samples is None or self.source.samples > samples:
             self.source = self.source.of_length(samples)
-        self.damage.append(Damage(self.next, 0, "the file is cut off here"))
+        self.damage.append(Damage(self.next, 0, "the file is truncated here"))
         self.complete = True
 
     def _finish(self, chunks: int, source_samples: int) -> Iterator[Record]:
@@ -265,7 +267,7 @@ class RecordReader:
 
 @dataclass(frozen=True)
 class DuoInfo:
-    """What a `.duo` file holds, as measured by reading it."""
+    """The content of a `.duo` file, measured by reading all of it."""
 
     version: int
     kind: Kind
@@ -280,7 +282,7 @@ class DuoInfo:
 
 
 def describe(source: str | Path | BinaryIO) -> DuoInfo:
-    """Measure a file: its length, its real bytes, and its damage if any. Raises `FormatError` if it is no `.duo`."""
+    """Measure a file: its length, its bytes, and its damage if any. Raises `FormatError` if it is not a `.duo`."""
     reader = RecordReader(source, salvage=True)
     try:
         chunks = sum(len(record) for record in reader.records())
@@ -288,7 +290,7 @@ def describe(source: str | Path | BinaryIO) -> DuoInfo:
         reader.close()
     header, sound = reader.header, reader.source
     seconds = sound.seconds
-    if seconds is None:  # codes that a model made: as long as decoding them gives
+    if seconds is None:  # codes from a model: the length is that of the decoded audio
         seconds = header.spec.framed(sound.framing).samples(chunks) / header.spec.rate
     span = max(seconds, 1e-9)
     return DuoInfo(

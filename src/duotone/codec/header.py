@@ -1,4 +1,4 @@
-"""The header of a `.duo` file, of both versions, and how a record of chunks is packed under it. Needs no torch."""
+"""The header of a `.duo` file in both versions, and packing of records under it. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ MAGIC = b"\x89DUO\r\n\x1a\n"
 VERSION = 2
 #: A record's length, about: 4 chunks of CoDiCodec. Damage costs a record; each costs 5 bytes besides its payload.
 RECORD_SECONDS = 4 * 32_768 / 48_000
-RECORD_BITS = 1 << 16  # and no longer than this: a record is one large integer, whose cost grows with its square
+RECORD_BITS = (
+    1 << 16
+)  # at most this size: a record is one large integer, and the cost of arithmetic grows with its square
 MAX_RECORD_BITS = 1 << 23
 START = struct.Struct("<HI")
 _LIMIT = 1 << 48
@@ -35,9 +37,9 @@ SPACES = {"e8c608f7f1106d66": "953e3f4a2b72cae3"}
 
 @dataclass(frozen=True)
 class Record:
-    """Some chunks: tokens `[count, steps, streams * K]` int64 or latents `[count, *latent]` float32.
+    """Consecutive chunks: tokens `[count, steps, streams * K]` int64 or latents `[count, *latent]` float32.
 
-    `scale` `[count, streams]` float32 is their loudness, of codecs that code it apart.
+    `scale` `[count, streams]` float32 is their loudness, for codecs that code it separately.
     """
 
     first: int
@@ -50,7 +52,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Header:
-    """What the header says: the face, the codec's spec, the source, and chunks a record."""
+    """The header: kind of values, the codec's spec, the source, and chunks per record."""
 
     kind: Kind
     spec: CodecSpec
@@ -60,21 +62,21 @@ class Header:
 
     @classmethod
     def of(cls, kind: Kind, spec: CodecSpec, source: Source) -> Header:
-        """The header of a new file. Raises `UsageError` for a face that the codec has not."""
+        """The header of a new file. Raises `UsageError` for a kind of values that the codec does not have."""
         if kind not in spec.faces:
-            raise UsageError(f"{spec.model or spec.family} has {' and '.join(spec.faces)} alone, got {kind}.")
+            raise UsageError(f"{spec.model or spec.family} has only {' and '.join(spec.faces)}, got {kind}.")
         one = cls(kind, spec, source, 1)
         count = min(255, round(RECORD_SECONDS / spec.chunk_seconds), int(RECORD_BITS / max(1.0, one.bits)))
         return replace(one, chunks_per_record=max(1, count))
 
     @property
     def streams(self) -> int:
-        """Streams of a chunk: the source's channels, for a codec of one channel."""
+        """Streams per chunk: for a mono codec the channels of the source, else 1."""
         return self.source.channels if self.spec.channels == 1 else 1
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Sizes of the codebooks of a step, of all streams."""
+        """Sizes of the codebooks of a step, for all streams."""
         return self.spec.codebooks * self.streams
 
     @property
@@ -93,7 +95,7 @@ class Header:
         return self.spec.bits_per_chunk * self.streams + 32 * self.streams * self.spec.scaled
 
     def payload(self, chunks: int) -> int:
-        """Bytes of the payload of a record of so many chunks."""
+        """Payload size of a record of this number of chunks, in bytes."""
         if self.kind == "latents":
             return chunks * math.prod(self.shape) * 2
         return packed_size(chunks * math.prod(self.shape), self.sizes) + 4 * chunks * self._scales
@@ -110,7 +112,7 @@ class Header:
         return data if record.scale is None else data + record.scale.astype("<f4").tobytes()
 
     def unpack(self, first: int, count: int, payload: bytes) -> Record:
-        """The inverse of `pack`. Raises `ValueError` for a payload that no writer makes."""
+        """The inverse of `pack`. Raises `ValueError` for an invalid payload."""
         if self.kind == "latents":
             return Record(first, unpack_latents(payload, self.spec.bounded).reshape(count, *self.shape))
         tail = 4 * count * self._scales
@@ -142,7 +144,7 @@ class Header:
 
     @classmethod
     def parse(cls, version: int, text: bytes, name: str) -> Header:
-        """The header of a file. Raises `FormatError` naming what cannot be used."""
+        """Parse a file's header. Raises `FormatError` naming what is invalid."""
         try:
             document = json.loads(text)
             header = _version_1(document) if version == 1 else _version_2(document)
@@ -190,7 +192,7 @@ class _Second(Config):
 
 def _version_1(document: Any) -> Header:
     old = _First.parse(document, "The header")
-    hop = old.chunk_samples // 32  # which version 1 did not hold; CoDiCodec has 32 frames a chunk
+    hop = old.chunk_samples // 32  # not in version 1; CoDiCodec has 32 frames per chunk
     spec = CodecSpec(
         family="codicodec", model="", fingerprint=old.fingerprint, space=SPACES.get(old.fingerprint, ""), rate=old.rate, rate_out=old.rate, channels=2,
         chunk=old.chunk_samples, behind=hop, extra=hop, steps=old.latents, codebooks=(math.prod(old.levels),),
@@ -207,13 +209,13 @@ def _version_2(document: Any) -> Header:
     sound = new.source
     source = Source(sound.rate, sound.channels, sound.samples, sound.framing, sound.format)
     if new.kind not in spec.faces:
-        raise FormatError(f"it holds {new.kind}, which its codec has not")
+        raise FormatError(f"it holds {new.kind}, which its codec does not have")
     spec.framed(source.framing)
     return Header(new.kind, spec, source, new.chunks_per_record)
 
 
 def _check_sizes(header: Header) -> None:
-    """Refuse sizes that no codec has, before anything of such a size is made. Raises `ValueError`."""
+    """Check sizes before anything of that size is allocated. Raises `ValueError`."""
     spec = header.spec
     if max(spec.rate, spec.rate_out) > 1_000_000 or spec.chunk > 1 << 24 or abs(spec.extra) > spec.chunk * 2:
         raise ValueError(f"rate {spec.rate} or chunk {spec.chunk} cannot be used")

@@ -1,11 +1,11 @@
 """Codes and latents <-> bytes.
 
-Codes of a record are the digits of one integer, the first code the lowest: n codes below `size` take
+The codes of a record are the digits of one integer, the first code being the lowest digit: n codes below `size` take
 ``ceil(n log2(size) / 8)`` bytes, so 512 codes of 14 641 take 886 bytes for 885.6 bytes of information. With codebooks of
 different sizes the digits have these sizes in turn (mixed radix).
 
-Bounded latents are 16-bit integers, ``round(32767 v)``: finer than float16 at the same size, most of all near +-1 where
-the layout for generative models (atanh) stretches them. Unbounded latents are float16.
+Bounded latents are 16-bit integers, ``round(32767 v)``: more precise than float16 at the same size, above all near +-1,
+where the layout for generative models (atanh) has a large slope. Unbounded latents are float16.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ LATENT_SCALE = 32767
 
 
 def packed_size(count: int, sizes: int | tuple[int, ...]) -> int:
-    """Bytes that `count` codes take; `sizes` of the codebooks in turn (`count` is a multiple of how many there are)."""
+    """Bytes needed for `count` codes of codebooks of `sizes` in turn (`count` is a multiple of the number of codebooks)."""
     turn = (sizes,) if isinstance(sizes, int) else sizes
     largest: int = math.prod(turn) ** (count // len(turn)) - 1
     return -(-largest.bit_length() // 8)
 
 
 def _group(size: int) -> int:
-    """How many digits fit a signed 64-bit integer together."""
+    """How many digits fit into one signed 64-bit integer."""
     digits = 1
     while size ** (digits + 1) < 1 << 63:
         digits += 1
@@ -95,7 +95,7 @@ def pack_latents(values: NDArray[np.float32], bounded: bool = True) -> bytes:
 
 
 def unpack_latents(data: bytes, bounded: bool = True) -> NDArray[np.float32]:
-    """The inverse of `pack_latents`, flat; bounded values come strictly inside (-1, 1)."""
+    """The inverse of `pack_latents`, as a flat array; bounded values are strictly inside (-1, 1)."""
     if not bounded:
         return np.frombuffer(data, "<f2").astype(np.float32)
     limit = 1 - 2.0**-16

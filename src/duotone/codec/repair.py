@@ -1,4 +1,4 @@
-"""Finding the next intact record of a damaged `.duo` file, and what was lost before it."""
+"""Find the next intact record of a damaged `.duo` file, and what was lost before it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from duotone.codec.crc32c import Parts, after_zeros, crc32c
 
 #: From so many chunks a record on, a chance match of the checksum is no longer negligible: the next record must fit too.
 _CONFIRM = 16
-_TAIL = struct.Struct("<BQ")  # count and place, which a record's checksum covers after its payload
+_TAIL = struct.Struct("<BQ")  # count and position, which a record's checksum covers after its payload
 _ZEROS = bytes(_TAIL.size)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Chunks that could not be kept: the first, how many, and why."""
+    """Lost chunks: the first, how many, and why."""
 
     first_chunk: int
     chunks: int
@@ -28,7 +28,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Found:
-    """How to go on: chunks to fill in, bytes to go past, and the reason to tell."""
+    """How to continue: chunks to fill in, bytes to skip, and the reason for the message."""
 
     chunks: int
     skip: int
@@ -37,16 +37,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Search:
-    """Where the search looks: the bytes from the damaged record on, and what a record of this file looks like.
+    """The bytes to search, from the damaged record on, and the layout of this file's records.
 
-    `payload(count)` is the size of a payload, `end(data)` the chunks of an intact end record at the start of some bytes.
+    `payload(count)` is the size of a payload, `end(data)` the chunks of an intact end record at the start of `data`.
     """
 
     data: bytes
     payload: Callable[[int], int]
     end: Callable[[bytes], int | None]
     full: int  # chunks of a full record
-    first: int  # place of the lost record's first chunk
+    first: int  # index of the lost record's first chunk
 
     @property
     def stride(self) -> int:
@@ -70,7 +70,7 @@ def repair(search: Search) -> Found:
         return Found(place - first, offset, reason)
     if ends:
         return Found(ends[1] - first, ends[0], reason)
-    if len(search.data) < search.reach:  # the end of the bytes: what is here belongs to at most so many chunks
+    if len(search.data) < search.reach:  # at the end of the bytes: the rest can hold at most this many chunks
         lost = min(full, -(-len(search.data) // max(1, search.stride // full)))
         return Found(lost, len(search.data), "the rest of the file is damaged or cut off")
     return Found(3 * full, search.reach, reason)
@@ -87,18 +87,18 @@ def _ends(search: Search, limit: int) -> tuple[int, int] | None:
     return None
 
 
-# CRC is affine: of a message that is the exclusive or of two, and of the state before it, the parts can be taken alone.
+# CRC is affine: the checksum of the XOR of two messages is the XOR of their checksums, and so for the state before.
 #     crc(count || place, state) = crc(0, state) ^ part(count) ^ part(place)
-# So a record's place is read from its checksum, without trying every place.
+# So a record's position is computed from its checksum, without trying every position.
 
 
 def _part(count: int, place: int) -> int:
-    """What a record's count, or its place, adds to its checksum."""
+    """The contribution of a record's count, or of its position, to its checksum."""
     return crc32c(_TAIL.pack(count, place)) ^ crc32c(_ZEROS)
 
 
 def _nearest_record(search: Search, limit: int, before: int) -> tuple[int, int] | None:
-    """Offset and place of the nearest intact record that begins before an offset."""
+    """Offset and position of the nearest intact record that begins before an offset."""
     places = {_part(0, search.first + ahead): search.first + ahead for ahead in range(4 * search.full + 1)}
     known = np.array(sorted(places), np.uint32)
     data, sums = np.frombuffer(search.data, np.uint8), Parts(search.data)
@@ -120,14 +120,14 @@ def _nearest_record(search: Search, limit: int, before: int) -> tuple[int, int] 
 
 
 def _stored(data: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """The checksums stored at some places, little-endian."""
+    """The checksums stored at these offsets, little-endian."""
     parts = [data[at + i].astype(np.uint32) << np.uint32(8 * i) for i in range(4)]
     stored: NDArray[np.uint32] = parts[0] | parts[1] | parts[2] | parts[3]
     return stored
 
 
 def _confirmed(search: Search, at: int, place: int) -> bool:
-    """Whether the bytes end there, or an end record or the record of that place is there."""
+    """Whether at an offset the bytes end, or an end record or the record of that position follows."""
     data = search.data
     if at >= len(data) or search.end(data[at : at + 64]) is not None:
         return True
@@ -136,6 +136,6 @@ def _confirmed(search: Search, at: int, place: int) -> bool:
         return False
     end = at + 1 + search.payload(count)
     if end + 4 > len(data):
-        return True  # cut off, or beyond what was read: nothing speaks against it
+        return True  # truncated, or beyond what was read: accept it
     checksum = crc32c(_TAIL.pack(count, place), crc32c(data[at + 1 : end]))
     return bool(struct.unpack_from("<I", data, end)[0] == checksum)

@@ -1,6 +1,6 @@
-"""Sessions: blocks of sound -> encodings of complete chunks, and encodings -> samples that are final.
+"""Sessions: blocks of audio -> encodings of complete chunks, and encodings -> samples that are final.
 
-A session knows a spec and a callable, no codec; its state belongs to it alone, so two listeners never meet.
+A session has a spec and a callable, not a codec. Its state belongs to it alone, so sessions do not affect each other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EMPTY = "Encoding got a wave of zero samples; there is nothing to encode. Give a
 
 
 class _Session:
-    """A context manager that refuses use after it was closed."""
+    """A context manager that cannot be used after it was closed."""
 
     closed = False
 
@@ -56,10 +56,10 @@ class _Session:
 
 
 class EncodeSession(_Session):
-    """Push blocks of sound, get the chunks that are complete; `source` has the length after `finish`.
+    """Push blocks of audio, get the chunks that are complete; `source` has the length after `finish`.
 
-    Where chunks are independent (`spec.independent`) memory is constant. Other codecs encode the whole at the end, unless
-    a `window` says how many chunks to encode at a time.
+    For codecs with independent chunks (`spec.independent`) memory is constant. Other codecs encode the whole recording at
+    the end, unless `window` sets how many chunks to encode at a time.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class EncodeSession(_Session):
         self._cutter = Cutter(self._framed, window_for(spec, window), source.channels)
         self._resampler = None if source.rate == spec.rate else Resampler(source.rate, spec.rate, source.channels)
         self._taken = 0  # samples at the source's rate
-        self._first = 0  # place of the next chunk
+        self._first = 0  # index of the next chunk
 
     def push(self, wave: Waveform) -> Latents | Codes:
-        """A block of any length -> the k >= 0 chunks that it completes.
+        """Push a block of any length; returns the k >= 0 chunks that it completes.
 
         Raises `AudioError` for another rate or number of channels than the stream's.
         """
@@ -97,7 +97,7 @@ class EncodeSession(_Session):
         return self._value(self._cutter.push(new), final=False)
 
     def finish(self) -> Latents | Codes:
-        """The last chunks, filled up with zeros. Raises `AudioError` when nothing was pushed."""
+        """Return the last chunks, padded with zeros. Raises `AudioError` if nothing was pushed."""
         self._open()
         if self._taken == 0:
             raise AudioError(EMPTY)
@@ -119,7 +119,7 @@ class EncodeSession(_Session):
             return empty(self.spec, self.source)
         tasks = [(segment, row) for segment in segments for row in rows_of(segment, self.spec)]
         found: list[Batch] = []
-        while tasks:  # rows of one length go together, as many as the batch allows
+        while tasks:  # rows of equal length are batched, up to the batch size
             count = next((i for i, t in enumerate(tasks) if t[1].shape[1] != tasks[0][1].shape[1]), len(tasks))
             part, tasks = tasks[: min(count, self._batch)], tasks[min(count, self._batch) :]
             rows, own = [row for _, row in part], [segment for segment, _ in part]
@@ -129,27 +129,27 @@ class EncodeSession(_Session):
         return assemble([found[i::streams] for i in range(streams)], self.spec, self.source)
 
     def _rows(self, samples: Tensor, final: bool) -> Batch:
-        """Encode rows `[B, C, T]`; a place for framings that treat the end in a way of their own."""
+        """Encode rows `[B, C, T]`; overridden by framings that treat the end differently."""
         return self._encode(samples)
 
 
 class Decoder(Protocol):
-    """A codec's way from values to samples, with whatever state it needs."""
+    """Decodes a codec's values to samples, chunk by chunk, with its own state."""
 
     def push(self, value: Latents | Codes) -> Tensor:
-        """Some chunks -> the samples `[channels, T]` that are final, at the decoder's rate, on the CPU."""
+        """Push chunks; returns the samples `[channels, T]` that are final, at the decoder's rate, on the CPU."""
         ...
 
     def finish(self) -> Tensor:
-        """The samples that are left."""
+        """Return the remaining samples."""
         ...
 
 
 class DecodeSession(_Session):
     """Push chunks, get the samples that are final, with the rate, channels and length of the source restored.
 
-    While the length is not known (`source.samples` is None) up to one chunk is held back, since the last may be trimmed;
-    a `live` session has no set length and holds nothing.
+    While the length is not known (`source.samples` is None), up to one chunk is held back, because the last one may be
+    trimmed; a `live` session holds back nothing.
     """
 
     def __init__(
@@ -159,33 +159,33 @@ class DecodeSession(_Session):
         self._decoder = decoder
         self._hold = 0 if live or source.samples is not None else round(spec.chunk * spec.rate_out / spec.rate)
         self._held = torch.zeros(self._inner, 0, dtype=torch.float32)
-        self._made = 0  # samples at the decoder's rate handed on so far
-        self._out = 0  # samples at the output's rate given so far
+        self._made = 0  # samples passed on so far, at the decoder's rate
+        self._out = 0  # samples returned so far, at the output's rate
         resample = restore and source.rate != spec.rate_out
         self._resampler = Resampler(spec.rate_out, source.rate, self.channels) if resample else None
 
     @property
     def _inner(self) -> int:
-        """Channels that the decoder gives."""
+        """Number of channels from the decoder."""
         return 2 if self.spec.channels == 2 else self.source.channels
 
     @property
     def rate(self) -> int:
-        """Samples a second of what comes out."""
+        """Sample rate of the output, in Hz."""
         return self.source.rate if self.restore else self.spec.rate_out
 
     @property
     def channels(self) -> int:
-        """Channels of what comes out."""
+        """Number of channels of the output."""
         return self.source.channels if self.restore else self._inner
 
     def push(self, value: Latents | Codes) -> Waveform:
-        """k >= 0 chunks -> the samples (perhaps none) that they make final."""
+        """Push k >= 0 chunks; returns the samples (perhaps none) that are now final."""
         self._open()
         return Waveform.of_checked(self._take(self._decoder.push(value) if len(value) else None), self.rate)
 
     def finish(self, source: Source | None = None) -> Waveform:
-        """The rest; `source` gives the final length where it was not known before."""
+        """Return the remaining samples; `source` gives the final length if it was not known before."""
         self._open()
         self.closed = True
         if source is not None:
@@ -200,7 +200,7 @@ class DecodeSession(_Session):
         return Waveform.of_checked(torch.nn.functional.pad(wave, (0, max(0, missing))), self.rate)
 
     def _take(self, samples: Tensor | None) -> Tensor:
-        """The decoder's samples -> those of the output."""
+        """Convert the decoder's samples to the output's rate and channels."""
         ready = self._held if samples is None else torch.cat([self._held, samples.float()], dim=1)
         keep = max(0, ready.shape[1] - self._hold)
         self._held, ready = ready[:, keep:].clone(), ready[:, :keep]
@@ -213,7 +213,7 @@ class DecodeSession(_Session):
         return self._clip(ready if self._resampler is None else self._resampler.push(ready.contiguous()))
 
     def _clip(self, samples: Tensor) -> Tensor:
-        """Never give more samples than came in (resampling there and back may differ by one)."""
+        """Cut the output to the source's length (resampling there and back may differ by one sample)."""
         if self.restore and self.source.samples is not None:
             samples = samples[:, : max(0, self.source.samples - self._out)]
         self._out += samples.shape[1]

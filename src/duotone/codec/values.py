@@ -1,7 +1,7 @@
-"""The two values that travel: `Latents` (continuous) and `Codes` (discrete), each with its codec's spec and its source.
+"""The results of encoding: `Latents` (continuous) and `Codes` (discrete), each with its codec's spec and its source.
 
-A codec of one channel codes a stereo sound as two streams. They are folded left first: into the codebooks of codes
-(`[2 K, S]`), into the last dimension of latents (`[N, ..., 2 d]`).
+A mono codec encodes stereo audio as two streams, left first. They are concatenated along the codebooks of codes
+(`[2 K, S]`) and along the last dimension of latents (`[N, ..., 2 d]`).
 
 Legend: N chunks, d dimensions of a latent, K codebooks, S steps (N times the steps of a chunk).
 """
@@ -31,7 +31,7 @@ def _default_source(spec: CodecSpec, streams: int) -> Source:
 
 
 def _seconds(spec: CodecSpec, source: Source, chunks: int) -> float:
-    """The sound's duration, or where it is not known that of so many chunks."""
+    """The duration of the audio in seconds or, if not known, that of the chunks."""
     if source.samples is not None:
         return source.samples / source.rate
     return spec.framed(source.framing).samples(chunks) / spec.rate
@@ -50,26 +50,26 @@ def _chunk_slice(index: int | slice, count: int) -> slice:
 
 
 def _of_part(source: Source, part: slice, count: int) -> Source:
-    """The source of some of the chunks: its length is known only if they are all."""
+    """The source for a part of the chunks; the length is known only if it has all chunks."""
     return source if (part.start, part.stop) == (0, count) else source.of_length(None)
 
 
 def _check_length(spec: CodecSpec, source: Source, chunks: int, what: str) -> None:
-    """Raise `UsageError` where a source of known length has another number of chunks."""
+    """Raise `UsageError` if a source of known length has another number of chunks."""
     length = source.at(spec.rate)
     if length is None:
         return
     wanted = spec.framed(source.framing).chunks(length)
     if chunks != wanted:
         raise UsageError(
-            f"{what} got {chunks} chunks, but a sound of {source.samples} samples at {source.rate} Hz has {wanted}. "
+            f"{what} got {chunks} chunks, but audio of {source.samples} samples at {source.rate} Hz has {wanted}. "
             f"Make {wanted} chunks, or give a source of another length (source.of_length(None): all of the chunks)."
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Latents:
-    """Continuous latents `[N, *latent]`, float32, before any rounding; in (-1, 1) where the codec bounds them.
+    """Continuous latents `[N, *latent]`, float32, before rounding; in (-1, 1) if the codec bounds them.
 
     Takes a tensor or an array. Raises `UsageError` for another shape, NaN or infinite values, or values out of bounds.
     """
@@ -98,7 +98,7 @@ class Latents:
         if spec.bounded and detached.numel() and float(detached.abs().max()) > 1:
             raise UsageError(
                 f"Latents got values up to {float(detached.abs().max()):.4g}, expected -1 to 1. "
-                f"Values of unit scale from a generative model go through Latents.from_channels."
+                f"For the normalised values of a generative model use Latents.from_channels."
             )
         object.__setattr__(self, "values", values)
         if cast(Any, self.source) is None:
@@ -121,7 +121,7 @@ class Latents:
 
     @property
     def streams(self) -> int:
-        """Streams folded into the last dimension: 2 for a stereo sound in a codec of one channel."""
+        """Number of streams in the last dimension: 2 for stereo audio in a mono codec."""
         return int(self.values.shape[-1]) // (self.spec.latent or (1,))[-1]
 
     @property
@@ -151,13 +151,13 @@ class Latents:
         return array
 
     def codes(self) -> Codes:
-        """The discrete face of the same encoding: each value rounded to its FSQ level.
+        """Codes of the same encoding: each value rounded to its FSQ level.
 
-        Raises `UsageError` for a codec whose encodings are latents alone.
+        Raises `UsageError` for a codec that has only latents.
         """
         spec = self.spec
         if spec.levels is None or not spec.codebooks:
-            raise UsageError(f"{spec.model or spec.family} has latents alone; its encodings have no codes.")
+            raise UsageError(f"{spec.model or spec.family} has only latents; its encodings have no codes.")
         n, streams, width = len(self), self.streams, (spec.latent or (1,))[-1]
         each = self.values.reshape(n, spec.steps, streams, width).movedim(2, 0)
         digits = each.reshape(streams, n * spec.steps, len(spec.codebooks), len(spec.levels))
@@ -165,9 +165,9 @@ class Latents:
         return Codes(indices.transpose(1, 2).reshape(streams * len(spec.codebooks), n * spec.steps), spec, self.source)
 
     def channels(self, channels: int = 64) -> Tensor:
-        """The layout for generative models `[N, M, channels]`: ``atanh(v) / 0.8`` (about unit scale) of bounded latents.
+        """The layout for generative models `[N, M, channels]`: ``atanh(v) / 0.8`` (roughly unit variance) for bounded latents.
 
-        Unbounded latents are only reshaped: a model of them normalises with its own statistics. Raises `UsageError` for
+        Unbounded latents are only reshaped: normalise them with their statistics. Raises `UsageError` for
         a number of channels that does not divide a chunk.
         """
         size = math.prod(self.values.shape[1:])
@@ -186,7 +186,7 @@ class Latents:
     def from_channels(cls, values: Any, spec: CodecSpec, source: Source | None = None) -> Latents:
         """The inverse of `channels`: any `[N, M, channels]` whose M * channels are the values of a chunk.
 
-        Raises `UsageError` for another size, or another number of chunks than `source` has (where its length is known).
+        Raises `UsageError` for another size, or another number of chunks than `source` has (if its length is known).
         """
         values = _tensor(values, "from_channels")
         if not isinstance(spec, CodecSpec):
@@ -206,7 +206,7 @@ class Latents:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Codes:
-    """Discrete tokens: indices `[streams * K, S]`, int64; `scale` `[streams, N]` where loudness is coded apart.
+    """Discrete tokens: indices `[streams * K, S]`, int64; `scale` `[streams, N]` if loudness is coded separately.
 
     Takes tensors or arrays of whole numbers. Raises `UsageError` for another shape or kind, or codes out of range.
     """
@@ -241,11 +241,13 @@ class Codes:
         self._take_scale(rows // k, indices.shape[1] // spec.steps)
 
     def _take_scale(self, streams: int, chunks: int) -> None:
-        """Check the loudness and bring it to `[streams, chunks]`."""
+        """Check the loudness and expand it to `[streams, chunks]`."""
         if self.scale is None:
             return
         if not self.spec.scaled:
-            raise UsageError(f"{self.spec.model} has its loudness in its codes, and Codes got a scale. Leave it out.")
+            raise UsageError(
+                f"{self.spec.model} does not code loudness separately, but Codes got a scale. Leave it out."
+            )
         scale = _tensor(self.scale, "scale").float()
         if scale.ndim > 2 or (scale.ndim and scale.shape not in ((chunks,), (streams, chunks))):
             raise UsageError(f"scale got shape {tuple(scale.shape)}, expected one number or [{streams}, {chunks}].")
@@ -274,7 +276,7 @@ class Codes:
 
     @property
     def streams(self) -> int:
-        """Streams stacked on the first axis: 2 for a stereo sound in a codec of one channel."""
+        """Number of streams on the first axis: 2 for stereo audio in a mono codec."""
         return int(self.indices.shape[0]) // len(self.spec.codebooks)
 
     @property
@@ -310,14 +312,14 @@ class Codes:
         return array
 
     def codes(self) -> Codes:
-        """Itself, so that either face can be asked for its codes."""
+        """Returns itself, so that `codes()` works on latents and codes alike."""
         return self
 
     def latents(self) -> Latents:
-        """The latents that these codes stand for. Raises `UsageError` for a codec whose encodings are codes alone."""
+        """The latents of these codes. Raises `UsageError` for a codec that has only codes."""
         spec = self.spec
         if spec.levels is None or spec.latent is None:
-            raise UsageError(f"{spec.model or spec.family} has codes alone; they stand for no latents.")
+            raise UsageError(f"{spec.model or spec.family} has only codes, no latents.")
         n, streams = len(self), self.streams
         each = self.indices.reshape(streams, len(spec.codebooks), n, spec.steps).permute(2, 3, 0, 1)
         values = FSQ(spec.levels).index_to_bounded(each)  # [N, steps, streams, K, digits]
@@ -326,7 +328,7 @@ class Codes:
 
 
 def _tensor(values: Any, what: str) -> Tensor:
-    """A tensor of an array, a list or a tensor. Raises `UsageError` for what is none."""
+    """Convert an array, a list or a tensor to a tensor. Raises `UsageError` for anything else."""
     if isinstance(values, Tensor):
         return values
     try:

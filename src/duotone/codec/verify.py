@@ -1,7 +1,7 @@
-"""`verify_codec`: one function that proves a codec keeps the contract, ours or one of your own.
+"""`verify_codec` tests that a codec, ours or your own, satisfies the contract of `Codec`.
 
-The idea is that of `verify_contract` in google/sequence-layers. It runs on short noise, and says by how much what was
-compared differs.
+The idea is from `verify_contract` in google/sequence-layers. It encodes and decodes short noise, and reports by how much
+results differ.
 
 Legend: N chunks, T samples.
 """
@@ -29,7 +29,7 @@ class ContractError(DuotoneError):
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two ways of computing one thing may differ: latents and samples (absolute), and the share of other codes."""
+    """Allowed differences between two computations: of latents and samples (absolute), and the share of codes that differ."""
 
     latents: float = 1e-4
     samples: float = 1e-4
@@ -50,7 +50,7 @@ def verify_codec(codec: Codec, *, chunks: int = 3, tolerance: Tolerance | None =
 
 
 class _Proof:
-    """A codec, noise of its rate, and comparisons."""
+    """A codec, noise at its sample rate, and comparisons."""
 
     def __init__(self, codec: Codec, chunks: int, tolerance: Tolerance, seed: int) -> None:
         self.codec, self.spec, self.tolerance = codec, codec.spec, tolerance
@@ -59,7 +59,7 @@ class _Proof:
         self.length = max(1, chunks * self.spec.chunk - self.spec.extra - self.spec.chunk // 3)
 
     def noise(self, samples: int, channels: int = 2) -> Tensor:
-        """Noise that is louder here and softer there."""
+        """Noise of varying loudness."""
         noise = torch.randn(channels, samples, generator=self.generator)
         envelope = 0.05 + 0.1 * torch.sin(torch.linspace(0, 9, samples)) ** 2
         return (noise * envelope).clamp(-1, 1)
@@ -69,11 +69,11 @@ class _Proof:
         return Waveform(self.noise(samples or self.length, channels), rate or self.spec.rate)
 
     def fail(self, rule: str, what: str) -> None:
-        """Say which rule is broken."""
+        """Raise `ContractError` for a rule."""
         raise ContractError(f"{self.spec.model or self.spec.family} breaks the contract: {rule}: {what}.")
 
     def equal(self, rule: str, a: Latents | Codes, b: Latents | Codes) -> None:
-        """Two encodings of one sound are one."""
+        """Check that two encodings of the same audio are equal."""
         if type(a) is not type(b) or len(a) != len(b):
             self.fail(rule, f"{a} against {b}")
         if isinstance(a, Latents) and isinstance(b, Latents):
@@ -87,7 +87,7 @@ class _Proof:
                 self.fail(rule, f"{100 * share:.2f}% of the codes differ")
 
     def same_sound(self, rule: str, a: Waveform, b: Waveform) -> None:
-        """Two decodings of one value are one."""
+        """Check that two decodings of the same value are equal."""
         if (a.rate, a.channels, a.length) != (b.rate, b.channels, b.length):
             self.fail(rule, f"{a.channels} channels of {a.length} samples against {b.channels} of {b.length}")
         worst = float((a.samples - b.samples).abs().max()) if a.length else 0.0
@@ -95,7 +95,7 @@ class _Proof:
             self.fail(rule, f"samples differ by up to {worst:.2g}")
 
     def refused(self, rule: str, kind: type[Exception], call: Callable[[], Any]) -> None:
-        """A call is refused with the error that is meant for it."""
+        """Check that a call raises the expected error."""
         try:
             call()
         except kind:
@@ -118,9 +118,9 @@ def _spec_is_right(proof: _Proof) -> bool:
     """The spec survives JSON, and says what the values are."""
     spec = proof.spec
     if CodecSpec.from_dict(spec.to_dict()) != spec or CodecSpec.from_dict(spec.to_dict(short=True)) != spec:
-        proof.fail("the spec survives JSON", "it comes back as another")
+        proof.fail("the spec survives JSON", "it differs after a round trip")
     if not spec.fingerprint or not spec.space:
-        proof.fail("the spec has both identities", f"fingerprint {spec.fingerprint!r}, space {spec.space!r}")
+        proof.fail("the spec has both hashes", f"fingerprint {spec.fingerprint!r}, space {spec.space!r}")
     return True
 
 
@@ -156,7 +156,7 @@ def _batches_have_their_shape(proof: _Proof) -> bool:
 
 
 def _batch_is_its_singles(proof: _Proof) -> bool:
-    """A batch of rows is its rows one by one."""
+    """A batch equals its rows encoded one by one."""
     spec = proof.spec
     samples = torch.stack([proof.noise(spec.behind + 2 * spec.chunk + spec.ahead, spec.channels) for _ in range(3)])
     together = _face(proof.batch(samples), spec)
@@ -170,7 +170,7 @@ def _batch_is_its_singles(proof: _Proof) -> bool:
 
 
 def _many_are_each(proof: _Proof) -> bool:
-    """Recordings encoded together are those encoded alone, in their order."""
+    """Recordings encoded together equal those encoded alone, in the same order."""
     lengths = [proof.length, max(1, proof.length // 3), proof.length, proof.spec.chunk]
     waves = [proof.wave(length, channels) for length, channels in zip(lengths, (2, 1, 1, 2), strict=True)]
     many = list(proof.codec.encode_many(waves, batch=3))
@@ -184,7 +184,7 @@ def _many_are_each(proof: _Proof) -> bool:
 
 
 def _blocks_are_the_whole(proof: _Proof) -> bool:
-    """Sound pushed in blocks of any size gives the encoding of the whole."""
+    """Audio pushed in blocks of any size gives the encoding of the whole."""
     wave = proof.wave()
     whole = proof.codec.encode(wave)
     parts: list[Any] = []
@@ -209,7 +209,7 @@ def _sizes(length: int, chunk: int) -> Iterator[int]:
 
 
 def _nothing_beyond_the_borders(proof: _Proof) -> bool:
-    """What stands before `behind` and after `ahead` of independent chunks has no influence: NaN there does not leak."""
+    """Samples outside `behind` and `ahead` do not affect independent chunks: NaN there has no influence."""
     spec = proof.spec
     if not spec.independent:
         return False
@@ -235,7 +235,7 @@ def _nothing_beyond_the_borders(proof: _Proof) -> bool:
 
 
 def _windows_keep_the_grid(proof: _Proof) -> bool:
-    """Cut into windows, a recording has as many chunks as whole."""
+    """A recording encoded in windows has as many chunks as encoded whole."""
     if proof.spec.independent:
         return False
     wave = proof.wave(2 * proof.length)
@@ -266,7 +266,7 @@ def _lengths_are_exact(proof: _Proof) -> bool:
 
 
 def _chunks_decode_as_the_whole(proof: _Proof) -> bool:
-    """Chunks pushed one by one decode to the sound of the whole; empty values are taken."""
+    """Chunks pushed one by one decode to the same samples as the whole; empty values are accepted."""
     value = proof.codec.encode(proof.wave())
     strategies: list[str | None] = list(proof.spec.strategies) or [None]
     for strategy in strategies:
@@ -281,7 +281,7 @@ def _chunks_decode_as_the_whole(proof: _Proof) -> bool:
 
 
 def _faces_agree(proof: _Proof) -> bool:
-    """Codes -> latents -> codes is the identity, and both faces decode."""
+    """Codes -> latents -> codes is the identity, and both decode."""
     if len(proof.spec.faces) < 2:
         return False
     latents = proof.codec.encode(proof.wave())
@@ -294,7 +294,7 @@ def _faces_agree(proof: _Proof) -> bool:
 
 
 def _seeds_repeat(proof: _Proof) -> bool:
-    """One seed gives one sound; another seed another, where decoding draws noise."""
+    """Equal seeds give equal samples, different seeds different ones if decoding draws noise."""
     value = proof.codec.encode(proof.wave())
     first, again = proof.codec.decode(value, seed=1), proof.codec.decode(value, seed=1)
     if not torch.equal(first.samples, again.samples):
@@ -305,7 +305,7 @@ def _seeds_repeat(proof: _Proof) -> bool:
 
 
 def _live_gives_at_once(proof: _Proof) -> bool:
-    """Live decoding gives a chunk's samples when the chunk is pushed."""
+    """Live decoding returns a chunk's samples as soon as the chunk is pushed."""
     if not proof.spec.live:
         return False
     value = proof.codec.encode(proof.wave())
@@ -318,7 +318,7 @@ def _live_gives_at_once(proof: _Proof) -> bool:
 
 
 def _others_are_refused(proof: _Proof) -> bool:
-    """Closed sessions, other codecs' values, empty sound and unknown options are refused."""
+    """Closed sessions, other codecs' values, empty audio and unknown options raise errors."""
     from dataclasses import replace
 
     codec, wave = proof.codec, proof.wave()

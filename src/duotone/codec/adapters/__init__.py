@@ -1,1 +1,1 @@
-"""Codecs of others behind the contract of all codecs (`duotone.codec.contract.Codec`)."""
+"""Codecs of other projects as a `duotone.codec.contract.Codec`."""

@@ -1,4 +1,4 @@
-"""What the adapters share: a model of someone else's, its two identities, where it is, and names on the Hub."""
+"""Base classes of the adapters: loading a model, its two hashes, its device, and names on the Hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="Adapter")
 
 
 class Adapter(Codec):
-    """A codec of others. Subclasses say how a batch is encoded and decoded, and what their grid is."""
+    """A codec of another project. Subclasses define how a batch is encoded and decoded, and the spec."""
 
     kind: ClassVar[str]  #: its name here
     default: ClassVar[str]  #: the usual weights
@@ -36,14 +36,14 @@ class Adapter(Codec):
     @classmethod
     @abstractmethod
     def load(cls, name: str | None = None, device: str | torch.device = "cpu", **options: Any) -> Adapter:
-        """From a folder of a model, or a name on the Hub; None: the usual weights.
+        """Load a model's folder, or a name on the Hub; None: the usual weights.
 
-        Raises `WeightsError` where it is not found or is another model, `UsageError` where a package is missing or
-        an option does not fit.
+        Raises `WeightsError` if it is not found or is another model, `UsageError` if a package is missing or
+        an option is invalid.
         """
 
     def _identified(self, grid: CodecSpec, state: dict[str, Tensor], **options: Any) -> CodecSpec:
-        """A spec with its two identities: hashes of the grid, the options and the weights."""
+        """A spec with its two hashes, over its fields, the options and the weights."""
         deciding = {name: value for name, value in state.items() if name.startswith(self.deciding or "")}
         return replace(grid, fingerprint=digest(grid, options, state), space=digest(grid, options, deciding))
 
@@ -53,9 +53,9 @@ class Adapter(Codec):
         return self._device
 
     def to(self: Self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
-        """This codec moved to a device and number format (``"auto"``: float32), in place; its identity stays.
+        """Move this codec to a device and number format (``"auto"``: float32), in place; its fingerprint does not change.
 
-        Raises `UsageError` for a format that the codec cannot work in.
+        Raises `UsageError` for a format that the codec does not support.
         """
         target = self._device if device is None else resolve_device(device)
         self._move(target, torch.float32 if dtype == "auto" else as_dtype(dtype))
@@ -68,7 +68,7 @@ class Adapter(Codec):
 
 
 class PretrainedCodec(Adapter):
-    """A codec whose model is one module, made by a library from a folder or a name on the Hub."""
+    """A codec whose model is one module, loaded by a library from a folder or a name on the Hub."""
 
     model_class: ClassVar[str]  #: its name in that library
     library: ClassVar[str]
@@ -82,10 +82,10 @@ class PretrainedCodec(Adapter):
 
     @classmethod
     def load(cls, name: str | None = None, device: str | torch.device = "cpu", **options: Any) -> PretrainedCodec:
-        """From a folder, or a name on the Hub.
+        """Load a folder, or a name on the Hub.
 
-        Raises `WeightsError` where it is not found or is another model, `UsageError` where a package is missing or
-        an option does not fit.
+        Raises `WeightsError` if it is not found or is another model, `UsageError` if a package is missing or
+        an option is invalid.
         """
         wanted = name or cls.default
         library = cls._import()
@@ -98,7 +98,7 @@ class PretrainedCodec(Adapter):
         check_name(wanted, cls.default)
         try:
             model = cls._from(found, wanted)
-        except ImportError as error:  # transformers puts a stand-in where a package is missing
+        except ImportError as error:  # where a package is missing, transformers has a placeholder class
             raise UsageError(f"{cls.kind} cannot be loaded here: {_first_line(error)}") from None
         except (OSError, ValueError) as error:
             if isinstance(error, WeightsError):
@@ -109,11 +109,11 @@ class PretrainedCodec(Adapter):
     @classmethod
     @abstractmethod
     def _from(cls, found: Any, name: str) -> Any:
-        """The model of some weights, of the library's class `found`."""
+        """Load weights as the library's class `found`."""
 
     @classmethod
     def _import(cls) -> Any:
-        """The library. Raises `UsageError` where it is not installed."""
+        """Import the library. Raises `UsageError` if it is not installed."""
         try:
             return cls._library()
         except ImportError:
@@ -122,11 +122,11 @@ class PretrainedCodec(Adapter):
     @classmethod
     @abstractmethod
     def _library(cls) -> Any:
-        """The library, imported when a codec is made."""
+        """The library, imported when a codec is loaded."""
 
     @abstractmethod
     def _grid(self, name: str, config: Any) -> CodecSpec:
-        """The spec without identities."""
+        """The spec without hashes."""
 
     def _move(self, device: torch.device, dtype: torch.dtype | None) -> None:
         self.model.to(device)
@@ -140,9 +140,9 @@ class PretrainedCodec(Adapter):
 
 
 def digest(grid: CodecSpec, options: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """16 hexadecimal digits of a hash over a codec's kind and grid, its options and its weights in float32.
+    """16 hexadecimal digits of a hash over a codec's kind and spec, its options and its weights in float32.
 
-    The names of the weights do not count, since libraries rename modules from version to version.
+    The names of the weights are not included, since libraries rename modules from version to version.
     """
     names = ("family", "rate", "channels", "chunk", "steps", "codebooks", "latent", "scaled")
     text = json.dumps([[getattr(grid, name) for name in names], options], sort_keys=True)
@@ -161,13 +161,13 @@ def _digest_of(tensor: Tensor) -> bytes:
 
 
 def louder(samples: Tensor, scale: Tensor) -> Tensor:
-    """Samples `[B, C, T]` times the loudness `[B, N]` of the chunk that each is of."""
+    """Multiply samples `[B, C, T]` by the loudness `[B, N]` of their chunk."""
     chunk = torch.arange(samples.shape[-1], device=samples.device) * scale.shape[-1] // samples.shape[-1]
     return samples * scale[:, None, chunk]
 
 
 def options_of(kind: str, known: Iterable[str], given: dict[str, Any]) -> dict[str, Any]:
-    """The options that are not None. Raises `UsageError` for one that the codec does not have, or that is no number."""
+    """The options that are not None. Raises `UsageError` for one that the codec does not have, or that is not a number."""
     wanted = {name: value for name, value in given.items() if value is not None}
     unknown = [name.replace("_", "-") for name in wanted if name not in known]
     if unknown:
@@ -180,23 +180,23 @@ def options_of(kind: str, known: Iterable[str], given: dict[str, Any]) -> dict[s
 
 
 def model_name(name: str) -> str:
-    """What a spec calls a model: a folder's own name without the way to it, else the name as it is."""
+    """A model's name in its spec: the last part of a folder's path, else the name itself."""
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name that is no folder may be one on the Hub: ``org/name``, where ``org`` is no folder or file here."""
+    """Whether a name may be one on the Hub: ``org/name``, where ``org`` is not a folder or file here."""
     org, slash, rest = name.partition("/")
     return bool(org and slash and rest) and "/" not in rest and org[0] not in ".~" and not Path(org).exists()
 
 
 def check_name(name: str, default: str) -> None:
-    """Raise `WeightsError` unless a model's name is a folder, or may be one on the Hub."""
+    """Raise `WeightsError` unless a name is a folder or may be a name on the Hub."""
     if Path(name).is_dir() or name == default or is_hub_name(name):
         return
     raise WeightsError(f"No model at {name}. Give a folder, or a name on the Hub such as {default}.")
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of a message that says something."""
+    """The first line of a message that is not empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,7 @@
 """Autoencoders without codes: PocketTTS and VibeVoice of transformers, Oobleck and SAME of diffusers.
 
-Their latents are continuous and unbounded, one vector a chunk. Where a model is a distribution, its mean is taken, so
-that the same sound has the same latents.
+Their latents are continuous and unbounded, one vector per chunk. Where a model gives a distribution, its mean is used, so
+that the same audio has the same latents.
 Legend: B rows of a batch, C channels, N chunks, d dimensions of a latent, T samples.
 """
 
@@ -29,7 +29,7 @@ CHUNKS_AT_ONCE = 128
 
 
 class LatentCodec(PretrainedCodec):
-    """What autoencoders share: latents `[B, N, d]` both ways."""
+    """Base of the autoencoders: encode to and decode from latents `[B, N, d]`."""
 
     @abstractmethod
     def _latents_of(self, samples: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class LatentCodec(PretrainedCodec):
         """Latents `[B, N, d]` -> samples `[B, C, T]`."""
 
     def _spec(self, name: str, rate: int, chunk: int, size: int, channels: int = 1) -> CodecSpec:
-        """The spec of a codec of latents, without identities."""
+        """The spec of a codec with latents only, without hashes."""
         return CodecSpec(self.kind, name, "", "", rate, rate, channels, chunk, latent=(size,), bounded=False)
 
     def encode_batch(self, samples: Tensor) -> Batch:
@@ -89,14 +89,14 @@ class PocketTTS(_TransformersLatents):
 class VibeVoice(_TransformersLatents):
     """The acoustic tokenizer of VibeVoice (arXiv 2508.19205): 24 kHz, 7.5 latents of 64 dimensions a second.
 
-    Its feature extractor brings each recording to -25 dB first; here sound is encoded as loud as it is.
+    Its own feature extractor normalises each recording to -25 dB; here the loudness is not changed.
     """
 
     kind, model_class = "vibevoice", "VibeVoiceAcousticTokenizerModel"
     default = "microsoft/VibeVoice-AcousticTokenizer"
 
     def _grid(self, name: str, config: Any) -> CodecSpec:
-        rate = 24_000  # its configuration does not tell it
+        rate = 24_000  # not in its configuration
         return self._spec(name, rate, int(config.hop_length), int(config.hidden_size), int(config.channels))
 
     def _latents_of(self, samples: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class VibeVoice(_TransformersLatents):
 
 
 class DiffusersCodec(LatentCodec):
-    """An autoencoder of diffusers: a folder of one, or of a pipeline that has one as its `vae`."""
+    """An autoencoder of diffusers, from its folder or that of a pipeline that has one as its `vae`."""
 
     library = "diffusers"
     deciding = ("encoder.", "bottleneck.")
@@ -151,11 +151,11 @@ class Oobleck(DiffusersCodec):
         return in_tiles(lambda part: self.model.decode(part).sample, latents.transpose(1, 2), 1, self._reach()[1])
 
     def _reach(self) -> tuple[int | None, int | None]:
-        """Chunks on each side that a latent, and that a chunk of samples, depends on; None: lengths do not add up."""
+        """Number of chunks on each side that a latent, and a chunk of samples, depends on; None: cannot be tiled."""
         ratios = list(self.model.config.downsampling_ratios)
         if any(ratio % 2 for ratio in ratios):
             return None, None  # a transposed convolution of odd stride gives a sample too few
-        residual = 3 * (1 + 3 + 9)  # samples to each side that three convolutions of width 7, dilated, see
+        residual = 3 * (1 + 3 + 9)  # receptive field to each side, in samples, of three dilated convolutions of width 7
         into, out, step = 3.0, 3.0, 1  # in samples
         for ratio in ratios:
             into += step * (residual + ratio / 2)
@@ -185,7 +185,7 @@ class SAME(DiffusersCodec):
         return in_tiles(lambda part: self.model.decode(part).sample, latents.transpose(1, 2), 1, self._reach())
 
     def _reach(self) -> int:
-        """Chunks on each side that a latent depends on: its attention moves on by the window in each layer."""
+        """Number of chunks on each side that a latent depends on: the attention window of each layer adds to it."""
         config = self.model.config
         reach, step = 0.0, 1.0  # in latents
         for ratio, depth in reversed(list(zip(config.encoder_strides, config.encoder_transformer_depths, strict=True))):
@@ -195,9 +195,9 @@ class SAME(DiffusersCodec):
 
 
 def in_tiles(run: Callable[[Tensor], Tensor], values: Tensor, unit: int, reach: int | None) -> Tensor:
-    """`run` over overlapping parts of a long input `[B, C, N * unit]`: the same as over the whole, up to rounding.
+    """Apply `run` to overlapping parts of a long input `[B, C, N * unit]`; equals the whole up to rounding.
 
-    A chunk of what comes out depends on `reach` chunks to each side; None: not cut.
+    A chunk of the output depends on `reach` chunks to each side; None: do not cut.
     """
     count = values.shape[-1] // unit
     if reach is None or count <= CHUNKS_AT_ONCE + 2 * reach:
@@ -213,7 +213,7 @@ def in_tiles(run: Callable[[Tensor], Tensor], values: Tensor, unit: int, reach: 
 
 
 def _configuration(found: Any, name: str) -> tuple[str | None, dict[str, Any]]:
-    """Where in a folder or repository an autoencoder is, and its configuration."""
+    """The subfolder of an autoencoder in a folder or repository, and its configuration."""
     if Path(name).is_dir():
         place = next((p for p in (Path(name), Path(name, "vae")) if (p / "config.json").is_file()), Path(name))
         text = (place / "config.json").read_text(encoding="utf-8")

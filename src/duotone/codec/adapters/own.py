@@ -1,4 +1,4 @@
-"""The former wrapper of our own codec, from when codecs of others had a contract of their own."""
+"""Former wrapper of Duotone's own codec, for compatibility."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ AnyCodec = TypeVar("AnyCodec", bound=Codec)
 
 
 def Own(codec: AnyCodec, name: str = "") -> AnyCodec:
-    """Deprecated: the codec itself, which satisfies the one contract of all codecs."""
+    """Deprecated: returns the codec itself."""
     warnings.warn("Own(codec, name) is not needed any more: use the codec itself.", DeprecationWarning, stacklevel=2)
     return codec

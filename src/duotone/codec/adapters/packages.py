@@ -1,7 +1,7 @@
-"""FunCodec, WavTokenizer, SimVQ, MagiCodec and Distill-NeuCodec through the code of their authors.
+"""FunCodec, WavTokenizer, SimVQ, MagiCodec and Distill-NeuCodec, running their authors' code.
 
-It is an installed package, or a cloned repository whose folder the user names; the weights are a folder, or the name
-of published ones, which are fetched only when asked for by that name. Weights are read as plain tensors.
+The code is an installed package, or a cloned repository whose folder the user names; the weights are a folder, or the
+name of published ones, which are downloaded only on request. Weights are read as plain tensors.
 Legend: B rows of a batch, K codebooks, N chunks (of one step each), T samples, D dimensions of a code's vector.
 """
 
@@ -54,7 +54,7 @@ PUBLISHED: dict[str, tuple[tuple[str, str] | None, tuple[str, str]]] = {
 
 
 class PackageCodec(Adapter):
-    """What they share: their repository, and a spec found by encoding a second of silence."""
+    """Base of these codecs: the repository, and a spec found by encoding one second of silence."""
 
     origin: ClassVar[str]  #: where its code is
     hop_length: ClassVar[int | None] = None  #: where a second of silence does not tell it
@@ -83,9 +83,9 @@ class PackageCodec(Adapter):
         cls, name: str | None = None, device: str | torch.device = "cpu", repository: str | Path | None = None,
         **options: Any,
     ) -> PackageCodec:  # fmt: skip
-        """From a folder of weights, or the name of published ones; `repository` is the folder of their code.
+        """Load a folder of weights, or the name of published ones; `repository` is the folder of their code.
 
-        Raises `UsageError` where the code or a package is missing, `WeightsError` where weights are, or do not fit.
+        Raises `UsageError` if the code or a package is missing, `WeightsError` if weights are missing or do not fit.
         """
         code = Repository(repository, cls.origin)
         with code.entered():
@@ -95,7 +95,7 @@ class PackageCodec(Adapter):
     @classmethod
     @abstractmethod
     def _build(cls, code: Repository, name: str, device: torch.device) -> Any:
-        """The model of some weights; its repository is entered."""
+        """Build the model from weights; called while the repository is entered."""
 
     def _placed(self, model: Any) -> Any:
         return model.to(self._device).eval()
@@ -103,18 +103,18 @@ class PackageCodec(Adapter):
     def _move(self, device: torch.device, dtype: torch.dtype | None) -> None:
         if dtype not in (None, torch.float32):
             raise UsageError(
-                f"{self.kind} runs in float32 alone, got {str(dtype).removeprefix('torch.')}. Leave it out."
+                f"{self.kind} runs only in float32, got {str(dtype).removeprefix('torch.')}. Leave it out."
             )
         with self.repository.entered():
             self.model.to(device)
 
     @abstractmethod
     def _rates(self) -> tuple[int, int]:
-        """Of what the encoder takes, and of what the decoder gives."""
+        """Sample rates of the encoder's input and the decoder's output, in Hz."""
 
     @abstractmethod
     def _codebook_size(self) -> int:
-        """Codes of a codebook."""
+        """Number of codes in a codebook."""
 
     def encode_batch(self, samples: Tensor) -> Batch:
         """Samples `[B, 1, n * chunk]` -> codes `[B, K, n]` or longer, on the CPU."""
@@ -122,7 +122,7 @@ class PackageCodec(Adapter):
             return self._codes_of(samples.to(self.device))
 
     def decode_batch(self, codes: Tensor, scale: Tensor | None) -> Tensor:
-        """Codes `[B, K, N]`, and `[B, N]` where loudness is apart -> samples `[B, 1, T]`, on the CPU."""
+        """Codes `[B, K, N]`, and loudness `[B, N]` if it is coded separately -> samples `[B, 1, T]`, on the CPU."""
         with self.repository.entered():
             rows = [self._sound_of(row[None].to(self.device)).reshape(1, -1).float().cpu() for row in codes]
         samples = torch.stack(rows)
@@ -142,7 +142,7 @@ def _batch(codes: Tensor, scale: Tensor | None = None) -> Batch:
 
 
 class FunCodec(PackageCodec):
-    """FunCodec (arXiv 2309.07405); loudness apart where the model was trained so, one value for each segment."""
+    """FunCodec (arXiv 2309.07405); with a separate loudness for each segment if the model was trained that way."""
 
     kind, origin = "funcodec", "https://github.com/modelscope/FunCodec"
     default = "alibaba-damo/audio_codec-encodec-zh_en-general-16k-nq32ds640-pytorch"
@@ -152,7 +152,7 @@ class FunCodec(PackageCodec):
         self, model: Any, name: str, repository: Repository, device: str | torch.device = "cpu",
         bandwidth: float | None = None,
     ) -> None:  # fmt: skip
-        # bits a second, which numbers up to 16 cannot be: those are kbit/s
+        # bits per second; numbers up to 16 must be kbit/s
         self.bandwidth = None if bandwidth is None else int(bandwidth * 1000 if bandwidth <= 16 else bandwidth)
         super().__init__(model, name, repository, device, bandwidth=self.bandwidth)
 
@@ -217,7 +217,7 @@ class WavTokenizerClone(PackageCodec):
 
 
 class SimVQ(PackageCodec):
-    """SimVQ (arXiv 2411.02038): 24 kHz, one codebook of 4096 to 262144. The weights as trained, not their average."""
+    """SimVQ (arXiv 2411.02038): 24 kHz, one codebook of 4096 to 262144. Uses the trained weights, not their moving average."""
 
     kind, origin, default = "simvq", "https://github.com/youngsheen/SimVQ", "simvq_4k"
     deciding = ("encoder.", "quantize.")
@@ -255,7 +255,7 @@ class SimVQ(PackageCodec):
 
 
 class MagiCodec(PackageCodec):
-    """MagiCodec (arXiv 2506.00385): 16 kHz, one codebook of 131072. Its code needs flash-attn, and so a GPU."""
+    """MagiCodec (arXiv 2506.00385): 16 kHz, one codebook of 131072. Its code needs flash-attn, and therefore a GPU."""
 
     kind, origin, default = "magicodec", "https://github.com/Ereboas/MagiCodec", "magicodec-50hz-base"
     deciding = ("encoder.", "quantizer.")
@@ -276,7 +276,7 @@ class MagiCodec(PackageCodec):
 
     @property
     def encoding_format(self) -> str:
-        """bfloat16 on CUDA, where flash-attn takes nothing longer."""
+        """bfloat16 on CUDA, because flash-attn does not support float32."""
         return "bfloat16" if self._in_bfloat16() else ENCODING_FORMAT
 
     def _in_bfloat16(self) -> bool:
@@ -299,7 +299,7 @@ class MagiCodec(PackageCodec):
 
 
 class DistillNeuCodec(PackageCodec):
-    """Distill-NeuCodec (arXiv 2509.09550) through the `neucodec` package, which alone has its smaller encoder."""
+    """Distill-NeuCodec (arXiv 2509.09550) through the `neucodec` package, the only one with its smaller encoder."""
 
     kind, origin = "distill-neucodec", "https://github.com/neuphonic/neucodec"
     default = "neuphonic/distill-neucodec"
@@ -309,17 +309,19 @@ class DistillNeuCodec(PackageCodec):
     def _build(cls, code: Repository, name: str, device: torch.device) -> Any:
         found = code.load("neucodec").DistillNeuCodec
         if name != cls.default:
-            raise WeightsError(f"The package neucodec loads {cls.default} alone, got {name}.")
+            raise WeightsError(f"The package neucodec loads only {cls.default}, got {name}.")
         return found.from_pretrained(name)
 
     def _rates(self) -> tuple[int, int]:
         return 16_000, int(self.model.sample_rate)
 
     def _codebook_size(self) -> int:
-        return 65_536  # eight dimensions of four levels, for all of them
+        return 65_536  # eight dimensions of four levels in every version
 
     def _codes_of(self, samples: Tensor) -> Batch:
-        return _batch(torch.cat([self.model.encode_code(row[None]) for row in samples]))  # it takes one at a time
+        return _batch(
+            torch.cat([self.model.encode_code(row[None]) for row in samples])
+        )  # the model decodes one at a time
 
     def _sound_of(self, codes: Tensor) -> Tensor:
         out: Tensor = self.model.decode_code(codes)
@@ -327,7 +329,7 @@ class DistillNeuCodec(PackageCodec):
 
 
 def _files(name: str, cls: type[PackageCodec], *wanted: Sequence[str]) -> list[Path]:
-    """One file of each kind (by the ends of their names) of a folder, or of published weights, which are fetched."""
+    """Find one file for each suffix, in a folder or among published weights, which are downloaded."""
     if Path(name).is_dir():
         return [_only(Path(name), ends) for ends in wanted]
     from huggingface_hub import hf_hub_download
@@ -343,7 +345,7 @@ def _files(name: str, cls: type[PackageCodec], *wanted: Sequence[str]) -> list[P
     try:
         return [Path(hf_hub_download(repository, file)) for repository, file in sources]
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise WeightsError(f"{name} could not be fetched from the Hugging Face Hub: {error}") from error
+        raise WeightsError(f"{name} could not be downloaded from the Hugging Face Hub: {error}") from error
 
 
 def _only(folder: Path, ends: Sequence[str]) -> Path:
@@ -362,7 +364,7 @@ def _yaml(file: Path) -> dict[str, Any]:
 
 
 def _filled(model: Any, file: Path, prefixes: tuple[str, ...], device: torch.device) -> Any:
-    """A model with the weights of a checkpoint. Raises `WeightsError` where some of the parts that matter lack them."""
+    """Load a checkpoint's weights into a model. Raises `WeightsError` if weights of the required parts are missing."""
     try:
         found = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types for a bad file

@@ -1,9 +1,9 @@
-"""Modules of a cloned repository, loaded from the folder that the user names: no sys.path, no working directory.
+"""Import modules of a cloned repository without changing sys.path or the working directory.
 
 Research code imports its own modules by bare names (`decoder`, `utils`, `main`). While a `Repository` is entered, a
-finder at the head of `sys.meta_path` resolves just the names that lie in that folder; when it is left, finder and
-modules are gone from the process again and kept in the repository, so that two repositories with a `utils` each, or
-ours and an installed package of that name, never meet.
+finder at the head of `sys.meta_path` resolves only the names in that folder. On leaving, finder and modules are removed
+from the process and kept in the `Repository` object, so that two repositories with a module `utils`, or a repository and
+an installed package of the same name, do not conflict.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ENTERED = threading.RLock()
 
 
 class Repository:
-    """A folder of someone's code, or (with no folder) the packages that are installed."""
+    """A folder with other people's code or, without a folder, the installed packages."""
 
     def __init__(self, folder: str | Path | None, origin: str) -> None:
         self.folder = None if folder is None else Path(folder).resolve()
-        self.origin = origin  # where it can be had, for errors
+        self.origin = origin  # where to get it, for error messages
         if self.folder is not None and not self.folder.is_dir():
             raise UsageError(f"No folder at {folder}. Get the code with: git clone {origin}, and name its folder.")
         self.names = frozenset() if self.folder is None else _names(self.folder)
@@ -38,12 +38,12 @@ class Repository:
 
     @property
     def described(self) -> str:
-        """Where the code is from, for provenance."""
+        """The origin of the code, for provenance."""
         return f"{self.origin}, {'installed' if self.folder is None else 'cloned'}"
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Its modules can be imported (by itself too, when it runs) inside, and leave no trace outside."""
+        """Inside this context the repository's modules can be imported, also by its own code; afterwards they are removed."""
         if self.folder is None:
             yield
             return
@@ -60,13 +60,13 @@ class Repository:
                 sys.modules.update(before)
 
     def load(self, *names: str) -> ModuleType:
-        """The first of some modules that is there; to be called inside `entered`.
+        """Import the first of these modules that exists; call it inside `entered`.
 
-        Raises `UsageError` where none is there, or one needs a package that is not installed.
+        Raises `UsageError` if none exists, or one needs a package that is not installed.
         """
         for name in names:
             try:
-                spec = importlib.util.find_spec(name)  # imports the packages that it lies in
+                spec = importlib.util.find_spec(name)  # imports its parent packages
             except ModuleNotFoundError as error:
                 if error.name is not None and name.startswith(error.name):
                     continue
@@ -92,7 +92,7 @@ class Repository:
         return UsageError(f"{name} of {self.origin} needs {error.name}, which is not installed: pip install it first.")
 
     def _take_out(self) -> dict[str, ModuleType]:
-        """Remove from the process, and return, what goes by this repository's names."""
+        """Remove this repository's modules from `sys.modules` and return them."""
         names = self.names | {self.package}
         found = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
         for name in found:
@@ -101,7 +101,7 @@ class Repository:
 
 
 class _Finder:
-    """Top-level names of one folder; what lies in packages is found by their own paths."""
+    """Finds the top-level names of one folder; Python finds submodules by their packages' paths."""
 
     def __init__(self, folder: Path, names: frozenset[str], package: str | None) -> None:
         self.folder, self.names, self.package = folder, names, package
@@ -109,14 +109,14 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Where a module is, for Python's import."""
+        """Find a module's spec, for Python's import."""
         if name in self.names:
             return PathFinder.find_spec(name, [str(self.folder)])
         return PathFinder.find_spec(name, [str(self.folder.parent)]) if name == self.package else None
 
 
 def _names(folder: Path) -> frozenset[str]:
-    """Modules and packages at the top of a folder; none may stand in for one of Python's own."""
+    """Modules and packages at the top of a folder, except names of the standard library."""
     modules = {p.stem for p in folder.glob("*.py")}
     packages = {p.name for p in folder.iterdir() if p.is_dir() and next(p.rglob("*.py"), None) is not None}
     found = frozenset(n for n in modules | packages if n.isidentifier())
@@ -129,7 +129,7 @@ def _is_package(folder: Path, names: frozenset[str]) -> bool:
 
 
 def _run(name: str, spec: ModuleSpec) -> ModuleType:
-    """A module from its spec, run if it was not yet."""
+    """Import a module from its spec, if it is not imported yet."""
     if name in sys.modules:
         return sys.modules[name]
     if spec.loader is None:

@@ -1,8 +1,8 @@
-"""XCodec2 and NeuCodec through Hugging Face transformers: a wave and its mel spectrum in, one big codebook out.
+"""XCodec2 and NeuCodec through Hugging Face transformers: a waveform and its mel spectrogram -> codes of one large codebook.
 
-Their feature extractors in transformers need torchaudio for the mel spectrum alone. Here it comes from
-`SeamlessM4TFeatureExtractor`, which both codecs were published with and which needs NumPy only; one way everywhere,
-so the same sound has the same codes on machines with torchaudio and without.
+Their feature extractors in transformers need torchaudio, only for the mel spectrogram. Here it is computed with
+`SeamlessM4TFeatureExtractor`, which both codecs were published with and which needs only NumPy; always in this way,
+so the same audio has the same codes on machines with and without torchaudio.
 Legend: B rows of a batch, K codebooks (1), S steps, T samples.
 """
 
@@ -33,11 +33,11 @@ class XCodec2(TransformersCodec):
         return self._tokens(name, config, 1, math.prod(config.quantization_levels))
 
     def _margin(self) -> int:
-        """Zeros before and after the wave of which the mel spectrum is taken."""
+        """Number of zeros before and after the waveform for the mel spectrogram."""
         return self.spec.chunk // 2
 
     def _codes_of(self, samples: Tensor) -> Batch:
-        wave = torch.nn.functional.pad(samples, (0, self.spec.chunk))  # both were trained so; its step is not kept
+        wave = torch.nn.functional.pad(samples, (0, self.spec.chunk))  # as in training; its step is dropped
         margin = self._margin()
         heard = torch.nn.functional.pad(wave, (margin, margin))[:, 0].float().cpu().numpy()
         mel = self.mel(list(heard), sampling_rate=self.spec.rate, return_tensors="pt").input_features
@@ -49,7 +49,7 @@ class XCodec2(TransformersCodec):
 
 
 class NeuCodec(XCodec2):
-    """NeuCodec (arXiv 2509.09550): XCodec2's way in at 16 kHz, and out at 24 kHz."""
+    """NeuCodec (arXiv 2509.09550): XCodec2's encoder at 16 kHz, decoder at 24 kHz."""
 
     kind, model_class, default = "neucodec", "NeuCodecModel", "neuphonic/neucodec"
 

@@ -1,4 +1,4 @@
-"""The only table from names to codecs of others, and from a model's name to its codec."""
+"""The table from names to codecs of other projects, and from a model's name to its codec."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ _TYPES = {
 
 
 def kind_of(model: str) -> str:
-    """The codec that a model is of: by the configuration in its folder, else by its name as `codec-bpe` does.
+    """The codec of a model, found by the configuration in its folder, else by its name as `codec-bpe` does.
 
-    Raises `UsageError` where neither tells.
+    Raises `UsageError` if neither determines it.
     """
     for config in (Path(model) / "config.json", Path(model) / "vae" / "config.json"):
         named = _type_in(config)
@@ -70,11 +70,11 @@ def kind_of(model: str) -> str:
     for part, kind in _PARTS:
         if part in model.lower():
             return kind
-    raise UsageError(f"The name {model!r} does not tell its codec. Name it: one of {', '.join(CODECS)}.")
+    raise UsageError(f"The codec of {model!r} cannot be found by its name. Give one of {', '.join(CODECS)}.")
 
 
 def _type_in(config: Path) -> str:
-    """What a configuration says of its model; nothing where it is no file or cannot be read."""
+    """The model type in a configuration; empty if the file is missing or cannot be read."""
     if not config.is_file():
         return ""
     try:
@@ -88,11 +88,11 @@ def load_codec(
     kind: str | None, model: str | None, device: str | torch.device = "cpu", repository: str | Path | None = None,
     *, say: Callable[[str], object] | None = None, **options: Any,
 ) -> Adapter:  # fmt: skip
-    """A codec of others by its name, its model (a folder, or published weights' name), or both.
+    """Load a codec of another project by its name, its model (a folder, or the name of published weights), or both.
 
-    `repository` is the folder of its authors' code, for those that need it; `say` is told before the Hugging Face Hub is
-    asked; `options` are `bandwidth` and `n_quantizers`, None where they are not asked for. Raises `UsageError` for what
-    the codec does not know.
+    `repository` is the folder of its authors' code, for those that need it; `say` is called with a message before the
+    Hugging Face Hub is used; `options` are `bandwidth` and `n_quantizers`, None if not given. Raises `UsageError` for
+    options that the codec does not have.
     """
     if kind is None and model is None:
         raise UsageError(f"Neither a codec nor a model is named. Name one of {', '.join(CODECS)}, a model, or both.")
@@ -104,7 +104,7 @@ def load_codec(
     found = WavTokenizerClone if kind == "wavtokenizer" and _is_cloned(model, repository) else CODECS[kind]
     wanted = options_of(kind, found.options, options)
     if say is not None and (model is None or not Path(model).is_dir()):
-        say(f"{model or found.default} is no folder here; it is taken from the Hugging Face Hub (or its cache).")
+        say(f"{model or found.default} is not a folder here; loading it from the Hugging Face Hub (or its cache).")
     if issubclass(found, PackageCodec):
         return found.load(model, device, repository, **wanted)
     if repository is not None:
@@ -113,7 +113,7 @@ def load_codec(
 
 
 def _is_cloned(model: str | None, repository: str | Path | None) -> bool:
-    """Whether weights of WavTokenizer are for its authors' code, not for transformers."""
+    """Whether weights of WavTokenizer are in its authors' format, not that of transformers."""
     if repository is not None or model is None:
         return repository is not None
     return model.lower() in PUBLISHED or (Path(model).is_dir() and not (Path(model) / "config.json").is_file())

@@ -1,6 +1,6 @@
-"""EnCodec, DAC, Mimi, X-Codec, Higgs Audio and WavTokenizer through Hugging Face transformers; one class a codec.
+"""EnCodec, DAC, Mimi, X-Codec, Higgs Audio and WavTokenizer through Hugging Face transformers; one class per codec.
 
-A model is a folder or a name on the Hub, which is asked only then. `transformers` is imported when a codec is made.
+A model is a folder, or a name on the Hub. `transformers` is imported when a codec is loaded.
 Legend: B rows of a batch, C channels, K codebooks, S steps, T samples, N chunks.
 """
 
@@ -62,10 +62,10 @@ def _without_bars(name: str) -> Iterator[None]:
 
 
 class TransformersCodec(TransformersModel):
-    """A codec of tokens."""
+    """A codec with tokens."""
 
     def _tokens(self, name: str, config: Any, books: int, size: int | None = None, **other: Any) -> CodecSpec:
-        """The spec of a codec of tokens; `other` replaces what most configurations tell in one way."""
+        """The spec of a codec with tokens; `other` replaces fields that differ from most configurations."""
         rate = other.pop("rate", 0) or int(getattr(config, "sampling_rate", 0) or config.sample_rate)
         chunk = other.pop("chunk", 0) or int(config.hop_length)
         fields = {"rate_out": rate, "channels": 1, "bounded": False, **other}
@@ -77,7 +77,7 @@ class TransformersCodec(TransformersModel):
         return self._codes_of(samples.to(self.device, self.model.dtype))
 
     def decode_batch(self, codes: Tensor, scale: Tensor | None) -> Tensor:
-        """Codes `[B, K, S]`, and `[B, N]` where loudness is apart -> samples `[B, C, T]`, on the CPU."""
+        """Codes `[B, K, S]`, and loudness `[B, N]` if it is coded separately -> samples `[B, C, T]`, on the CPU."""
         out = self._sound_of(codes.to(self.device), None if scale is None else scale.to(self.device, self.model.dtype))
         return out.reshape(codes.shape[0], self.spec.channels, -1).float().cpu()
 
@@ -91,12 +91,12 @@ class TransformersCodec(TransformersModel):
 
 
 def on_cpu(codes: Tensor, scale: Tensor | None = None) -> Batch:
-    """What an encoder gave, int64 and float32, on the CPU."""
+    """Results of an encoder as int64 and float32, on the CPU."""
     return Batch(codes=codes.long().cpu(), scale=None if scale is None else scale.float().cpu())
 
 
 class _OfBandwidth(TransformersCodec):
-    """Codecs whose number of codebooks follows from the bit rate that is asked for."""
+    """Codecs whose number of codebooks follows from the bit rate."""
 
     options = ("bandwidth",)
     least: ClassVar[bool]  #: whether the default is the lowest of its bit rates, as in its own package, or the highest
@@ -119,8 +119,8 @@ class _OfBandwidth(TransformersCodec):
 class EnCodec(_OfBandwidth):
     """EnCodec (arXiv 2210.13438): 24 kHz, one channel; or 48 kHz, stereo, in chunks of a second.
 
-    The chunks of the 48 kHz model overlap by 1% and are coded by themselves: 150 steps for each 0.99 s, one chunk
-    after the other. Each is divided by its loudness first; that is the scale beside its codes.
+    The chunks of the 48 kHz model overlap by 1% and are encoded separately: 150 steps for each 0.99 s, one chunk
+    after the other. Each is first divided by its loudness, which is the scale of its codes.
     """
 
     kind, model_class, default = "encodec", "EncodecModel", "facebook/encodec_24khz"
@@ -141,7 +141,7 @@ class EnCodec(_OfBandwidth):
     def _move(self, device: torch.device, dtype: torch.dtype | None) -> None:
         if self.spec.independent and dtype not in (None, torch.float32):
             raise UsageError(
-                f"{self.spec.model} fades its chunks into one another, for which {str(dtype).removeprefix('torch.')} is "
+                f"{self.spec.model} cross-fades its chunks, for which {str(dtype).removeprefix('torch.')} is "
                 f"too coarse. Use float32."
             )
         super()._move(device, dtype)
@@ -164,7 +164,7 @@ class EnCodec(_OfBandwidth):
         )
 
     def _one(self, samples: Tensor) -> Batch:
-        """Samples of one chunk each -> its codes, and its loudness `[B, 1]`. What transformers makes of the overlap alone is left out."""
+        """Samples of one chunk each -> its codes, and its loudness `[B, 1]`. Codes of a remainder that is only the overlap are dropped."""
         mask = torch.ones_like(samples, dtype=torch.bool)
         found = self.model.encode(samples, mask, bandwidth=self.bandwidth)
         return on_cpu(found.audio_codes[0], found.audio_scales[0])
@@ -180,7 +180,7 @@ class EnCodec(_OfBandwidth):
 
 
 class XCodec(_OfBandwidth):
-    """X-Codec (arXiv 2408.17175), 16 kHz: acoustic codes that know of meaning through HuBERT."""
+    """X-Codec (arXiv 2408.17175), 16 kHz: acoustic codes that include semantic features of HuBERT."""
 
     kind, model_class, default = "xcodec", "XcodecModel", "hf-audio/xcodec-hubert-librispeech"
     deciding = ("acoustic_encoder.", "encoder_semantic.", "semantic_model.", "fc.", "quantizer.")
@@ -202,7 +202,7 @@ class HiggsAudio(XCodec):
 
 
 class _SomeCodebooks(TransformersCodec):
-    """Codecs of which any number of the codebooks may be used."""
+    """Codecs of which the first n codebooks can be used alone."""
 
     options = ("n_quantizers",)
 
@@ -256,7 +256,7 @@ class Mimi(_SomeCodebooks):
     def _move(self, device: torch.device, dtype: torch.dtype | None) -> None:
         super()._move(device, dtype)
         for module in self.model.modules():
-            if hasattr(module, "_embed"):  # a codebook computed once and kept, which does not move along
+            if hasattr(module, "_embed"):  # a cached codebook, which `to` does not move
                 module._embed = None
 
     def _codes_of(self, samples: Tensor) -> Batch:
