@@ -242,7 +242,7 @@ def test_bad_input(tokenizer: AudioTokenizer, tmp_path: Path) -> None:
         Plan(16, 4, grid="bar").of(tokenizer)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Use grid token"):
         Plan(16, 4).of(replace(tokenizer, pattern="delay"))
-    with pytest.raises(UsageError, match="40 codes that must not be cut apart"):
+    with pytest.raises(UsageError, match="40 codes that must stay together"):
         list(windows(tokenizer, recording(0, 90), Plan(3, 0, grid="chunk").of(tokenizer, 20)))
     (tmp_path / "a.txt").write_text(to_text(recording(0, 3), tokenizer.alphabet) + "\nhello\n")
     with pytest.raises(FormatError, match=r"Line 2 .* U\+0068"):

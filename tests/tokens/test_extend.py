@@ -268,7 +268,7 @@ def test_files_with_a_byte_order_mark(tmp_path: Path, audio: AudioTokenizer) -> 
 def test_what_cannot_be_extended_says_why(tmp_path: Path, audio: AudioTokenizer) -> None:
     PreTrainedTokenizerFast(tokenizer_object=byte_level(False)).save_pretrained(tmp_path / "text")
     plain = train_bpe([], Alphabet.plain(2, 20), vocab_size=50, pad_token="<pad>")
-    with pytest.raises(UsageError, match="taken for sound"):
+    with pytest.raises(UsageError, match="read as audio"):
         extend(tmp_path / "text", plain, tmp_path / "x")
     with pytest.raises(UsageError, match="already"):
         extend(tmp_path / "text", audio, tmp_path / "x", ["<s>"])

@@ -257,7 +257,7 @@ def test_what_cannot_be_extended_says_why(audio: AudioTokenizer, tmp_path: Path)
     with pytest.raises(UsageError, match="cannot be undone"):
         extend(saved(deaf, tmp_path / "deaf"), audio, tmp_path / "x")
     plain = train_bpe([], Alphabet.plain(2, 20), vocab_size=50, pad_token="<pad>")
-    with pytest.raises(UsageError, match="taken for sound"):
+    with pytest.raises(UsageError, match="read as audio"):
         extend(tmp_path / "bert", plain, tmp_path / "x")
     with pytest.raises(UsageError, match="knows audio already"):
         extend(tmp_path / "long", audio, tmp_path / "x", ["<other>"])

@@ -1,7 +1,7 @@
-"""What a store says of itself: `store.json` about the whole, `recordings.jsonl` with a line for each recording.
+"""The files that describe a store: `store.json`, and `recordings.jsonl` with a line for each recording.
 
-A line is added when its recording is safely on disk, so a run that was stopped goes on with what has no line. The last
-line of a name counts. Needs no torch.
+A line is added when its recording is safely on disk, so an interrupted run resumes with the recordings without a line. If
+a name has several lines, the last one is valid. Does not import torch.
 
 Legend: N chunks, C channels (of the layout for generative models).
 """
@@ -32,7 +32,7 @@ USUAL_CHANNELS = 64
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording: where its latents `[N, *latent]` lie (float32, little-endian, from `offset` on), and its sound."""
+    """One recording: the position of its latents `[N, *latent]` (float32, little-endian, from `offset` on), and its audio file."""
 
     name: str  #: place below the folder of sounds, without ending, with / between folders
     file: str  #: below the store's folder
@@ -85,7 +85,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What `store.json` says: the codec, how sounds were encoded, and how the files are laid out."""
+    """The content of `store.json`: the codec, how audio was encoded, and the layout of the files."""
 
     spec: CodecSpec
     format: str  #: number format of the encoder
@@ -104,7 +104,7 @@ class StoreInfo:
         return (*latent[:-1], latent[-1] * self.streams)
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for recordings to lie in one store."""
+        """The settings that all recordings of a store must share."""
         return {
             "space": self.spec.space, "grid": self.spec.grid(), "format": self.format, "streams": self.streams,
             "layout": self.layout, "channels": self.channels, "window": list(self.window),
@@ -131,7 +131,7 @@ class StoreInfo:
         except ValueError as error:
             raise FormatError(f"{path} is not JSON ({error}). Make the store again.") from None
         if not isinstance(values, dict) or values.get("kind") != KIND:
-            raise FormatError(f"{path} is not that of a store of latents. Name the folder that duotone latents made.")
+            raise FormatError(f"{path} does not belong to a store of latents. Give a folder made by duotone latents.")
         if values.get("version") != VERSION:
             raise FormatError(f"{path} has version {values.get('version')}, this library reads {VERSION}.")
         try:
@@ -154,7 +154,7 @@ class StoreInfo:
 def read_recordings(folder: Path) -> list[Recording]:
     """The recordings of a store, the last line of each name, in the order of their names.
 
-    A last line that was cut is left out. Raises `FormatError` for any other that cannot be used.
+    A truncated last line is left out. Raises `FormatError` for any other damaged line.
     """
     path = folder / RECORDINGS
     try:
@@ -163,7 +163,7 @@ def read_recordings(folder: Path) -> list[Recording]:
         return []
     found: dict[str, Recording] = {}
     lines = text.split("\n")
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break was cut
+    for number, line in enumerate(lines[:-1], start=1):  # text after the last line break is a truncated line
         try:
             recording = Recording.from_json(line)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -188,13 +188,13 @@ def append_recording(folder: Path, recording: Recording) -> None:
 
 
 def usual_channels(shape: tuple[int, ...]) -> int:
-    """The number of channels for chunks of this shape: 64 where that divides them and is more than the last dimension."""
+    """The default number of channels: 64 if it divides a chunk's values and is more than the last dimension."""
     size = int(np.prod(shape))
     return USUAL_CHANNELS if size % USUAL_CHANNELS == 0 and shape[-1] < USUAL_CHANNELS else shape[-1]
 
 
 def to_channels(values: NDArray[np.float32], bounded: bool, channels: int) -> NDArray[np.float32]:
-    """Latents `[N, *latent]` -> `[N, M, C]`, as `Latents.channels` has them: about unit scale where they are bounded."""
+    """Latents `[N, *latent]` -> `[N, M, C]`, as `Latents.channels` does: with roughly unit variance if they are bounded."""
     each = np.ascontiguousarray(values, dtype=np.float32).reshape(len(values), -1, channels)
     if not bounded:
         return each

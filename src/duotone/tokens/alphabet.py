@@ -1,6 +1,6 @@
-"""Alphabets: which character stands for which code. An alphabet is stored with everything that is made with it.
+"""Alphabets: which character represents which code. The alphabet is stored with each tokenizer.
 
-Legend: K codebooks of `size` codes; code v of codebook k has the number ``k * size + v``, and each number a character.
+Legend: K codebooks of `size` codes; code v of codebook k has the number ``k * size + v``; each number has a character.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UTF32 = "utf-32-le" if np.little_endian else "utf-32-be"
 _SURROGATES = range(0xD800, 0xE000)
 _LAST = 0x10FFFF
 
-# Characters that no text uses and no Unicode normalization changes: first those for private use, which Unicode promises
+# Characters that text does not use and Unicode normalization does not change: first those for private use, which Unicode promises
 # to keep stable, then planes in which no characters are assigned. Noncharacters (the last two of a plane) are left out.
 _PRIVATE = ((0xE000, 0xF8FF),)
 _PRIVATE_PLANES = ((0xF0000, 0xFFFFD), (0x100000, 0x10FFFD))
@@ -37,8 +37,8 @@ Ranges = tuple[tuple[int, int], ...]
 class Alphabet:
     """K x `size` characters, one for each code of each codebook.
 
-    With `offset` None the layout avoids surrogates, noncharacters and whatever a normalization changes; with an offset,
-    it is that of `codec-bpe`: one range of characters from there on. Raises `UsageError` where there is no room.
+    With `offset` None the layout avoids surrogates, noncharacters and characters that normalization changes; with an
+    offset it is that of `codec-bpe`: one range of characters starting there. Raises `UsageError` where there is no room.
     """
 
     codebooks: int
@@ -74,8 +74,8 @@ class Alphabet:
             )
         if offset < _SURROGATES.stop and last >= _SURROGATES.start:
             raise UsageError(
-                f"{self.codebooks} x {self.size} codes from offset {offset:#x} end at {last:#x}, and so touch the "
-                f"surrogates 0xd800-0xdfff, which are no characters. Leave the offset out, or use one from "
+                f"{self.codebooks} x {self.size} codes from offset {offset:#x} end at {last:#x}, which overlaps the "
+                f"surrogates 0xd800-0xdfff, which are not characters. Leave the offset out, or use one from "
                 f"{UNICODE_OFFSET_LARGE:#x} on."
             )
 
@@ -84,7 +84,7 @@ class Alphabet:
 
     @classmethod
     def plain(cls, codebooks: int, size: int, offset: int | None = None) -> Alphabet:
-        """The alphabet of `codec-bpe`: from `offset`, by default 0x4E00 or, where that has no room, 0xE000."""
+        """The alphabet of `codec-bpe`: from `offset`, by default 0x4E00 or, if it does not fit there, 0xE000."""
         if offset is None:
             fits = UNICODE_OFFSET + codebooks * size <= _SURROGATES.start
             offset = UNICODE_OFFSET if fits else UNICODE_OFFSET_LARGE
@@ -95,7 +95,7 @@ class Alphabet:
 
     @cached_property
     def ranges(self) -> Ranges:
-        """Ranges of characters (first, last), in the order of the codes' numbers; the last is cut to what is used."""
+        """Ranges of characters (first, last), in the order of the codes' numbers; the last range ends with the last code."""
         found = ((self.offset, _LAST),) if self.offset is not None else self._layout()
         assert found is not None
         left, out = len(self), []
@@ -118,11 +118,9 @@ class Alphabet:
         return str(self.points[numbers].data, UTF32)
 
     def numbers(self, points: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """Code points -> the codes' numbers; what is not of this alphabet becomes at least `len(self)`."""
+        """Code points -> the codes' numbers; characters outside the alphabet give numbers of at least `len(self)`."""
         first, last = self.ranges[0]
-        out: NDArray[np.uint32] = points - np.uint32(
-            first
-        )  # what lies below wraps round to numbers that are far too large
+        out: NDArray[np.uint32] = points - np.uint32(first)  # smaller code points wrap around to very large numbers
         before = last - first + 1
         if len(self.ranges) > 1:
             out[out >= before] = 0xFFFFFFFF
@@ -143,7 +141,7 @@ class Alphabet:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Alphabet:
-        """The inverse. Raises `UsageError` for anything else."""
+        """The inverse of `to_dict`. Raises `UsageError` for anything else."""
         known = {"codebooks", "size", "offset", "version"}
         if set(values) != known or not all(
             isinstance(v, int) or (k == "offset" and v is None) for k, v in values.items()

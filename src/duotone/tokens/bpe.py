@@ -30,8 +30,8 @@ Watch = Callable[[Callable[[], "Merges"]], None]
 class Merges(ByValue):
     """The learned merges, in order: the tokens `left[i]` and `right[i]` become the token ``base + i``.
 
-    Ids below `base` are the symbols themselves. `count[i]`: how often the two stood side by side in the training; it is
-    not saved with a tokenizer and takes no part in comparisons.
+    Ids below `base` are the symbols themselves. `count[i]`: how often the pair occurred in training; it is
+    not saved with a tokenizer and ignored in comparisons.
     """
 
     base: int
@@ -58,9 +58,9 @@ def train(
 ) -> Merges:
     """Learn merges until there are `vocabulary` tokens, or no pair is as frequent as `min_frequency`.
 
-    `words` are sequences of symbols below `base`; no merge crosses from one to the next, nor makes a token of more than
+    `words` are sequences of symbols below `base`; no merge joins symbols of two words, or makes a token of more than
     `longest` symbols. `watch` is called every few hundred merges. `known` are the merges of an interrupted training on the
-    same words with the same settings; training goes on from there. Raises `UsageError` for symbols out of range.
+    same words with the same settings, which is resumed. Raises `UsageError` for symbols out of range.
     """
     if min_frequency < 1:
         raise UsageError(f"min_frequency got {min_frequency}, expected at least 1.")
@@ -162,7 +162,9 @@ class _State:
                 touched,
             )  # fmt: skip
 
-        sort(tokens)  # sorts nothing: Numba compiles this kernel here, and the next one while the buckets are sorted
+        sort(
+            tokens
+        )  # an empty call, so that Numba compiles this kernel here, and the next one while the buckets are sorted
         with ThreadPoolExecutor(threads + 1) as pool:  # buckets are independent, and the kernel releases the GIL
             compiled = pool.submit(self._run, 0)
             list(pool.map(sort, range(threads)))
@@ -172,7 +174,7 @@ class _State:
         self.at[:] = lists, used, tokens
 
     def _close_up(self, starts: NDArray[np.int64], kept: NDArray[np.int64]) -> int:
-        """Move the remaining places of all buckets together; returns how many there are."""
+        """Make the remaining positions of all buckets contiguous; returns their number."""
         used = 0
         for first, n in zip(starts.tolist(), kept.tolist(), strict=False):
             self.places[used : used + n] = self.places[first : first + n]
@@ -180,7 +182,7 @@ class _State:
         return used
 
     def _first_lists(self, used: int) -> int:
-        """Make an entry of each list of sorted places; returns how many there are."""
+        """Make an entry for each list of sorted positions; returns the number of entries."""
         ends = np.flatnonzero(self.places[:used] < 0)
         self.places[ends] = ~self.places[ends]
         n, size, p = len(ends), np.diff(ends, prepend=-1), self.places[ends]
@@ -253,7 +255,7 @@ class _State:
 
 
 def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """A copy with room for `size`."""
+    """A copy with capacity `size`."""
     out = np.zeros(size, array.dtype)
     out[: len(array)] = array
     return out

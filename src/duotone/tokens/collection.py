@@ -23,7 +23,7 @@ INFO = "codec_info.json"
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of some codes; what is not known is None."""
+    """Description of codes; unknown fields are None."""
 
     codebooks: int | None = None  #: number of codebooks
     size: int | None = None  #: codes of a codebook
@@ -37,7 +37,7 @@ class Info:
 
     @classmethod
     def of(cls, spec: CodecSpec, format: str | None) -> Info:
-        """From a codec's description and the number format of its encoder. Raises `FormatError` for one without codes."""
+        """From a codec's spec and the number format of its encoder. Raises `FormatError` for a codec without codes."""
         if not spec.codebooks:
             raise FormatError(f"The codec {spec.model} has no codes. Use one that has, or its latents.")
         return cls(
@@ -60,18 +60,18 @@ class Info:
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(
                 f"{where} is damaged ({error!r}): expected num_codebooks, codebook_size and framerate. "
-                f"Mend or remove it, and give them by hand."
+                f"Repair or remove it, and give these values as options."
             ) from None
 
     def to_about(self) -> dict[str, Any]:
-        """What a tokenizer keeps of it."""
+        """The fields that a tokenizer stores."""
         spec = None if self.spec is None else self.spec.to_dict()
         values = {"codec": self.codec, "model": self.model, "space": self.space, "format": self.format, "spec": spec}
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_about(cls, about: dict[str, Any]) -> Info:
-        """What a tokenizer knows of the codes that it was trained on. Raises `FormatError`."""
+        """From the fields that a tokenizer has stored. Raises `FormatError`."""
         if about.get("spec") is not None:
             return cls.of(CodecSpec.from_dict(about["spec"], "The tokenizer's note of its codec"), about.get("format"))
         names = ("framerate", "codec", "model", "space", "format")
@@ -103,7 +103,7 @@ def codec_info(spec: CodecSpec, format: str | None = ENCODING_FORMAT) -> dict[st
 
 
 def read_info(folder: str | os.PathLike[str]) -> Info:
-    """FOLDER/codec_info.json; all fields None if there is none. Raises `FormatError` if it is damaged."""
+    """Read FOLDER/codec_info.json; all fields are None if there is none. Raises `FormatError` if it is damaged."""
     path = Path(folder) / INFO
     return Info.from_dict(read_json(path, "a folder of codes"), str(path)) if path.is_file() else Info()
 
@@ -114,16 +114,16 @@ def folder_of_info(path: str | os.PathLike[str]) -> Path | None:
 
 
 def agreed(found: Iterable[tuple[str | os.PathLike[str], Info]]) -> Info:
-    """What is known of codes of several places, each given with its name.
+    """Combine the descriptions of codes from several files, each given with its name.
 
-    Raises `CodecMismatchError`, naming two, where they were not encoded by one codec in one number format.
+    Raises `CodecMismatchError`, naming two, if they were not encoded by one codec in one number format.
     """
     whole, first = Info(), ""
     for where, info in found:
         if _differ(whole, info):
             raise CodecMismatchError(
-                f"Codes of different encodings do not go together. {first}: {whole}. {os.fspath(where)}: {info}. "
-                f"Use those of one codec and one number format, or encode the sounds again."
+                f"These codes were encoded in different ways. {first}: {whole}. {os.fspath(where)}: {info}. "
+                f"Use those of one codec and one number format, or encode the audio again."
             )
         if whole == Info():
             first = os.fspath(where)
@@ -133,7 +133,7 @@ def agreed(found: Iterable[tuple[str | os.PathLike[str], Info]]) -> Info:
 
 
 def _differ(one: Info, other: Info) -> bool:
-    """Whether what both know is different. A known space decides over the names of codec and weights."""
+    """Whether two descriptions contradict each other. If both have `space`, the names of codec and weights are ignored."""
     names = ["codebooks", "size", "framerate", "format"]
     if one.spec is not None and other.spec is not None and not (one.space and other.space):
         return one.spec.fingerprint != other.spec.fingerprint or one.spec.grid() != other.spec.grid()

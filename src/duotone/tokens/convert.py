@@ -1,6 +1,6 @@
 """Codes <-> characters. The two functions at the end have the names, options and results of `codec-bpe`.
 
-Legend: K codebooks, T frames, N characters. A text is consistent where its codebooks follow one another 0, 1 .. K-1.
+Legend: K codebooks, T frames, N characters. A text is consistent if its codebooks repeat in the order 0, 1 .. K-1.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Points = NDArray[np.uint32]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Decoded(ByValue):
-    """Codes that were read from a text or from ids: whole frames `[K, T]` int64, and what was left out."""
+    """Codes read from text or ids: complete frames `[K, T]` int64, and what was left out."""
 
     codes: Int
-    dropped: int = 0  # characters that are foreign, or not where their codebook is due
-    first_dropped: int | None = None  # position in the text of the first of them
+    dropped: int = 0  # characters that are not codes, or of another codebook than expected there
+    first_dropped: int | None = None  # position of the first such character in the text
     begin: str = ""  # of a frame that began before the text
-    end: str = ""  # of a frame that goes on behind it
+    end: str = ""  # of a frame that continues after the text
 
     def __repr__(self) -> str:
         books, frames = self.codes.shape
@@ -40,7 +40,7 @@ class Decoded(ByValue):
 
 
 def to_numbers(codes: Any, alphabet: Alphabet, pattern: Pattern = "frames") -> Points:
-    """Codes `[K, T]` -> numbers `[K * T]` in the pattern's order. Raises `UsageError` for what the alphabet has not."""
+    """Codes `[K, T]` -> numbers `[K * T]` in the pattern's order. Raises `UsageError` for codes that the alphabet does not have."""
     array = as_codes(codes)
     if array.shape[0] != alphabet.codebooks:
         raise UsageError(
@@ -66,11 +66,11 @@ def to_text(codes: Any, alphabet: Alphabet, pattern: Pattern = "frames") -> str:
 
 
 def to_codes(text: str, alphabet: Alphabet, damaged: Damage = "drop_frame", pattern: Pattern = "frames") -> Decoded:
-    """A text -> its whole frames; the codes of incomplete frames at both ends are in the result.
+    """A text -> its complete frames; the codes of incomplete frames at both ends are in the result.
 
-    `damaged`: `drop_code` leaves out each code that is not of the codebook due next (as `codec-bpe`: a lost code then
-    mixes two frames), `drop_frame` every frame that is not whole, `raise` raises `UsageError` at the first of them. In
-    the delay pattern a text out of order is always refused.
+    `damaged`: `drop_code` leaves out each code that is not of the codebook expected next (as `codec-bpe`: after a lost
+    code, two frames are mixed), `drop_frame` every incomplete frame, `raise` raises `UsageError` at the first one. In
+    the delay pattern a text out of order always raises an error.
     """
     points = to_points(text)
     return from_numbers(alphabet.numbers(points), alphabet, damaged, pattern, points)
@@ -83,11 +83,11 @@ def from_numbers(
     pattern: Pattern = "frames",
     points: Points | None = None,
 ) -> Decoded:
-    """The same for the codes' numbers; `points` are the characters they came from, for messages."""
+    """Like `to_codes`, for the codes' numbers; `points` are their characters, for messages."""
     k = alphabet.codebooks
     if pattern == "delay" and k > 1:
         return _undelay(numbers, alphabet)
-    if len(numbers) % k == 0:  # the common case, a text in order, without a division
+    if len(numbers) % k == 0:  # fast path for a text in order, without a division
         codes = _rows(numbers, alphabet)
         if not codes.size or (int(codes.min()) >= 0 and int(codes.max()) < alphabet.size):
             return Decoded(codes)
@@ -119,29 +119,29 @@ def _rows(numbers: Points, alphabet: Alphabet) -> Int:
 
 
 def to_points(text: str) -> Points:
-    """A text -> its code points `[N]`. Raises `UsageError` for what is no text."""
+    """A text -> its code points `[N]`. Raises `UsageError` for other types."""
     if not isinstance(text, str):
         raise UsageError(f"Text got {type(text).__name__}, expected str. Bytes are read by FrameStream.push_bytes.")
     return np.frombuffer(text.encode(UTF32, "surrogatepass"), np.uint32)
 
 
 def books_of(numbers: Points, alphabet: Alphabet) -> NDArray[np.int32]:
-    """Each number's codebook `[N]`; -1 for what is foreign."""
+    """Each number's codebook `[N]`; -1 for characters that are not codes."""
     books: NDArray[np.int32] = (numbers // np.uint32(alphabet.size)).astype(np.int32)
     books[numbers >= len(alphabet)] = -1
     return books
 
 
 def keep(books: NDArray[np.int32], k: int, damaged: Damage, expected: int | None) -> Int:
-    """Positions of the codes to be kept, of codebooks `[N]`. `expected` is the codebook due first, None: any."""
+    """Positions of the codes to keep, given their codebooks `[N]`. `expected` is the codebook of the first, None: any."""
     return _whole_frames(books, k) if damaged == "drop_frame" else _one_by_one(books, k, expected)
 
 
 def _one_by_one(books: NDArray[np.int32], k: int, expected: int | None) -> Int:
     """Keep each code whose codebook follows that of the last code kept, and leave out the others.
 
-    The codebook due next is the state of an automaton with K states. The text is cut into blocks, which all run at once,
-    each from every one of the K states. Then, block by block, the state at the end of one is where the next one begins.
+    The codebook expected next is the state of an automaton with K states. The text is cut into blocks, which run in
+    parallel, each from all K states. Then, block by block, the final state of one selects the initial state of the next.
     """
     own = None if len(books) and int(books.min()) >= 0 else np.flatnonzero(books >= 0)
     if own is not None:
@@ -150,12 +150,12 @@ def _one_by_one(books: NDArray[np.int32], k: int, expected: int | None) -> Int:
             return own
     due = int(books[0]) if expected is None else expected
     n, kind = len(books), np.int8 if k < 128 else np.int16 if k < 2**15 else np.int32
-    length = max(1, int(n**0.5 / 4))  # steps cost more than blocks
+    length = max(1, int(n**0.5 / 4))  # a step is more expensive than a block
     blocks = -(-n // length)
     padded = np.full(blocks * length, -1, kind)
     padded[:n] = books
     steps = np.ascontiguousarray(padded.reshape(blocks, length).T)  # [step, block]
-    states = np.empty((length + 1, k, blocks), kind)  # blocks innermost: they are what runs side by side
+    states = np.empty((length + 1, k, blocks), kind)  # blocks innermost: they run in parallel
     states[0] = np.arange(k, dtype=kind)[:, None]
     true = np.empty((k, blocks), bool)
     for now, then, step in zip(states[:-1], states[1:], steps, strict=True):
@@ -170,7 +170,7 @@ def _one_by_one(books: NDArray[np.int32], k: int, expected: int | None) -> Int:
 
 
 def _whole_frames(books: NDArray[np.int32], k: int) -> Int:
-    """Keep whole frames, and the codes in order of an incomplete frame at either end of the text."""
+    """Keep complete frames, and the ordered codes of an incomplete frame at either end of the text."""
     n = len(books)
     if not n:
         return np.zeros(0, np.int64)
@@ -181,7 +181,7 @@ def _whole_frames(books: NDArray[np.int32], k: int) -> Int:
     begins = starts + (-books[starts]) % k  # the first code of codebook 0 of each stretch in order
     ends = stops - (books[stops - 1] + 1) % k  # behind the last of codebook K - 1
     begins[0] = begins[0] if books[0] < 0 else 0  # a frame may have begun before the text
-    ends[-1] = n  # and go on behind it
+    ends[-1] = n  # and continue after it
     lengths = np.where(proper, (ends - begins).clip(min=0), 0)
     if len(starts) == 1 and proper[0]:
         return np.arange(n)
@@ -191,7 +191,7 @@ def _whole_frames(books: NDArray[np.int32], k: int) -> Int:
 
 
 def hanging(books: NDArray[np.int32], k: int) -> tuple[int, int]:
-    """How many codes at the beginning and at the end belong to no whole frame, of a sequence whose codebooks are in order."""
+    """Number of codes at the beginning and at the end that belong to incomplete frames, in an ordered sequence."""
     if not len(books):
         return 0, 0
     begin = min(len(books), int(-books[0] % k))
@@ -200,7 +200,7 @@ def hanging(books: NDArray[np.int32], k: int) -> tuple[int, int]:
 
 
 def _undelay(numbers: Points, alphabet: Alphabet) -> Decoded:
-    """Undo the delay pattern of a text that is complete or cut off at its end. Raises `UsageError` for any other."""
+    """Undo the delay pattern of a text that is complete or truncated at its end. Raises `UsageError` for any other."""
     k = alphabet.codebooks
     books = books_of(numbers, alphabet)
     counts = np.bincount(books[books >= 0], minlength=k)
@@ -278,5 +278,7 @@ def chars_to_codes(
     if return_tensors is None:
         codes = _lists(codes, codebook_size)
     elif return_tensors == "pt":
-        codes = import_module("torch").from_numpy(codes)  # the caller has it: this room does not need it
+        codes = import_module("torch").from_numpy(
+            codes
+        )  # torch: the caller has imported it, this package does not need it
     return (codes, told.begin, told.end) if return_hanging_codes_chars else codes

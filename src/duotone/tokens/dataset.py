@@ -33,14 +33,14 @@ _NAME = re.compile(r"^(?P<root>.+?)(?:_c(?P<channel>\d+))?(?:_t(?P<seconds>\d+)_
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one recording: of each channel, its pieces in time."""
+    """The files of one recording: for each channel, its parts in order of time."""
 
     name: str
     channels: tuple[tuple[Path, ...], ...]
 
 
 def group(files: Iterable[Path]) -> list[Files]:
-    """Files that belong together: ``NAME_c1.npy`` is a channel, ``NAME_c1_t000030_000.npy`` a piece of one.
+    """Group the files of each recording: ``NAME_c1.npy`` is a channel, ``NAME_c1_t000030_000.npy`` a piece of one.
 
     Names of any other form are recordings of their own.
     """
@@ -60,7 +60,7 @@ def group(files: Iterable[Path]) -> list[Files]:
 def arrange(channels: Sequence[Any], how: Channels) -> list[Any]:
     """Codes `[K, T]` of a recording's channels -> the sequences of codes that are written.
 
-    `separate`: one each. `interleaved`: a frame of each channel in turn, `[K, C*T]`. `first`: the others are left out.
+    `separate`: one per channel. `interleaved`: a frame of each channel in turn, `[K, C*T]`. `first`: only the first channel.
     Raises `UsageError` when channels to be interleaved differ in length.
     """
     arrays = [as_codes(codes) for codes in channels]
@@ -76,9 +76,9 @@ def arrange(channels: Sequence[Any], how: Channels) -> list[Any]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Window(ByValue):
-    """A training sequence: ids `[W]`, and how many of the codes in it no window before it held.
+    """A training sequence: ids `[W]`, and the number of its codes that no earlier window contains.
 
-    `cuts` `[W]`: whether the grid allows a cut behind each id; None: everywhere.
+    `cuts` `[W]`: whether the grid allows a cut after each id; None: everywhere.
     """
 
     ids: Int
@@ -91,12 +91,12 @@ class Window(ByValue):
 
 @dataclass(frozen=True)
 class Plan:
-    """How recordings become sequences of at most `length` ids, of which neighbours share at most `overlap`.
+    """How recordings are divided into sequences of at most `length` ids, of which consecutive ones share at most `overlap`.
 
-    Start and end tokens count towards the length; with `drop_last`, the end of a recording that does not fill a sequence
-    is left out. `grid` says where a sequence may begin and end: at any token (as `codec-bpe`, which cuts inside frames),
-    at any frame, or at any chunk of the codec; then each chunk is tokenized by itself, so that no token reaches from one
-    into the next (`FrameGrammar(group=...)` keeps a model to the same).
+    The length includes start and end tokens; with `drop_last`, the end of a recording that does not fill a sequence
+    is left out. `grid` sets where a sequence may begin and end: at any token (as `codec-bpe`, which cuts inside frames),
+    at any frame, or at any chunk of the codec. With chunks, each chunk is tokenized separately, so that no token spans
+    two chunks (`FrameGrammar(group=...)` makes a model generate such sequences).
     """
 
     length: int = 4096
@@ -106,12 +106,12 @@ class Plan:
     drop_last: bool = False
     grid: Grid = "frame"
     _ids: tuple[int | None, int | None] = field(default=(None, None), repr=False)
-    _unit: int = field(default=1, repr=False)  # codes between two places where a sequence may begin and end
+    _unit: int = field(default=1, repr=False)  # number of codes between two positions where a sequence may begin or end
 
     def of(self, tokenizer: AudioTokenizer, steps: int | None = None) -> Plan:
-        """The plan with the tokens' ids; `steps`: frames of the codec's chunks, where the tokenizer does not know them.
+        """The plan with the tokens' ids; `steps`: frames per chunk of the codec, if the tokenizer does not have it.
 
-        Raises `UsageError` for unknown tokens, lengths that lead nowhere, and a grid that cannot be kept.
+        Raises `UsageError` for unknown tokens, impossible lengths, and a grid that does not fit the tokenizer.
         """
         ids = [None if token is None else tokenizer.id_of(token) for token in (self.start, self.end)]
         if not 0 <= self.overlap < self.body:
@@ -129,7 +129,7 @@ class Plan:
             raise UsageError(f"grid got {self.grid!r}, expected token, frame or chunk.")
         if tokenizer.pattern != "frames" and k > 1:
             raise UsageError(
-                f"A tokenizer of the pattern {tokenizer.pattern!r} has no frames that could be cut apart. Use grid token."
+                f"A tokenizer of the pattern {tokenizer.pattern!r} cannot be cut between frames. Use grid token."
             )
         if self.body < k:
             raise UsageError(
@@ -147,12 +147,12 @@ class Plan:
 
     @property
     def body(self) -> int:
-        """Ids of sound in a full sequence."""
+        """Number of audio ids in a full sequence."""
         return self.length - (self.start is not None) - (self.end is not None)
 
 
 def steps_of(tokenizer: AudioTokenizer) -> int | None:
-    """Frames of a chunk of the codec whose codes the tokenizer was trained on; None where it does not know."""
+    """Frames per chunk of the codec that the tokenizer was trained on; None if it is not stored."""
     spec = tokenizer.about.get("spec")
     steps = spec.get("steps") if isinstance(spec, dict) else None
     return steps if isinstance(steps, int) and steps > 0 else None
@@ -161,15 +161,15 @@ def steps_of(tokenizer: AudioTokenizer) -> int | None:
 def windows(tokenizer: AudioTokenizer, codes: Any, plan: Plan, channels: int = 1) -> Iterator[Window]:
     """The sequences of one recording `[K, T]`; `plan` comes from `Plan.of`.
 
-    `channels`: how many were interleaved in it, whose frames of one time are not cut apart. Raises `UsageError` where a
-    chunk has more tokens than a sequence has room for.
+    `channels`: number of interleaved channels, whose simultaneous frames are kept together. Raises `UsageError` if a
+    chunk has more tokens than fit into a sequence.
     """
     unit = plan._unit * (1 if plan.grid == "token" else channels)
     sound = _Recording(tokenizer, to_numbers(codes, tokenizer.alphabet, tokenizer.pattern), unit, plan.grid == "chunk")
     begin = done = 0
     while done < sound.length:
         stop, part = sound.most(begin, plan.body)
-        if stop <= done:  # nothing new fits behind what it shares with the one before
+        if stop <= done:  # the overlap with the previous sequence leaves no room for new codes
             begin += unit
             continue
         last = stop >= sound.length
@@ -192,7 +192,7 @@ def _window(plan: Plan, sound: _Recording, part: NDArray[np.int32], fresh: int) 
 
 
 class _Recording:
-    """Codes of a recording as numbers `[N]`, and their tokens; parts of it are tokenized again where they cut a token."""
+    """Codes of a recording as numbers `[N]`, and their tokens; a part that cuts a token is tokenized again."""
 
     def __init__(self, tokenizer: AudioTokenizer, numbers: Points, unit: int, apart: bool) -> None:
         self.tokenizer, self.numbers, self.unit, self.length = tokenizer, numbers, unit, len(numbers)
@@ -201,7 +201,7 @@ class _Recording:
         self.ends = np.cumsum(self.lengths[self.own])
 
     def most(self, begin: int, room: int) -> tuple[int, NDArray[np.int32]]:
-        """As many units from `begin` on as have at most `room` tokens: where they end, and the tokens."""
+        """The largest number of units from `begin` on that have at most `room` tokens: their end, and the tokens."""
         first = int(np.searchsorted(self.ends, begin, side="right"))
         stop = int(self.ends[min(first + room, len(self.ends)) - 1])
         if stop < self.length:
@@ -212,8 +212,8 @@ class _Recording:
             part = self.part(begin, stop)
         if not len(part):
             raise UsageError(
-                f"{self.unit} codes that must not be cut apart take more tokens than the {room} that a sequence has room "
-                f"for. Make sequences longer, or use another grid."
+                f"{self.unit} codes that must stay together need more than the {room} tokens that fit into a sequence. "
+                f"Make sequences longer, or use another grid."
             )
         return stop, part
 
@@ -225,23 +225,23 @@ class _Recording:
         return self.own[first:last]
 
     def _tokens_before(self, place: int) -> int | None:
-        """How many tokens end at a place or before it; None where it is inside a token."""
+        """Number of tokens that end at a position or before it; None if the position is inside a token."""
         count = int(np.searchsorted(self.ends, place, side="right"))
         return count if (self.ends[count - 1] if count else 0) == place else None
 
 
 def encode_apart(tokenizer: AudioTokenizer, numbers: Points, apart: int | None) -> NDArray[np.int32]:
-    """Numbers of codes `[N]` -> tokens in own numbering; with `apart`, so many codes at a time, each part by itself."""
+    """Numbers of codes `[N]` -> tokens in own numbering; with `apart`, each part of that many codes is encoded separately."""
     if apart is None or not len(numbers):
         return tokenizer.encode_numbers(numbers)
     return np.concatenate([tokenizer.encode_numbers(numbers[i : i + apart]) for i in range(0, len(numbers), apart)])
 
 
 def packed(sequences: Iterable[Window], length: int, separator: int) -> Iterator[Window]:
-    """Sequences one behind the other, `separator` between them, cut into windows of exactly `length` ids.
+    """Join sequences with `separator` between them, and cut the result into windows of exactly `length` ids.
 
-    Where the grid allows no cut at that place, the window ends sooner and is filled up with separators. The rest at the
-    end is left out; so are its codes in the count.
+    If the grid allows no cut there, the window ends earlier and is padded with separators. The rest at the end is left
+    out, and its codes are not counted.
     """
     ids, cuts, fresh = np.zeros(0, np.int64), np.zeros(0, np.bool_), 0
     for window in sequences:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stats:
-    """Of a dataset: examples, and the seconds of sound in each; `total` counts sound that sequences share once."""
+    """Number of examples in a dataset, and the seconds of audio in each; in `total`, audio that sequences share counts once."""
 
     examples: int
     total: float
@@ -39,7 +39,7 @@ class Stats:
 
 
 def stats(seconds: Sequence[float], fresh: Sequence[float]) -> Stats:
-    """From the seconds of each example, and those of them that no example before held."""
+    """From the seconds of each example, and the seconds in it that no earlier example contains."""
     if not len(seconds):
         raise UsageError("The dataset has no examples. Were all recordings shorter than a sequence, with drop_last?")
     s = np.asarray(seconds, np.float64)
@@ -57,10 +57,9 @@ def stats(seconds: Sequence[float], fresh: Sequence[float]) -> Stats:
 def line_stats(
     path: str | os.PathLike[str], tokenizer: AudioTokenizer, overlap: int, framerate: float, limit: int | None = None
 ) -> Stats:
-    """Of text lines: special tokens are left out, and what a line repeats of the one before is counted once.
+    """Statistics of text lines, without special tokens; the overlap with the previous line is counted once.
 
-    A line repeats the last `overlap` tokens of the one before, or as much of them as the grid allows, if those stand at
-    its beginning. Raises `FormatError` for a line that holds other characters.
+    A line may begin with the last `overlap` tokens of the previous line, or with as many of them as the grid allows. Raises `FormatError` for a line that holds other characters.
     """
     alphabet, rate = tokenizer.alphabet, framerate * tokenizer.alphabet.codebooks
     special = re.compile("|".join(map(re.escape, tokenizer.special_tokens)) or r"(?!)")
@@ -91,7 +90,7 @@ def line_stats(
 def parquet_stats(
     path: str | os.PathLike[str], tokenizer: AudioTokenizer, framerate: float, limit: int | None = None
 ) -> Stats:
-    """Of a Parquet file that `write_parquet` made. Raises `FormatError` for another, `UsageError` without pyarrow."""
+    """Statistics of a Parquet file from `write_parquet`. Raises `FormatError` for another, `UsageError` without pyarrow."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -111,7 +110,7 @@ def parquet_stats(
 
 
 def _tails(tokenizer: AudioTokenizer, numbers: Points, overlap: int) -> list[int]:
-    """How many codes of a line the next one may repeat, the most first: its last tokens, cut to any of the grids."""
+    """Numbers of codes that the next line may repeat, largest first: those of the last tokens, under each grid."""
     if not overlap or not len(numbers):
         return [0]
     k, steps = tokenizer.alphabet.codebooks, steps_of(tokenizer)

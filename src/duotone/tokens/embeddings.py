@@ -31,10 +31,10 @@ def resize_embeddings(
     pad_to_multiple_of: int | None = None,
     seed: int = 0,
 ) -> int:
-    """Give a model of transformers the tokens of an extended tokenizer's folder; returns its rows, never fewer than before.
+    """Resize a transformers model's embeddings for an extended tokenizer's folder; returns their number, never fewer than before.
 
-    The rows of text stay as they are. Codes and special tokens get the mean of the text rows, and `noise` times their
-    deviation at random (by `seed`); a token of several codes, the mean of its codes' rows. An output head that is not
+    The rows of text stay as they are. Codes and special tokens get the mean of the text rows, plus normal noise of
+    `noise` times their standard deviation (drawn with `seed`); a token of several codes gets the mean of its codes' rows. An output head that is not
     tied gets the same from its own rows. Raises `UsageError` for a model with fewer rows than the text tokenizer's ids.
     """
     if noise < 0:
@@ -64,7 +64,7 @@ def resize_embeddings(
 
 
 def _fill(weight: Any, audio: AudioTokenizer, text: int, need: int, noise: float, rng: np.random.Generator) -> None:
-    """The new rows, from `text` to `need`, of one matrix `[rows, width]`, a tensor of PyTorch."""
+    """Fill the new rows, from `text` to `need`, of one matrix `[rows, width]`, a tensor of PyTorch."""
     mean, deviation = (value.cpu().numpy() for value in (weight[:text].float().mean(0), weight[:text].float().std(0)))
     scatter = rng.standard_normal((need - text, len(mean)), dtype=np.float32)
     weight[text:need] = weight.new_tensor(mean + noise * deviation * scatter)

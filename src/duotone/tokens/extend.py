@@ -1,4 +1,4 @@
-"""Extend a text tokenizer by audio: sound is tokenized exactly as by the audio tokenizer, text exactly as before.
+"""Add audio to a text tokenizer: audio is tokenized exactly as by the audio tokenizer, text exactly as before.
 
 The result is one ordinary `tokenizer.json` that needs no code of ours. In a BPE tokenizer the trained merges become merges
 of its own. A byte-level tokenizer sees the bytes of a character, so merges that join these bytes come before all others;
@@ -42,8 +42,8 @@ def extend(
     """Write the extended tokenizer's folder; returns how many tokens were added.
 
     `special_tokens` get the ids after them. With `as_added_tokens` every audio token becomes a special token, as in
-    `codec-bpe`, and the merges are lost. Chat templates and added tokens are kept; truncation and padding that the text
-    tokenizer's `tokenizer.json` switches on, which would cut sound, become settings in `tokenizer_config.json`. Raises
+    `codec-bpe`, and the merges are lost. Chat templates and added tokens are kept; truncation and padding in the text
+    tokenizer's `tokenizer.json`, which would cut audio, are moved to `tokenizer_config.json`. Raises
     `FormatError` for damaged files, `UsageError` for tokenizers that cannot be extended, saying why.
     """
     if not special_tokens:
@@ -77,8 +77,8 @@ def _into_model(document: Part, audio: AudioTokenizer, tokens: list[str]) -> lis
         )
     if audio.alphabet.offset is not None:
         raise UsageError(
-            f"The audio tokenizer's characters begin at {audio.alphabet.offset:#x}, where text may stand, and text would "
-            f"be taken for sound. Train it without an offset, or use --as-added-tokens."
+            f"The audio tokenizer's characters begin at {audio.alphabet.offset:#x}, which text uses, so text would "
+            f"be read as audio. Train it without an offset, or use --as-added-tokens."
         )
     return _merge(document, audio, tokens) if kind == "BPE" else extend_words(document, audio, tokens)
 
@@ -95,7 +95,7 @@ def _merge(document: Part, audio: AudioTokenizer, tokens: list[str]) -> list[str
     if byte_level:
         if any(p.get("add_prefix_space") for p in byte_level):
             raise UsageError(
-                "The text tokenizer writes a space before everything (add_prefix_space), before sound too. Save it "
+                "The text tokenizer writes a space before every text (add_prefix_space), and also before audio. Save it "
                 "with add_prefix_space=False first, or use --as-added-tokens."
             )
         spelt = spell_as_bytes(tokens)

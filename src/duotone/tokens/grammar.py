@@ -1,7 +1,7 @@
-"""Restricts a language model to whole frames while it generates audio tokens.
+"""Restricts a language model to complete frames while it generates audio tokens.
 
-A token contains some codes; the next token has to begin with the codebook that is due, and sound may end only with a whole
-frame, or with a whole group of frames where the codec decodes no fewer. Works as a `LogitsProcessor` of transformers,
+A token contains one or more codes. The next token has to begin with the codebook that comes next, and audio may end only
+after a complete frame, or after a complete group of frames if the codec decodes only whole groups. Works as a `LogitsProcessor` of transformers,
 without importing it.
 """
 
@@ -18,12 +18,11 @@ from duotone.tokens.values import as_ids
 
 
 class FrameGrammar:
-    """Tells which ids may come next: inside sound, audio tokens that continue it and, between frames, `end`; else all others.
+    """Computes which ids may come next: in audio, tokens that continue it and, between frames, `end`; else all other ids.
 
-    Sound lies between the special tokens `start` and `end`. With `start` None it begins at once, with `end` None it never
-    ends. `vocabulary` is the number of the model's logits. With `group`, sound consists of groups of so many frames
-    (`codec.spec.steps`: a chunk, the least that the codec decodes): no token reaches from one group into the next, and
-    `end` comes only between groups. Train the model on such sequences (``duotone tokens dataset --grid chunk``).
+    Audio is enclosed by the special tokens `start` and `end`. With `start` None it begins at once, with `end` None it never
+    ends. `vocabulary` is the number of the model's logits. With `group`, audio consists of groups of that many frames
+    (`codec.spec.steps`: one chunk of the codec): no token spans two groups, and `end` comes only between groups. Train the model on such sequences (``duotone tokens dataset --grid chunk``).
     """
 
     def __init__(
@@ -55,13 +54,13 @@ class FrameGrammar:
             )
         self.lengths = np.zeros(vocabulary, np.int64)
         self.lengths[ids] = tokenizer.lengths
-        self._first = np.full(vocabulary, -1, np.int64)  # the codebook that an id begins with; -1: no audio
+        self._first = np.full(vocabulary, -1, np.int64)  # the codebook of an id's first code; -1: not audio
         self._first[ids] = spelt[ends - tokenizer.lengths] // tokenizer.alphabet.size
         self._rows: dict[int | None, NDArray[np.bool_]] = {}
         self._penalties: dict[Any, Any] = {}
 
     def written(self, ids: Any) -> int | None:
-        """Ids so far `[M]` -> how many codes the sound at their end has; None outside of sound."""
+        """Ids so far `[M]` -> number of codes since the last start of audio; None outside of audio."""
         ids = as_ids(ids)
         begin = 0
         if self.start is not None:
@@ -75,7 +74,7 @@ class FrameGrammar:
         return int(self.lengths[ids[begin:][inside]].sum())
 
     def due(self, ids: Any) -> int | None:
-        """Ids so far `[M]` -> the codebook due next; None outside of sound."""
+        """Ids so far `[M]` -> the codebook that comes next; None outside of audio."""
         written = self.written(ids)
         return None if written is None else written % self.codebooks
 
@@ -85,7 +84,7 @@ class FrameGrammar:
         return row
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Ids `[B, M]` and logits `[B, vocabulary]`, tensors or arrays -> the logits, minus infinity for what may not come.
+        """Ids `[B, M]` and logits `[B, vocabulary]`, tensors or arrays -> the logits, minus infinity for ids that are not allowed.
 
         Raises `UsageError` for another number of logits.
         """
@@ -100,13 +99,13 @@ class FrameGrammar:
         return out
 
     def _place(self, ids: Any) -> int | None:
-        """Codes written since the last whole frame, or group of frames; None outside of sound. What may follow depends
-        on nothing else."""
+        """Number of codes since the last complete frame, or group of frames; None outside of audio. The allowed ids
+        depend only on this number."""
         written = self.written(ids)
         return None if written is None else written % (self.codebooks * (self.group or 1))
 
     def _row(self, place: int | None) -> NDArray[np.bool_]:
-        """Which ids may come at a place."""
+        """Which ids are allowed after this number of codes."""
         if place not in self._rows:
             row = self._first < 0
             if place is not None:
@@ -119,7 +118,7 @@ class FrameGrammar:
         return self._rows[place]
 
     def _penalty(self, place: int | None, scores: Any) -> Any:
-        """What is added to the logits at a place: of their kind, type and device, made once."""
+        """The term to add to the logits, with their library, dtype and device; cached."""
         key = getattr(scores, "device", None), scores.dtype, place
         if key not in self._penalties:
             values = np.where(self._row(place), 0.0, -np.inf)

@@ -1,4 +1,4 @@
-"""JSON objects in files: read with errors that say what to do, written whole or not at all."""
+"""Read JSON objects with helpful errors, and write them completely or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], values: dict[str, Any]) -> None:
-    """Write an object, whole or not at all. NumPy's numbers and arrays are written as JSON's.
+    """Write an object, completely or not at all. NumPy's numbers and arrays become JSON numbers and lists.
 
     Raises `UsageError` for values that JSON does not have.
     """
@@ -43,7 +43,7 @@ def write_json(path: str | os.PathLike[str], values: dict[str, Any]) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder, made where it is missing. Raises `UsageError` where a file is in the way."""
+    """Create a folder if it is missing. Raises `UsageError` if there is a file of that name."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON has in place of one that it does not have."""
+    """Convert a NumPy value to a JSON value."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, os.PathLike):

@@ -1,10 +1,10 @@
-"""Byte-pair training over one long array of symbols, with a list of places for every pair; compiled by Numba.
+"""Byte-pair training over one long array of symbols, with a list of positions for every pair; compiled by Numba.
 
-Legend: N places. `symbols` holds a token's id at its first place and, where it is longer, minus its length at its last:
-so both neighbours of a token are found at once. Words are separated by `BOUNDARY`, one stands at either end.
+Legend: N positions ("places" in names). `symbols` holds a token's id at its first position and, if it is longer, minus its
+length at its last, so that both neighbours of a token are found directly. `BOUNDARY` separates words and is at both ends.
 
-What is computed is what the trainer of Hugging Face `tokenizers` computes, merge by merge: the pair with the highest
-count, of equals that with the smaller ids; counts include overlaps (a run of four has three pairs).
+The result equals that of the trainer of Hugging Face `tokenizers`, merge by merge: the pair with the highest count, among
+equal counts the one with the smaller ids; counts include overlaps (a run of four equal symbols has three pairs).
 
 No two merges make the same sequence of symbols, so a token is never looked up by its symbols. Suppose that (c, d) and an
 earlier merge e = (a, b) did. Where c d stands, no merge has crossed the outer edges of the sequence (tokens only grow), and
@@ -301,7 +301,7 @@ def _encode_short(ids, n, becomes, keys, made):  # type: ignore[no-untyped-def]
 
 @_kernel
 def encode_long(ids, keys, made, chain, queue):  # type: ignore[no-untyped-def]
-    """The same for a whole long piece, by a heap of (merge, place) and linked lists of the places before and after."""
+    """Like `_encode_short`, for a long piece: with a heap of (merge, position) and a linked list of positions."""
     n = np.int64(ids.size)
     size = np.int64(0)
     top = np.int64(0)

@@ -1,4 +1,4 @@
-"""How much a tokenizer compresses codes, and how that depends on vocabulary size and n-gram limit."""
+"""Measure how much a tokenizer compresses codes, for several vocabulary sizes and n-gram limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Report:
 
     codes: int
     tokens: int
-    single: int  # tokens of one code alone
+    single: int  # tokens of a single code
     used: int  # different tokens that occurred
     vocabulary: int
     longest: tuple[tuple[int, int], ...]  # (codes, how often) of the longest tokens that occurred
@@ -32,7 +32,7 @@ class Report:
 
     @property
     def single_share(self) -> float:
-        """Share of the tokens that are one code alone."""
+        """Share of tokens that are a single code."""
         return self.single / max(1, self.tokens)
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def advise(
     ngrams: Sequence[int | None] = (1, 2, 4, None),
     **settings: Any,
 ) -> list[Advice]:
-    """Compression over vocabulary size and n-gram limit.
+    """Compression for several vocabulary sizes and n-gram limits.
 
-    There is one training for each limit; its first merges are those of the smaller vocabularies. Sizes for which there was
-    nothing more to learn are left out.
+    Each limit is trained once; smaller vocabularies use its first merges. Sizes for which no pairs were left to merge are
+    left out.
     """
     out = []
     for limit in ngrams:

@@ -1,4 +1,4 @@
-"""A decoder for text or ids as a model writes them: whole frames as soon as they are complete."""
+"""A streaming decoder for text or ids from a model: returns each frame as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FrameStream:
-    """Push text, bytes or token ids, get the frames `[K, n]` that they complete; the whole is what `to_codes` gives.
+    """Push text, bytes or token ids, get the frames `[K, n]` that they complete; together they equal `to_codes` of the whole.
 
     `dropped` counts the codes left out so far. Codes have to come frame by frame: raises `UsageError` for a tokenizer of
     another pattern, whose sequences can only be decoded as a whole.
@@ -34,8 +34,8 @@ class FrameStream:
             )
         self.alphabet, self.damaged, self.tokenizer = alphabet, damaged, tokenizer
         self.dropped = 0
-        self._waiting: Points = np.zeros(0, np.uint32)  # of a frame that is not whole yet
-        self._due: int | None = None  # the codebook due next, once the first code has been seen
+        self._waiting: Points = np.zeros(0, np.uint32)  # of an incomplete frame
+        self._due: int | None = None  # the codebook that comes next, once the first code has been seen
         self._skip = 0  # codes still to come of a frame that began before the text
         self._bytes = codecs.getincrementaldecoder("utf-8")()
 
@@ -51,7 +51,7 @@ class FrameStream:
             raise UsageError(f"The stream is not UTF-8: {error}.") from None
 
     def push_ids(self, ids: Any) -> Int:
-        """Token ids, or one alone; those that are no audio are counted as dropped. Raises `UsageError` without a tokenizer."""
+        """Push one or several token ids; ids that are not audio count as dropped. Raises `UsageError` without a tokenizer."""
         if self.tokenizer is None:
             raise UsageError("A stream of ids needs to know the tokens: FrameStream(..., tokenizer=tokenizer).")
         return self._add(self.tokenizer.numbers(ids))
@@ -98,7 +98,7 @@ class FrameStream:
         return self._whole(numbers[kept[began_before:]])
 
     def _whole(self, numbers: Points) -> Int:
-        """The whole frames of codes in order; the rest waits."""
+        """The complete frames of codes in order; the rest is kept for the next push."""
         whole = len(numbers) - len(numbers) % self.alphabet.codebooks
         self._waiting = numbers[whole:]
         return from_numbers(numbers[:whole], self.alphabet).codes

@@ -1,4 +1,4 @@
-"""Acoustic BPE tokenizers: codes -> ids -> codes, and folders that Hugging Face libraries load as they are.
+"""Acoustic BPE tokenizers: codes -> ids -> codes, saved to folders that Hugging Face libraries can load.
 
 Legend: K codebooks, T frames, N codes, M ids. Own numbering: the codes' numbers, then merges; `ids` maps it to the ids.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AudioTokenizer(ByValue):
-    """Special tokens first, then one token a code, then merges in the order they were learned."""
+    """A tokenizer of special tokens, then one token per code, then merges in the order they were learned."""
 
     alphabet: Alphabet
     merges: Merges
@@ -79,7 +79,7 @@ class AudioTokenizer(ByValue):
 
     @cached_property
     def spelling(self) -> tuple[Int, NDArray[np.uint32]]:
-        """The numbers of codes of all tokens in one array (the second), and where those of each token end in it."""
+        """The end of each token's codes in the second array, which holds the code numbers of all tokens."""
         base = len(self.alphabet)
         spelt: list[NDArray[np.uint32]] = list(np.arange(base, dtype=np.uint32)[:, None])
         for a, b in zip(self.merges.left.tolist(), self.merges.right.tolist(), strict=True):
@@ -88,7 +88,7 @@ class AudioTokenizer(ByValue):
 
     @property
     def lengths(self) -> Int:
-        """Codes of each token, in own numbering."""
+        """Number of codes in each token, in own numbering."""
         return np.diff(self.spelling[0], prepend=0)
 
     def id_of(self, special_token: str) -> int:
@@ -116,7 +116,7 @@ class AudioTokenizer(ByValue):
             return list(pool.map(self.encode, recordings))
 
     def own(self, ids: Any) -> Int:
-        """Ids `[M]` -> own numbering; -1 for what is no audio."""
+        """Ids `[M]` -> own numbering; -1 for ids that are not audio."""
         ids = as_ids(ids)
         inside = (ids >= 0) & (ids < len(self._own))
         return np.where(inside, self._own[np.where(inside, ids, 0)], -1)
@@ -128,7 +128,7 @@ class AudioTokenizer(ByValue):
         return replace(self, merges=replace(m, left=m.left[:n], right=m.right[:n], count=m.count[:n]), ids=None)
 
     def numbers(self, ids: Any) -> NDArray[np.uint32]:
-        """Ids `[M]` -> numbers of codes `[N]`; an id that is no audio becomes one number beyond the alphabet."""
+        """Ids `[M]` -> numbers of codes `[N]`; an id that is not audio gives one number outside the alphabet."""
         own = self.own(ids)
         ends, spelt = self.spelling
         sizes = np.where(own >= 0, self.lengths[own], 1)
@@ -139,7 +139,7 @@ class AudioTokenizer(ByValue):
         return out
 
     def decode(self, ids: Any, damaged: Damage = "drop_frame") -> Decoded:
-        """Ids `[M]` -> their whole frames; special tokens and what is no audio count as dropped."""
+        """Ids `[M]` -> their complete frames; special tokens and other ids that are not audio count as dropped."""
         return from_numbers(self.numbers(ids), self.alphabet, damaged, self.pattern)
 
     def tokens(self) -> list[str]:
@@ -161,9 +161,9 @@ class AudioTokenizer(ByValue):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], codebooks: int | None = None) -> AudioTokenizer:
-        """Read a folder that `save` or `codec-bpe` wrote; the latter needs to be told its number of codebooks.
+        """Read a folder that `save` or `codec-bpe` wrote; the latter needs `codebooks`.
 
-        Raises `FormatError` for anything else, `UsageError` where the codebooks are missing or do not fit.
+        Raises `FormatError` for other folders, `UsageError` if `codebooks` is missing or does not fit.
         """
         from duotone.tokens.bpe import Merges
 

@@ -42,12 +42,12 @@ def train_bpe(
     threads: int | None = None,
     resume: AudioTokenizer | None = None,
 ) -> AudioTokenizer:
-    """Codes `[K, T]` of recordings -> a tokenizer of at most `vocab_size` tokens, merge by merge that of `codec-bpe`.
+    """Train a tokenizer of at most `vocab_size` tokens on codes `[K, T]`, with the same merges as `codec-bpe`.
 
     A training word is `chunk_size_secs * framerate` frames of one recording, or a whole one. No token is longer than
-    `max_token_codebook_ngrams * K` codes; at one code there is nothing to learn, and `recordings` is not read. `resume`
-    takes up an interrupted training on the same recordings. `shortfall` says why a vocabulary is smaller than asked for.
-    Raises `UsageError` for settings that cannot be met, and for codes that the alphabet does not have.
+    `max_token_codebook_ngrams * K` codes; with a limit of one code nothing is merged, and `recordings` is not read.
+    `resume` continues an interrupted training on the same recordings. `shortfall` says why a vocabulary is smaller than
+    requested. Raises `UsageError` for invalid settings, and for codes that the alphabet does not have.
     """
     from duotone.tokens.bpe import train
 
@@ -79,7 +79,7 @@ def train_bpe(
 
 
 def shortfall(tokenizer: AudioTokenizer) -> str | None:
-    """Why a trained tokenizer has fewer tokens than were asked for, in a sentence; None where it has them all."""
+    """A sentence that says why a trained tokenizer has fewer tokens than requested; None if it has them all."""
     noted = tokenizer.about.get("training")
     settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
     asked = settings.get("vocab_size")

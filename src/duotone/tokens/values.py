@@ -1,4 +1,4 @@
-"""Arrays and tensors as users have them -> NumPy arrays, and dataclasses of arrays that compare by value."""
+"""Conversion of users' arrays and tensors to NumPy arrays, and dataclasses of arrays that compare by value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Int = NDArray[np.int64]
 
 
 def as_codes(codes: Any) -> NDArray[Any]:
-    """Lists, arrays of any integer type and byte order, tensors on any device -> an array `[K, T]`, copied only if need be.
+    """Lists, arrays of any integer type and byte order, tensors on any device -> an array `[K, T]`, copied only if necessary.
 
     Raises `UsageError` for other shapes and types.
     """
@@ -27,9 +27,9 @@ def as_codes(codes: Any) -> NDArray[Any]:
 
 
 def as_ids(ids: Any) -> Int:
-    """Token ids `[M]`, or `[1, M]` as models give them, or one alone, of any of these kinds -> int64 `[M]`.
+    """Token ids `[M]`, or `[1, M]` as models give them, or a single id, of any of these types -> int64 `[M]`.
 
-    Raises `UsageError` for several sequences at once, and for what are no whole numbers.
+    Raises `UsageError` for several sequences at once, and for values that are not whole numbers.
     """
     if not hasattr(ids, "__len__") and hasattr(ids, "__iter__"):
         ids = list(ids)
@@ -59,7 +59,7 @@ def _whole_numbers(values: Any, what: str) -> NDArray[Any]:
 
 
 class ByValue:
-    """A base of dataclasses that hold arrays: equal where all fields are that take part in comparisons."""
+    """Base of dataclasses that hold arrays: equal if all compared fields are equal."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

@@ -1,4 +1,4 @@
-"""CoDiCodec (arXiv 2509.09836): the network, its identity, its ways of decoding, and its weights in and out."""
+"""CoDiCodec (arXiv 2509.09836): the network, its hashes, its decoding strategies, loading and saving its weights."""
 
 from duotone.codec.codicodec.codec import STRATEGIES, CoDiCodec, Strategy, best_dtype
 

@@ -1,4 +1,4 @@
-"""`CoDiCodec` behind the contract of all codecs: a wave in, latents or codes out, and back; whole, in streams, or live.
+"""`CoDiCodec`: encodes a waveform to latents or codes, and decodes them; whole, in streams, or live.
 
 Legend: N chunks, L latents a chunk, d dimensions, C F T spectrum of a chunk.
 """
@@ -29,7 +29,7 @@ STRATEGIES: tuple[Strategy, ...] = ("parallel", "autoregressive", "wavefront")
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where matrix units for it exist (CUDA, AMX, AVX512-BF16), else float32."""
+    """bfloat16 if the device has matrix units for it (CUDA, AMX, AVX512-BF16), else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
@@ -38,7 +38,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 class CoDiCodec(Codec):
-    """A codec of two faces (arXiv 2509.09836). Holds weights and no state: streams are values of their sessions."""
+    """CoDiCodec (arXiv 2509.09836), a codec with latents and codes. It holds weights but no state."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class CoDiCodec(Codec):
         self.network = network.eval().requires_grad_(False)
         self.config: CoDiCodecConfig = network.config
         self.provenance = provenance or {}
-        self.extras = extras or {}  # tensors of a foreign checkpoint that take no part, kept for export
+        self.extras = extras or {}  # tensors of an imported checkpoint that are not used, kept for export
         self.fsq = FSQ(self.config.levels)
         self.spec = spec_of(network, name)
 
     @classmethod
     def random(cls, config: CoDiCodecConfig, seed: int = 0) -> CoDiCodec:
-        """An untrained codec of seeded random weights, for tests and benchmarks; it makes noise."""
+        """An untrained codec with seeded random weights, for tests and benchmarks; its output is noise."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = CoDiCodecNetwork(config)
@@ -65,10 +65,10 @@ class CoDiCodec(Codec):
         return cls(network, name="random", provenance={"weights": f"random, seed {seed}"})
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> CoDiCodec:
-        """This codec moved to a device and number format, in place; its identity stays.
+        """Move this codec to a device and number format, in place; its fingerprint does not change.
 
         ``dtype="auto"`` keeps the encoder in float32, so that codes are the same everywhere, and decodes in the fastest
-        format of the device. A named format is that of both.
+        format of the device. Any other format applies to encoder and decoder.
         """
         target = self.device if device is None else resolve_device(device)
         if dtype == "auto":
@@ -105,7 +105,7 @@ class CoDiCodec(Codec):
         return self._encode_masked(samples, None)
 
     def _encode_masked(self, samples: Tensor, real: int | None) -> Batch:
-        """`encode_batch`; with `real`, the frames from that one on (counted through the batch) are zero."""
+        """`encode_batch`; with `real`, the frames from this index on (counted over the whole batch) are set to zero."""
         b, hop, chunk = len(samples), self.config.hop, self.config.chunk_samples
         each = samples.unfold(-1, chunk + hop, chunk).transpose(1, 2).flatten(0, 1)  # [B * n, 2, T of a chunk]
         spectrum = to_spectrum(each.to(self.device), stft_of(self.config))
@@ -177,7 +177,7 @@ class CoDiCodec(Codec):
 
 
 def spec_of(network: CoDiCodecNetwork, name: str = "") -> CodecSpec:
-    """The spec of a network: its grid is that of *exact* framing, one hop before each chunk."""
+    """The spec of a network with *exact* framing: each chunk also sees one hop before it."""
     config = network.config
     return CodecSpec(
         family=config.family,
@@ -189,7 +189,7 @@ def spec_of(network: CoDiCodecNetwork, name: str = "") -> CodecSpec:
         channels=config.audio_channels,
         chunk=config.chunk_samples,
         behind=config.hop,
-        extra=config.hop,  # the last sample lies under two frames
+        extra=config.hop,  # the last sample is in two frames
         steps=config.latents,
         codebooks=(config.codebook_size,),
         latent=(config.latents, len(config.levels)),
@@ -202,7 +202,7 @@ def spec_of(network: CoDiCodecNetwork, name: str = "") -> CodecSpec:
 
 
 class _Published(EncodeSession):
-    """Encoding in the published package's framing: frames past the last whole one are zero."""
+    """Encoding in the published package's framing: frames after the last complete one are zero."""
 
     def __init__(self, codec: CoDiCodec, source: Source, batch: int | None) -> None:
         super().__init__(codec.spec, codec._encode, source, None, batch)
@@ -223,7 +223,7 @@ class _Decoder:
         self._engine, self._config, self._framing = engine, config, framing
         self._stft = stft_of(config)
         self._add = OverlapAdd(config.n_fft, config.hop, config.audio_channels)
-        self._drop = config.hop if framing == "exact" else 0  # zeros put before the wave
+        self._drop = config.hop if framing == "exact" else 0  # zeros that were put before the waveform
 
     def push(self, value: Latents | Codes) -> Tensor:
         latents = value.latents() if isinstance(value, Codes) else value

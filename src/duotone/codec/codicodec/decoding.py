@@ -2,14 +2,14 @@
 
 Each engine takes chunks with `push` and gives back the spectra that are finished; `finish` gives the rest.
 
-- `Autoregressive`: chunk by chunk, each beside the clean one before it (live decoding is this).
-- `Wavefront`: the parallel schedule as a sliding front: step s of a pair needs only its two chunks at step s-1, so
-  memory does not grow with the file and the delay is about S chunks.
+- `Autoregressive`: chunk by chunk, each paired with the clean previous one (live decoding uses this).
+- `Wavefront`: the parallel schedule as a sliding window: step s of a pair needs only its two chunks at step s-1, so
+  memory does not grow with the file, and the delay is about S chunks.
 - `parallel`: the parallel schedule over a whole file at once, step by step.
 
 Parallel schedule (arXiv 2509.09836, section 3.3): even steps pair (0,1)(2,3).., odd steps (0)(1,2)(3,4)...
-The denoiser's left half never sees the right, so the left runs first, hands its keys and values over, and a chunk
-without partner is simply a left half: nothing is computed for an absent partner.
+The left half of a pair does not attend to the right half. So the left runs first and passes its keys and values on;
+a chunk without partner is computed as a left half, and nothing is computed for the missing partner.
 
 Legend: N chunks, C F T spectrum of a chunk, L latents of d dimensions, S steps.
 """
@@ -32,7 +32,7 @@ WHOLE_LIMIT = 32
 
 
 class Engine:
-    """What all strategies share: the network, the schedule of noise levels, and the noise."""
+    """Base of the strategies: the network, the schedule of noise levels, and the noise."""
 
     def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise) -> None:
         self.network, self.steps, self.noise = network, steps, noise
@@ -42,7 +42,7 @@ class Engine:
         self._conditions: dict[float, Condition] = {}
 
     def condition(self, level: float) -> Condition:
-        """The denoiser's view of one noise level, computed once."""
+        """The denoiser's conditioning on one noise level, computed once."""
         if level not in self._conditions:
             self._conditions[level] = self.network.denoiser.condition(
                 torch.tensor([level], dtype=torch.float32, device=self.device)
@@ -62,14 +62,14 @@ class Engine:
         return self.draw(chunk, 0) * self.config.noise.sigma_max
 
     def renoise(self, clean: Tensor, chunk: int, index: int, level: float) -> Tensor:
-        """A clean estimate brought back up to a noise level: ``x + sqrt(sigma^2 - sigma_min^2) noise``."""
+        """Add noise to a clean estimate, up to a noise level: ``x + sqrt(sigma^2 - sigma_min^2) noise``."""
         scale = float(
             consistency.renoise_scale(torch.tensor(level, dtype=torch.float32, device="cpu"), self.config.noise)
         )
         return torch.add(clean, self.draw(chunk, index), alpha=scale)
 
     def after(self, clean: Tensor, chunk: int, step: int) -> Tensor:
-        """What a chunk is once step k is done: re-noised for step k+1, or the clean estimate itself at the end."""
+        """A chunk after step k: noised again for step k+1, or the clean estimate after the last step."""
         if step + 1 == self.steps:
             return clean
         return self.renoise(clean, chunk, step + 1, self.levels[step + 1])
@@ -79,12 +79,12 @@ class Engine:
         raise NotImplementedError
 
     def finish(self) -> list[Tensor]:
-        """The spectra that are left."""
+        """Return the remaining spectra."""
         raise NotImplementedError
 
 
 class Autoregressive(Engine):
-    """Each chunk on the right of the previous clean one, which is re-noised to `sigma(time_prompt)` once a chunk."""
+    """Decodes each chunk as the right half after the previous clean one, which is noised once to `sigma(time_prompt)`."""
 
     def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise, time_prompt: float) -> None:
         super().__init__(network, steps, noise)
@@ -115,13 +115,13 @@ class Autoregressive(Engine):
         return x[0]
 
     def finish(self) -> list[Tensor]:
-        """Nothing is ever held back."""
+        """Returns nothing: no spectra are held back."""
         return []
 
 
 @dataclass
 class _Chunk:
-    """One chunk on its way through the steps."""
+    """A chunk being denoised."""
 
     values: Tensor
     pyramid: list[Tensor]
@@ -130,14 +130,14 @@ class _Chunk:
 
 
 class Wavefront(Engine):
-    """The parallel schedule in constant memory. `batch` pairs go through the network together."""
+    """The parallel schedule in constant memory. `batch` pairs are computed together."""
 
     def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise, batch: int = 8) -> None:
         super().__init__(network, steps, noise)
         self.batch = batch
         self._chunks: dict[int, _Chunk] = {}
         self._count = 0  # chunks pushed so far
-        self._given = 0  # chunks handed out so far
+        self._given = 0  # chunks returned so far
 
     def push(self, values: Tensor) -> list[Tensor]:
         """Bounded latents `[k, L, d]` -> the clean spectra `[C, F, T]` that have become final."""
@@ -151,7 +151,7 @@ class Wavefront(Engine):
         return self._advance(ended=False)
 
     def finish(self) -> list[Tensor]:
-        """The spectra that still waited for a right partner."""
+        """Return the spectra that still waited for a right partner."""
         return self._advance(ended=True)
 
     def _advance(self, ended: bool) -> list[Tensor]:
@@ -166,7 +166,7 @@ class Wavefront(Engine):
         return out
 
     def _ready(self, step: int, ended: bool) -> list[tuple[int, int | None]]:
-        """Pairs (left, right or None) whose chunks stand before this step, and whose right is known or known absent."""
+        """Pairs (left, right or None) whose chunks are due for this step, and whose right is present or will never come."""
         tasks: list[tuple[int, int | None]] = []
         for left, chunk in sorted(self._chunks.items()):
             if chunk.done != step:
@@ -182,7 +182,7 @@ class Wavefront(Engine):
         return tasks
 
     def _run(self, tasks: list[tuple[int, int | None]], step: int) -> None:
-        """One step of some pairs: all left halves together, then all right halves."""
+        """Compute one step of some pairs: all left halves together, then all right halves."""
         tasks = sorted(tasks, key=lambda task: task[1] is None)  # those with a right partner first
         rights = [right for _, right in tasks if right is not None]
         past = self._half([left for left, _ in tasks], step, None)
@@ -201,7 +201,7 @@ class Wavefront(Engine):
 
 
 def _take(tensor: Tensor, indices: list[int]) -> Tensor:
-    """``tensor[indices]``, as a view where the indices have equal distances (all but the first few have)."""
+    """``tensor[indices]``, as a view if the indices are equally spaced (all but the first few are)."""
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     if indices == list(range(indices[0], indices[-1] + 1, step)):
         return tensor[indices[0] : indices[-1] + 1 : step]
@@ -211,7 +211,7 @@ def _take(tensor: Tensor, indices: list[int]) -> Tensor:
 def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise, batch: int = 8) -> Tensor:
     """The parallel schedule over a whole file: bounded latents `[N, L, d]` -> clean spectra `[N, C, F, T]`.
 
-    Its memory grows with N (every chunk's pyramid is kept); `Wavefront` gives the same numbers without that.
+    Its memory grows with N (every chunk's pyramid is kept); `Wavefront` gives the same numbers in constant memory.
     """
     engine = Engine(network, steps, noise)
     values = values.to(engine.device)
@@ -244,7 +244,7 @@ def parallel(network: CoDiCodecNetwork, values: Tensor, steps: int, noise: Noise
 
 
 class Parallel(Engine):
-    """The parallel schedule over a whole file at its end; beyond `WHOLE_LIMIT` chunks as a wavefront (the same numbers)."""
+    """The parallel schedule over a whole file, run at its end; for more than `WHOLE_LIMIT` chunks as a wavefront (same numbers)."""
 
     def __init__(self, network: CoDiCodecNetwork, steps: int, noise: Noise) -> None:
         super().__init__(network, steps, noise)
@@ -262,7 +262,7 @@ class Parallel(Engine):
         return self._front.push(values)
 
     def finish(self) -> list[Tensor]:
-        """All spectra, or the wavefront's last."""
+        """Return all spectra, or the wavefront's last ones."""
         if self._front is not None:
             return self._front.finish()
         if not self._waiting:

@@ -1,4 +1,4 @@
-"""Two identities of a CoDiCodec: `fingerprint` (all weights) and `space` (what decides latents and codes)."""
+"""Two hashes of a CoDiCodec: `fingerprint` (all weights) and `space` (what latents and codes depend on)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def fingerprint(config: CoDiCodecConfig, network: nn.Module) -> str:
 
 
 def space(config: CoDiCodecConfig, network: nn.Module) -> str:
-    """16 hexadecimal digits of a hash over what decides latents and codes: the encoder, its weights, the FSQ levels."""
+    """16 hexadecimal digits of a hash over what latents and codes depend on: the encoder, its weights, the FSQ levels."""
     values, defaults = config.to_dict(), type(config)().to_dict()
     later = {k: v for k, v in values.items() if k.startswith("encoder_") and v != defaults[k]}
     decisive = {name: values[name] for name in _SPACE_FIELDS} | later

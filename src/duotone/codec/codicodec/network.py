@@ -1,4 +1,4 @@
-"""CoDiCodec's three networks, every size from one config (arXiv 2509.09836).
+"""CoDiCodec's three networks; all sizes come from one config (arXiv 2509.09836).
 
 Legend: B batch, C spectrum channels (4), F bins, T frames of a chunk, P audio tokens of a chunk (frequency-major),
 L summary latents of a chunk, d dimensions of a latent, R registers, D width.
@@ -24,7 +24,7 @@ _WAVES = 2  # left and right, each a real and an imaginary channel of the spectr
 
 
 def stft_of(config: CoDiCodecConfig) -> Stft:
-    """The transform whose spectra the network sees."""
+    """The STFT whose spectra are the network's input."""
     return Stft(config.n_fft, config.hop, config.bins, config.compand_scale, config.compand_power)
 
 
@@ -54,14 +54,14 @@ def _mlp(sizes: Sequence[int], last_activation: bool) -> nn.Sequential:
 
 
 class Frontends(Protocol):
-    """Makes the frontends of a network: between spectra and audio tokens, of whatever layers a configuration wants."""
+    """Builds the frontends of a network, which map spectra to audio tokens and back; subclasses choose the layers."""
 
     def down(self, condition: int | None = None) -> nn.Module:
-        """From a spectrum to the audio tokens' feature map; gives the pyramid of finer maps too."""
+        """Maps a spectrum to the audio tokens' feature map; also returns the pyramid of finer feature maps."""
         ...
 
     def up(self, outputs: int | None, condition: int | None = None) -> nn.Module:
-        """From the audio tokens' feature map to a spectrum of `outputs` channels, or (None) to a pyramid alone."""
+        """Maps the audio tokens' feature map to a spectrum of `outputs` channels, or (None) only to a pyramid."""
         ...
 
 
@@ -81,7 +81,7 @@ class ConvolutionFrontends:
 
 
 class Encoder(nn.Module):
-    """One chunk's spectrum -> its summary latents before the bound."""
+    """One chunk's spectrum -> its summary latents before the tanh."""
 
     scale: Tensor
     shift: Tensor
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """One chunk's latents -> the pyramid of feature maps that the denoiser takes in."""
+    """One chunk's latents -> the pyramid of feature maps that condition the denoiser."""
 
     def __init__(self, config: CoDiCodecConfig, frontends: Frontends) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Upsampler(nn.Module):
 
 
 class Condition(NamedTuple):
-    """What the denoiser's layers need of a noise level; computed once a step for all chunks at that level."""
+    """The conditioning of the denoiser's layers on a noise level; computed once per step for all chunks."""
 
     level: Tensor  # [B] or [1], float32
     cond: Tensor  # [B or 1, D]
@@ -152,7 +152,7 @@ class Condition(NamedTuple):
 class Denoiser(nn.Module):
     """The consistency model over two consecutive chunks; the left one does not depend on the right one.
 
-    So the left half is computed alone (`denoise(..., past=None)`); the right half needs only its keys and values.
+    So the left half is computed alone (`denoise(..., past=None)`); the right half needs only the left one's keys and values.
     """
 
     def __init__(self, config: CoDiCodecConfig, frontends: Frontends) -> None:
@@ -173,7 +173,7 @@ class Denoiser(nn.Module):
         )
 
     def condition(self, level: Tensor) -> Condition:
-        """Noise levels `[B]` (or `[1]` for a whole batch) -> what the layers need of them."""
+        """Noise levels `[B]` (or `[1]` for a whole batch) -> the layers' conditioning on them."""
         half = self.config.dim // 2
         rates = 10_000.0 ** (-torch.arange(half, device=level.device, dtype=torch.float32) / (half - 1))
         angles = (level.float().log() / 4)[:, None] * rates
@@ -212,7 +212,7 @@ class Denoiser(nn.Module):
 
 
 class CoDiCodecNetwork(nn.Module):
-    """Encoder, upsampler and denoiser together: one state, 148 519 052 parameters at the `base` preset."""
+    """Encoder, upsampler and denoiser; 148 519 052 parameters with the `base` preset."""
 
     def __init__(self, config: CoDiCodecConfig, frontends: Frontends | None = None) -> None:
         super().__init__()
@@ -253,9 +253,9 @@ class CoDiCodecNetwork(nn.Module):
 
     @torch.no_grad()
     def rescale(self, mean: Tensor, var: Tensor, deviation: float) -> None:
-        """Make the encoder compute ``deviation * (z - mean) / sqrt(var)`` where it computed z.
+        """Change the encoder's weights so that it computes ``deviation * (z - mean) / sqrt(var)`` in place of z.
 
-        Statistics `[d]` go into the head; `[L, d]`, of an anchored network, into the constants behind it.
+        Statistics `[d]` change the head; `[L, d]`, of an anchored network, the constants after it.
         """
         factor = deviation / torch.sqrt(var + 1e-12)
         if self.config.anchored:

@@ -1,6 +1,6 @@
-"""Noise drawn per (seed, chunk, draw), so that nothing else about a decoding changes it.
+"""Noise that depends only on (seed, chunk, draw).
 
-Draw 0 starts a chunk from sigma_max, draw k re-noises it after step k, draw -1 is its time prompt.
+Draw 0 is a chunk's initial noise at sigma_max, draw k is added to it after step k, draw -1 is for its time prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIME_PROMPT = -1
 
 
 def seeded_noise(seed: int, config: CoDiCodecConfig) -> Noise:
-    """Unit Gaussian noise keyed by (seed, chunk, draw): each value by the inverse of the distribution function.
+    """Unit Gaussian noise for (seed, chunk, draw), by the inverse of the distribution function.
 
     ``z = sqrt(2) erfinv(u)`` with u uniform on the odd multiples of 2**-24 in (-1, 1), which float32 holds exactly;
     so the numbers are the same everywhere, up to the rounding of erfinv.

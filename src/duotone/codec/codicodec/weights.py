@@ -1,4 +1,4 @@
-"""Weights in and out: our safetensors directories, and the published CoDiCodec checkpoint.
+"""Load and save weights: Duotone's safetensors folders, and the published CoDiCodec checkpoint.
 
 A directory holds `config.json` (format, configuration, provenance) and `model.safetensors`. Nothing executes on load.
 """
@@ -24,7 +24,7 @@ from duotone.errors import ConfigError, WeightsError
 
 FORMAT = "duotone-codec"
 VERSION = 1
-_EXTRA = "extra."  # tensors of a foreign checkpoint that take no part in the computation
+_EXTRA = "extra."  # tensors of an imported checkpoint that are not used in the computation
 _KEY = "gen_state_dict"
 
 #: Start of our name -> start of the published one; the first that fits.
@@ -90,7 +90,7 @@ def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) ->
     """Load the published checkpoint (`codicodec.pt`, key `gen_state_dict`) as a codec of ours.
 
     Reads with ``torch.load(weights_only=True)``. Raises `WeightsError` when a tensor is missing or misshapen. Tensors
-    that take no part in the computation are kept, so that `export_codicodec` gives all of them back, bit for bit.
+    that are not used in the computation are kept, so that `export_codicodec` writes all of them, bit for bit.
     """
     file = Path(path)
     if not file.is_file():
@@ -121,7 +121,7 @@ def export_codicodec(codec: CoDiCodec, path: str | Path) -> None:
     """Write a checkpoint in the published layout. Raises `WeightsError` if the codec was not imported from one."""
     if not codec.extras:
         raise WeightsError(
-            "This codec was not imported from a published checkpoint, so that layout has no place for it."
+            "This codec was not imported from a published checkpoint, so it cannot be written in that layout."
         )
     state: dict[str, Tensor] = dict(codec.extras)
     own = codec.network.state_dict()
@@ -132,7 +132,7 @@ def export_codicodec(codec: CoDiCodec, path: str | Path) -> None:
 
 
 def empty_network(config: CoDiCodecConfig) -> CoDiCodecNetwork:
-    """A network whose weights will all be filled in; skips the random initialisation."""
+    """A network without random initialisation, whose weights are loaded afterwards."""
     with torch.device("meta"):
         network = CoDiCodecNetwork(config)
     return network.to_empty(device="cpu")
@@ -197,7 +197,7 @@ def load_codec(folder: str | Path) -> CoDiCodec:
                     own[name] = file.get_tensor(name)
     except SafetensorError as error:
         raise WeightsError(
-            f"{weights} is damaged or no safetensors file ({error}). Fetch or export it again."
+            f"{weights} is damaged or not a safetensors file ({error}). Download or export it again."
         ) from None
     network = empty_network(config)
     fill(network, own, str(weights))
@@ -215,6 +215,6 @@ def _document(path: Path) -> dict[str, Any]:
         raise ConfigError(f'{path} does not describe a codec of this library (expected "format": "{FORMAT}").')
     if document.get("version") != VERSION:
         raise ConfigError(
-            f"{path} has version {document.get('version')}, this library reads {VERSION}. Update duotone."
+            f"{path} has version {document.get('version')}, this version of Duotone reads {VERSION}. Update duotone."
         )
     return document
