@@ -248,7 +248,7 @@ def test_places_that_are_no_file_are_done_without(tmp_path: Path, sounds: Path) 
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "file" / "below", tmp_path / "folder"):
-        with pytest.warns(RuntimeWarning, match="could not be kept"):
+        with pytest.warns(RuntimeWarning, match="could not be cached"):
             assert len(build_index(sounds, SECTION, cache=place).training) == 3
     assert not list((tmp_path / "folder").iterdir())
     assert len(build_index(sounds, SECTION, cache=Path("/dev/null")).training) == 3

@@ -1,4 +1,4 @@
-"""The machine as Hugging Face Accelerate sees it: devices, number formats, processes, trackers."""
+"""Set up Hugging Face Accelerate: devices, number formats, processes, trackers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def processes(settings: TrainSection) -> PartialState:
-    """The processes of this run, and which of them this is.
+    """The number of processes of this run, and the index of this one.
 
     Raises `UsageError` when accelerate is not installed, `ConfigError` for a device that is not there.
     """
@@ -36,7 +36,7 @@ def processes(settings: TrainSection) -> PartialState:
 
 
 def own_positions(settings: TrainSection) -> range:
-    """The places of this process's examples in a step's batch. Raises `ConfigError` unless it divides evenly."""
+    """The positions of this process's examples in a step's batch. Raises `ConfigError` unless the batch divides evenly."""
     state = processes(settings)
     total, world, passes = settings.batch_size, state.num_processes, settings.accumulation
     if total % (world * passes):
@@ -49,13 +49,13 @@ def own_positions(settings: TrainSection) -> range:
 
 
 def make_accelerator(recipe: TrainRecipe, objective: Objective, run: Path) -> Accelerator:
-    """Accelerate's view of the machine, as recipe and objective want it. Raises as `processes` does."""
+    """Make the `Accelerator` for a recipe and an objective. Raises the errors of `processes`."""
     processes(recipe.train)
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     settings = recipe.train
-    AcceleratorState._reset_state()  # a second run in one process may want another number format
+    AcceleratorState._reset_state()  # a second run in the same process may use another number format
     try:
         accelerator = Accelerator(
             cpu=settings.device == "cpu",
@@ -72,7 +72,7 @@ def make_accelerator(recipe: TrainRecipe, objective: Objective, run: Path) -> Ac
 
 
 def anyone(flag: bool, accelerator: Accelerator) -> bool:
-    """Whether the flag is set in any process."""
+    """Whether the flag is set in at least one process."""
     if accelerator.num_processes == 1:
         return flag
     total = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
@@ -80,7 +80,7 @@ def anyone(flag: bool, accelerator: Accelerator) -> bool:
 
 
 def _dtype(settings: TrainSection, objective: Objective) -> torch.dtype:
-    """The number format to compute in: the recipe's, or (auto) the one that the objective wants on the device."""
+    """The number format to compute in: the recipe's, or with `auto` the objective's choice for the device."""
     if settings.precision != "auto":
         return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     wanted = settings.device
@@ -90,7 +90,7 @@ def _dtype(settings: TrainSection, objective: Objective) -> torch.dtype:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values, as trackers want them."""
+    """Flatten to dotted keys and plain values, for trackers."""
     out: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""A term of the loss that holds the mean and the standard deviation of each latent over the batch.
+"""A loss term that keeps each latent's mean and standard deviation over the batch near fixed values.
 
-Without it latents collapse into the zero bin or saturate at the bound. Normalising them over the batch leaves their scale
-free, and it drifts (LOG.md, 2026-11-21). With a term in the loss the exported network is the trained one as it is.
+Without it, latents collapse to the zero level or saturate at the bound. If they are normalised over the batch, their scale
+is not constrained, and drifts (LOG.md, 2026-11-21). A loss term adds no layers, so the trained network is exported unchanged.
 
 Legend: B chunks, L latents of d dimensions.
 """
@@ -35,7 +35,7 @@ def batch_statistics(pre: Tensor) -> tuple[Tensor, Tensor]:
     count = world * len(pre)
     mean = _sum_over_processes(pre.sum(0)) / count
     squares = _sum_over_processes((pre - mean).square().sum(0))
-    return mean, squares / (count - 1)  # in two passes, so that nothing cancels
+    return mean, squares / (count - 1)  # in two passes, to avoid cancellation
 
 
 class _Sum(torch.autograd.Function):

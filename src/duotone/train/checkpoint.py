@@ -1,9 +1,9 @@
-"""Checkpoints: RUN/checkpoints/step-N, a folder of safetensors and JSON, written whole or not at all.
+"""Checkpoints: RUN/checkpoints/step-N, a folder of safetensors and JSON, written completely or not at all.
 
-A folder holds the weights, their averages, a file for each optimizer, and `state.json` with everything that is no tensor.
+A folder holds the weights, their averages, a file for each optimizer, and `state.json` with everything that is not a tensor.
 
-All randomness is a function of (seed, step) (see `draws` and `data`), so the step is the state of the generators and
-the place in the data too.
+All randomness is a function of (seed, step) (see `draws` and `data`), so the step also
+determines the state of the generators and the position in the data.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _STEP = re.compile(r"step-(\d{9})")
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint holds besides tensors."""
+    """The content of a checkpoint besides tensors."""
 
     step: int
     bad_steps: int = 0
-    seconds: float = 0.0  # spent training so far
+    seconds: float = 0.0  # time spent in training so far
 
 
 def folder(run: Path) -> Path:
-    """Where a run's checkpoints are."""
+    """The folder of a run's checkpoints."""
     return run / "checkpoints"
 
 
@@ -70,8 +70,8 @@ def save(
 ) -> None:
     """Write a checkpoint: into a temporary folder, flushed to the disk, then renamed. All processes call it, `main` writes.
 
-    Of older ones the newest `keep` and the best by validation stay. Raises `OSError` when the disk is full; what was
-    there before is untouched then.
+    Of the older checkpoints, the newest `keep` and the best by validation are kept. Raises `OSError` if the disk is full;
+    existing checkpoints are unchanged then.
     """
     weights = get_model_state_dict(model, options=_FULL)
     average = ema.full()
@@ -96,7 +96,7 @@ def save(
 def load(run: Path, model: nn.Module, ema: EMA, optimizers: Optimizers) -> State:
     """Restore the newest checkpoint of a run that can be read; `State(0)` if there is none.
 
-    Learning rates and the other settings of the optimizers stay as they are: they are the recipe's. Raises `WeightsError`
+    Learning rates and other settings of the optimizers are not restored; the recipe sets them. Raises `WeightsError`
     when the checkpoint belongs to another recipe, or when there are checkpoints but none can be read.
     """
     there = steps(run)
@@ -115,13 +115,13 @@ def load(run: Path, model: nn.Module, ema: EMA, optimizers: Optimizers) -> State
 
 
 def tidy(run: Path) -> None:
-    """Remove what processes that were killed while writing left; for the process that holds the run's lock."""
+    """Remove temporary files of killed processes; call it while holding the run's lock."""
     if folder(run).is_dir():
         sweep(folder(run))
 
 
 def best(run: Path) -> dict[str, Any] | None:
-    """``{"step": ..., "loss": ...}`` of the best validation so far; None before the first, and where the note is damaged."""
+    """``{"step": ..., "loss": ...}`` of the best validation so far; None before the first, or if the file is damaged."""
     try:
         found = json.loads((run / "best.json").read_bytes())
         return {"step": int(found["step"]), "loss": float(found["loss"])}
@@ -130,17 +130,17 @@ def best(run: Path) -> dict[str, Any] | None:
 
 
 def record_best(run: Path, step: int, loss: float) -> None:
-    """Remember that the checkpoint of this step has the lowest validation loss, and drop the one before it."""
+    """Record that the checkpoint of this step has the lowest validation loss, and remove the previous best one."""
     write_json(run / "best.json", {"step": step, "loss": loss}, indent=None)
 
 
 def _named(optimizers: Optimizers) -> dict[str, torch.optim.Optimizer]:
-    """Every optimizer by a name of its own: that of its group, and a number."""
+    """Give every optimizer a unique name: its group's name and a number."""
     return {f"{name}-{i}": optimizer for name, several in optimizers.items() for i, optimizer in enumerate(several)}
 
 
 def _state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state by parameter name; of an optimizer that has made no step, none (PyTorch would make one)."""
+    """The state by parameter name; empty for an optimizer that has made no step."""
     if not optimizer.state:
         return {"state": {}, "param_groups": []}
     return get_optimizer_state_dict(model, optimizer, options=_FULL)
@@ -172,7 +172,7 @@ def _restore(place: Path, model: nn.Module, ema: EMA, optimizers: dict[str, torc
 
 
 def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, whole: dict[str, Any]) -> None:
-    """Give an optimizer its state back, of those parameters that had one; its settings stay those of the recipe."""
+    """Restore an optimizer's state for the parameters that have one; its settings remain those of the recipe."""
     if not whole["state"]:
         return
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -180,7 +180,7 @@ def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, whole
     set_optimizer_state_dict(model, optimizer, whole, options=options)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
-    for name, p in model.named_parameters():  # PyTorch fills in a step that was never made
+    for name, p in model.named_parameters():  # PyTorch would add a step that was never made
         if name not in whole["state"]:
             optimizer.state.pop(p, None)
 

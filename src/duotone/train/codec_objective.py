@@ -1,4 +1,4 @@
-"""What the tasks that train a codec on sound ask of their objectives."""
+"""The interface of objectives that train a codec on audio."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from duotone.train.task import Objective
 
 
 class CodecObjective(Objective):
-    """An objective over crops of sound, ``{"samples": [B, 2, crop]}``, that leaves a codec."""
+    """An objective over crops of audio, ``{"samples": [B, 2, crop]}``, whose result is a codec."""
 
     @property
     @abstractmethod
@@ -27,27 +27,27 @@ class CodecObjective(Objective):
 
     @abstractmethod
     def fresh(self) -> CodecObjective:
-        """Another objective of the same configuration; its weights do not matter."""
+        """Another objective of the same configuration, with any weights."""
 
     @abstractmethod
     def begin_from(self, codec: Codec) -> None:
-        """Take over a codec's weights. Raises `ConfigError` when it has another network."""
+        """Start from a codec's weights. Raises `ConfigError` if it has another network."""
 
     @abstractmethod
     def export(self, provenance: dict[str, object]) -> Codec:
-        """A codec of these weights."""
+        """A codec with these weights."""
 
     @abstractmethod
     def save(self, codec: Codec, folder: Path) -> None:
-        """Write what `export` gave, for `duotone.load` to read."""
+        """Write the exported codec, for `duotone.load`."""
 
     def calibrate(self, samples: Tensor, latents: bool = True) -> None:
-        """Set scales from some examples before the first step; without `latents`, only of what is not exported."""
+        """Set scales from examples before the first step; without `latents`, only those of parts that are not exported."""
         return
 
     @torch.no_grad()
     def with_weights(self, weights: dict[str, Tensor]) -> CodecObjective:
-        """An objective of its own with the averaged weights (see `averaged`), on their device, to be evaluated."""
+        """A copy of the objective with the averaged weights (see `averaged`), on their device, for evaluation."""
         out = self.fresh()
         missing, _ = out.load_state_dict({**dict(self.named_buffers()), **weights}, strict=False)
         lost = set(missing) & set(self.averaged())

@@ -1,4 +1,4 @@
-"""What all tasks share that train a codec on sound: how training begins, validation, the codec that is left."""
+"""The task of training a codec on audio: initial weights, validation, export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALIBRATION = 32
 
 
 def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, began: Codec | None) -> Task:
-    """The task of training a codec: crops of sound, validation on clips, and the codec that is written to RUN/codec.
+    """The task of training a codec: crops of audio, validation on clips, and export to RUN/codec.
 
     `began` is the codec whose weights training starts from. Raises `ConfigError` when it has another network,
     `AudioError` when there is no usable sound.
@@ -50,7 +50,7 @@ def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, bega
 
 
 def _provenance(parts: Parts, sound: Collection, state: checkpoint.State, began: Codec | None) -> dict[str, Any]:
-    """Where the weights come from: recipe, steps, sound, machine, time, and the codec that training began from."""
+    """The provenance of the weights: recipe, steps, data, machine, time, and the initial codec."""
     return {
         "recipe": parts.recipe,
         **({"changes": parts.changes} if parts.changes else {}),

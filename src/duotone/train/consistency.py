@@ -1,4 +1,4 @@
-"""The consistency objective of the codec: one loss, end to end (arXiv 2509.09836; 2408.06500, section 3).
+"""The consistency objective of the codec: a single end-to-end loss (arXiv 2509.09836; 2408.06500, section 3).
 
 Legend: B examples, each two consecutive chunks (left, right); C F T spectrum; L latents of d dimensions.
 """
@@ -83,11 +83,15 @@ def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float)
 
 @OBJECTIVES.register
 class ConsistencySection(ObjectiveSection):
-    """The consistency objective; defaults are the published ones where there are any."""
+    """The consistency objective; defaults are the published values if there are any."""
 
     warnings: ClassVar[tuple[Warn, ...]] = (
         Warn("saturated_share", lambda v: v > 0.2, "latents saturate: lower objective.deviation or optim.rate"),
-        Warn("pre_tanh_deviation", lambda v: v < 0.15, "latents die in the zero bin: raise objective.spread_weight"),
+        Warn(
+            "pre_tanh_deviation",
+            lambda v: v < 0.15,
+            "latents collapse to the zero level: raise objective.spread_weight",
+        ),
         Warn("level_entropy", lambda v: v < 0.6, "few of the FSQ levels are used"),
     )
 
@@ -99,11 +103,11 @@ class ConsistencySection(ObjectiveSection):
     dt_exponent_end: float = 2.0
     denoising_share: float = Field(
         default=0.0, ge=0, le=1
-    )  # ECT start: of the steps, with the clean spectrum as target
+    )  # ECT start: share of the steps with the clean spectrum as target
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
-    deviation: float = Field(default=0.9, gt=0)  # that each pre-tanh latent is held at, over the batch
-    spread_weight: float = Field(default=10.0, ge=0)  # of the term that does so (see `bottleneck`)
-    envelope_weight: float = Field(default=0.0, ge=0)  # of the auxiliary loss for short runs (see `envelope`)
+    deviation: float = Field(default=0.9, gt=0)  # target standard deviation of each pre-tanh latent over the batch
+    spread_weight: float = Field(default=10.0, ge=0)  # weight of the spread term (see `bottleneck`)
+    envelope_weight: float = Field(default=0.0, ge=0)  # weight of the auxiliary loss for short runs (see `envelope`)
 
     def seconds(self, model: ModelSection) -> float | None:
         """Two chunks."""
@@ -113,7 +117,7 @@ class ConsistencySection(ObjectiveSection):
         return 2 * config.chunk_samples / config.rate
 
     def task(self, parts: Parts) -> Task:
-        """Train a CoDiCodec on pairs of consecutive chunks of sound. Raises `ConfigError` for another model or data."""
+        """Train a CoDiCodec on pairs of consecutive chunks of audio. Raises `ConfigError` for another model or data."""
         model, data = parts.model, parts.data
         if not isinstance(model, CoDiCodecSection) or not isinstance(data, SoundSection):
             raise ConfigError(
@@ -127,7 +131,7 @@ class ConsistencySection(ObjectiveSection):
 
 
 class ConsistencyObjective(CodecObjective):
-    """``{"samples": [B, 2, crop]}`` in, loss out. Owns the network, and what is learned beside it and not exported."""
+    """``{"samples": [B, 2, crop]}`` in, loss out. Owns the network, and auxiliary heads that are not exported."""
 
     def __init__(self, config: CoDiCodecConfig, section: ConsistencySection) -> None:
         super().__init__()
@@ -141,11 +145,11 @@ class ConsistencyObjective(CodecObjective):
         return ConsistencyObjective(self.config, self.section)
 
     def wanted_dtype(self, device: torch.device) -> torch.dtype:
-        """That of the codec's network: bfloat16 where there are matrix units for it."""
+        """bfloat16 if the device has matrix units for it, else float32."""
         return best_dtype(device)
 
     def begin_from(self, codec: Codec) -> None:
-        """Take over a codec's weights, so that training starts from what it computes. Raises `ConfigError`."""
+        """Start from a codec's weights. Raises `ConfigError` if it has another network."""
         if not isinstance(codec, CoDiCodec):
             raise ConfigError(f"model.start_from got a codec of the family {codec.spec.family}, expected a CoDiCodec.")
         if codec.config != self.config:
@@ -161,7 +165,7 @@ class ConsistencyObjective(CodecObjective):
                 module.checkpointing = True
 
     def compile_parts(self) -> None:
-        """Compile the three networks where they stand; the draws and the loss between them stay eager."""
+        """Compile the three networks in place; random draws and loss run eagerly."""
         self.network.encoder.compile()
         self.network.upsampler.compile()
         self.network.denoiser.denoise = torch.compile(self.network.denoiser.denoise)  # type: ignore[method-assign]
@@ -183,10 +187,10 @@ class ConsistencyObjective(CodecObjective):
 
     @torch.no_grad()
     def calibrate(self, samples: Tensor, latents: bool = True) -> None:
-        """Set the encoder's scale so that the latents of these samples have the wanted mean and deviation.
+        """Set the encoder's scale so that the latents of these samples have mean 0 and the target deviation.
 
-        Data-dependent initialisation (arXiv 1602.07868, section 3): training starts with latents that are alive.
-        Without `latents` those stay as they are, for fine-tuning, and only what is thrown away at export is set.
+        Data-dependent initialisation (arXiv 1602.07868, section 3): training starts with latents of the right scale.
+        Without `latents`, for fine-tuning, only the parts that are not exported are set.
         """
         parts = [self.clean(part) for part in torch.split(samples, 8)]
         if self.envelope is not None:
@@ -238,7 +242,7 @@ class ConsistencyObjective(CodecObjective):
             )
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Mean unweighted error in each band of noise levels, of the chunks of some steps, and of the envelopes.
+        """Mean unweighted error for each range of noise levels, over the chunks of several steps, and of the envelopes.
 
         Empty bands are left out.
         """
@@ -263,7 +267,7 @@ class ConsistencyObjective(CodecObjective):
 
     @torch.no_grad()
     def health(self, batch: Batch) -> dict[str, float]:
-        """The bottleneck's health on a batch; the deviation is that of each latent over the chunks."""
+        """Statistics of the bottleneck on a batch; the standard deviation is that of each latent over the chunks."""
         pre = self.network.encode_pre(self.clean(batch["samples"]))
         bounded = self.fsq.bound(pre)
         return {

@@ -1,7 +1,7 @@
-"""Random crops from a collection, read without decoding whole files.
+"""Random crops from an audio collection, read without decoding whole files.
 
-Examples are made by NumPy: an operation of PyTorch's in a second thread starts a second team of OpenMP threads, and GNU
-OpenMP, with more threads than cores, then sends waiting ones to sleep at once (training steps 30% slower).
+Examples are computed with NumPy: a PyTorch operation in a second thread starts a second team of OpenMP threads, and GNU
+OpenMP, with more threads than cores, then lets waiting threads sleep at once (training steps become 30% slower).
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Crops(Examples):
         return cut
 
     def _crop(self, rng: random.Random) -> NDArray[np.float32]:
-        """One crop `[2, samples]`; a sound shorter than it is filled up with zeros.
+        """One crop `[2, samples]`; shorter audio is padded with zeros.
 
-        A silent crop, or a file that cannot be read any more, is counted and drawn again. Raises `AudioError` when
-        nothing but unreadable files comes up.
+        Silent crops and files that can no longer be read are counted, and another crop is drawn. Raises `AudioError`
+        if only unreadable files are drawn.
         """
         cut: NDArray[np.float32] | None = None
         for _ in range(TRIES):
@@ -92,15 +92,15 @@ class Crops(Examples):
             name, reason = next(iter(self.unreadable.items()))
             raise AudioError(
                 f"{len(self.unreadable)} files can no longer be read, for example {name} ({reason}). "
-                f"Is the disk still there? The run can be taken up again when it is."
+                f"Is the disk still there? The run can be resumed when it is."
             )
         return cut
 
     def _read(self, sound: Sound, rng: random.Random) -> NDArray[np.float32]:
-        """Some frames `[n, channels]` from a random place of a sound.
+        """Read samples `[n, channels]` from a random position of a file.
 
-        The length of a file may be an estimate (mp3) or have changed. Where nothing is found, an earlier place is drawn;
-        so the result is a function of the generator and of what the file holds.
+        The length of a file may be an estimate (mp3) or have changed. If there are no samples, an earlier position is
+        drawn; so the result depends only on the generator and the file's content.
         """
         need = -(-self.samples * sound.rate // self.rate) + (8 if sound.rate != self.rate else 0)
         stop = sound.stop
@@ -113,11 +113,11 @@ class Crops(Examples):
         return _frames(sound, sound.start, min(need, sound.stop - sound.start))
 
     def _leveled(self, sound: Sound, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Frames `[n, channels]` at the file's rate -> `[2, samples]` at ours, at the loudness that is wanted."""
+        """Frames `[n, channels]` at the file's rate -> `[2, samples]` at our rate, at the configured loudness."""
         cut = np.zeros((2, self.samples), np.float32)
         if len(block):
             block = resample(block, sound.rate, self.rate)[: self.samples]
-            cut[:, : len(block)] = block.T  # mono on both sides
+            cut[:, : len(block)] = block.T  # mono on both channels
         if not np.isfinite(cut.sum()):
             np.nan_to_num(cut, copy=False)
         if self.section.level_db is not None:
@@ -141,7 +141,7 @@ def _frames(sound: Sound, start: int, count: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Collection:
-    """Sound to train on and to validate on, and a line for every source that was left out."""
+    """Audio to train and to validate on, and a line for every source that was left out."""
 
     training: Crops
     validation: Crops | None
@@ -149,11 +149,11 @@ class Collection:
 
     @property
     def hours(self) -> float:
-        """Hours of sound to train on."""
+        """Hours of audio to train on."""
         return sum(sound.seconds for sound in self.training.sounds) / 3600
 
     def about(self) -> dict[str, str]:
-        """What the sound is, for the run's record: moving the files changes nothing, other files or lengths do."""
+        """A description of the audio for the run's record; it depends on file names and lengths, not on the folder."""
         out = {"training": _summary(self.training.sounds)}
         if self.validation is not None:
             out["validation"] = _summary(self.validation.sounds)
@@ -168,9 +168,9 @@ def open_sound(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Collection:
-    """The crops of the sound that `sources` name; held out is what `validation` names, or the section's share.
+    """Open the audio that `sources` name; validation uses the files of `validation`, or else a share of them.
 
-    Files of `validation` are not trained on, wherever they lie. Raises `AudioError` when no usable sound is found.
+    Files of `validation` are never trained on. Raises `AudioError` when no usable sound is found.
     """
     if section.validation is None:
         found = build_index(list(sources), section, progress)

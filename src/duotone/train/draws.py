@@ -1,7 +1,7 @@
-"""All randomness of a training step, as a function of (seed, step, place in the batch) alone.
+"""All randomness of a training step, as a function of (seed, step, position in the batch) alone.
 
-So a step gives the same gradient whether one process computes its batch, or several, or several passes; and a resumed
-run is the uninterrupted one.
+So a step gives the same gradient with one process, several processes or several passes; and a resumed run equals an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Draws:
     def stratified_normal(self, name: str) -> Tensor:
         """Standard normal numbers `[count]`, one in each of `total` equally likely bands, in random order.
 
-        Each number has the normal distribution; together they vary less than independent ones, and so do gradients.
+        Each number is normally distributed; their mean varies less than that of independent ones, and so do gradients.
         """
         g = self._generator(name)
         band = torch.randperm(self.total, generator=g) + torch.rand(self.total, generator=g, dtype=torch.float64)
         return self._mine(torch.special.ndtri((band / self.total).clamp(1e-9, 1 - 1e-9)).float())
 
     def noise(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Standard normal noise `[count, *shape]`, drawn on the device, each example from a generator of its own."""
+        """Standard normal noise `[count, *shape]`, drawn on the device, with a separate generator for each example."""
         out = torch.empty(self.count, *shape, device=device)
         for i in range(self.count):
             out[i].normal_(generator=self._generator(f"{name}/{self.first + i}", device))

@@ -1,4 +1,4 @@
-"""What is known of every training file: length, rate, loudness, silence, clipping; measured once and kept in a cache."""
+"""Measure every training file once (length, rate, loudness, silence, clipping) and cache the results."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ FEW = 20
 
 
 class Wanted(Protocol):
-    """Which files are used: the part of a recipe's `data` section that is asked for here."""
+    """Which files are used: the fields of a recipe's `data` section that this module needs."""
 
     @property
     def silence_db(self) -> float:
-        """Files that are below it throughout are left out."""
+        """Files whose level is below this everywhere are left out."""
 
     @property
     def clipped_share_max(self) -> float:
@@ -49,7 +49,7 @@ class Wanted(Protocol):
 
 @dataclass(frozen=True)
 class Sound:
-    """A file, or the part ``start .. stop`` of it, that crops can be taken from."""
+    """A file, or the part ``start .. stop`` of it, to take crops from."""
 
     place: Place
     rate: int
@@ -77,7 +77,7 @@ class Index:
 
     @property
     def hours(self) -> float:
-        """Hours of sound to train on."""
+        """Hours of audio to train on."""
         return sum(s.seconds for s in self.training) / 3600
 
 
@@ -89,8 +89,8 @@ def build_index(
 ) -> Index:
     """Find, measure, filter and split the files that `data` names (see `sources.find`).
 
-    Measuring runs in parallel and is remembered by path, size and time of change in `cache` (default: the user's cache
-    folder); a cache that cannot be used is done without. `progress` is told (files done, files in all). Raises
+    Measuring runs in parallel; results are cached by path, size and modification time in `cache` (default: the user's cache
+    folder), if that can be used. `progress` is called with (files done, total files). Raises
     `AudioError` when nothing usable is found.
     """
     places, skipped = find(data)
@@ -126,7 +126,7 @@ def build_index(
 
 
 def default_cache(data: str | Path | Sequence[str | Path]) -> Path | None:
-    """Where what is known of these sources is kept, below `cache_folder`; None where there is no such folder."""
+    """The cache file for these sources, in `cache_folder`; None if there is no such folder."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -136,7 +136,7 @@ def default_cache(data: str | Path | Sequence[str | Path]) -> Path | None:
 
 
 def _keep(cache: Path | None, known: dict[str, Measured]) -> None:
-    """Write the cache; where that is not possible, say that the next run has to measure again."""
+    """Write the cache, or warn that the next run has to measure again."""
     problem = "there is no home folder"
     if cache is not None:
         try:
@@ -145,7 +145,7 @@ def _keep(cache: Path | None, known: dict[str, Measured]) -> None:
         except (OSError, UsageError) as error:
             problem = str(error)
     warnings.warn(
-        f"What was measured of the training files could not be kept ({problem}), so the next run measures them again. "
+        f"The measurements of the training files could not be cached ({problem}), so the next run measures them again. "
         "Set DUOTONE_CACHE to a folder that can be written.",
         RuntimeWarning,
         stacklevel=3,
@@ -165,7 +165,7 @@ def _key(place: Place) -> str:
 
 
 def _measure(place: Place) -> Measured:
-    """Length and loudness of a file, by what can be read of it; or its problem."""
+    """Length and loudness of a file, from its decoded samples; or its problem."""
     try:
         with open(place.path, "rb"):
             pass
@@ -185,7 +185,7 @@ def _measure(place: Place) -> Measured:
 def _loudness(sound: Blocks) -> Measured:
     """True length, level, silent share and clipped share, from windows spread evenly over the file.
 
-    Files that are short, or whose length only reading tells, are read whole.
+    Short files, and files whose length is not in the header, are read completely.
     """
     window = sound.block
     lengths, powers, clipped = [], [], []
@@ -212,7 +212,7 @@ def _loudness(sound: Blocks) -> Measured:
     if frames == 0:
         return Measured(problem="it has no samples")
     if frames < promised:
-        return Measured(problem=f"it is cut short: its header promises {promised} samples, and at {frames} it ends")
+        return Measured(problem=f"it is truncated: its header states {promised} samples, but it ends at {frames}")
     power, share = np.array(powers), np.array(lengths) / sum(lengths)
     heard = power > 10 ** (-60 / 10)
     level = 10 * np.log10((power * share)[heard].sum() / share[heard].sum()) if heard.any() else -120.0
@@ -229,7 +229,7 @@ def _reason(about: Measured, section: Wanted) -> str:
 
 
 def _split(sounds: list[Sound], share: float, skipped: list[str]) -> Index:
-    """Whole files by the hash of their name, so that adding files moves none; of few files, the end of each."""
+    """Choose whole files by a hash of their name, so that adding files does not change the split; of few files, the end of each."""
     if share == 0:
         return Index(sounds, [], skipped)
     if len(sounds) >= FEW:
@@ -247,6 +247,6 @@ def _split(sounds: list[Sound], share: float, skipped: list[str]) -> Index:
 
 
 def _hash(place: Place) -> float:
-    """A number in [0, 1) from the last two parts of the name, so that moving the collection changes nothing."""
+    """A number in [0, 1) from the last two parts of the path, which does not change when the collection is moved."""
     name = "/".join(Path(place.member or place.path).parts[-2:])
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little") / 2**64

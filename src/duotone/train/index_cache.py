@@ -1,4 +1,4 @@
-"""The cache of the index on disk: a line for each file, with a checksum, so that what is damaged is measured again.
+"""The cache of the index on disk: a line for each file, with a checksum, so that damaged lines are measured again.
 
 The first line names the version and that of libsndfile (another one may read more, or other lengths). Each further line is
 a checksum and JSON: ``[key, {rate, frames, ...}]``.
@@ -25,7 +25,7 @@ _LARGEST = 1 << 48
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a file: its header and loudness, or the problem with it."""
+    """Measurements of a file: its header and loudness, or its problem."""
 
     rate: int = 0
     frames: int = 0  #: by what can be read, whatever the header says
@@ -38,19 +38,19 @@ class Measured:
 
 
 def read_cache(path: Path | None) -> dict[str, Measured]:
-    """The entries that are intact; none where there is no cache, or it cannot be read."""
+    """The intact entries; none if the cache is missing or cannot be read."""
     try:
         if path is None or is_stream(path):
             return {}
         head, *lines = path.read_bytes().split(b"\n")
-    except OSError:  # a cache: what cannot be read is measured again
+    except OSError:  # unreadable entries are measured again
         return {}
     entries = [_entry(line) for line in lines] if head == _HEAD else []
     return dict(entry for entry in entries if entry is not None)
 
 
 def write_cache(path: Path, known: Mapping[str, Measured]) -> None:
-    """Write what is lasting. Raises `OSError` or `UsageError` where the place cannot be written."""
+    """Write the entries that remain valid. Raises `OSError` or `UsageError` if the file cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [_HEAD]
     for key, measured in known.items():
@@ -63,7 +63,7 @@ def write_cache(path: Path, known: Mapping[str, Measured]) -> None:
 
 
 def _entry(line: bytes) -> tuple[str, Measured] | None:
-    """Key and values of a line; None where it is damaged, or not of this kind."""
+    """Key and values of a line; None if it is damaged or of another format."""
     checksum, _, text = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(text):
         return None
@@ -76,7 +76,7 @@ def _entry(line: bytes) -> tuple[str, Measured] | None:
 
 
 def _usable(about: Measured) -> bool:
-    """Whether the values are such as measuring gives: others may have written the file."""
+    """Whether the values are valid measurements (the file may have been changed by others)."""
     whole: tuple[Any, ...] = (about.rate, about.frames, about.channels)
     real: tuple[Any, ...] = (about.level_db, about.silent, about.clipped)
     if about.problem:

@@ -17,7 +17,7 @@ LOCK, HOLDER = ".lock", ".holder.json"
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the lock on RUN. The system lets go of it when the process ends, however it ends.
+    """Hold the lock on RUN. The operating system releases it when the process ends in any way.
 
     Raises `UsageError` when another process holds it, `OSError` when RUN cannot be written.
     """
@@ -42,5 +42,5 @@ def _holder(run: Path) -> str:
     try:
         about = json.loads((run / HOLDER).read_text(encoding="utf-8"))
         return f"process {about['process']} on {about['machine']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has not written its note yet, or is about to end
+    except (OSError, ValueError, KeyError, TypeError):  # it has not written its description yet, or is about to end
         return "another process"

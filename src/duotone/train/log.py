@@ -1,4 +1,4 @@
-"""The log of a run, RUN/log.jsonl: a JSON object a step. One writer, and the one reader for all who show it."""
+"""Write and read the log of a run, RUN/log.jsonl, with one JSON object per step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 def read_log(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a log, and a sentence for each line that is none (cut off by a crash, overwritten, not UTF-8).
+    """The records of a log, and a message for each invalid line (truncated by a crash, overwritten, not UTF-8).
 
     A record has a whole number `step`. Where the file is missing there are no records.
     """
@@ -29,7 +29,7 @@ def read_log(path: Path) -> tuple[list[Record], list[str]]:
             continue
         try:
             record = json.loads(line.decode())
-        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
             problems.append(f"Line {number} of {path} is not JSON ({error}); it is left out.")
             continue
         if not isinstance(record, dict) or type(record.get("step")) is not int:
@@ -40,14 +40,14 @@ def read_log(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def as_line(record: Record) -> str:
-    """A record as a line of JSON; numbers that are not finite become null, which every reader of JSON takes."""
+    """A record as a line of JSON; numbers that are not finite become null, which every JSON reader accepts."""
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(plain, allow_nan=False)
 
 
 @contextmanager
 def writing_log(path: Path, first: int) -> Iterator[Callable[[Record], None]]:
-    """Appends records to a log, cut back to the steps before `first`: what came after was lost with the interruption."""
+    """Appends records to a log, after removing those from step `first` on: an interruption lost their results."""
     kept, _ = read_log(path)
     write_text(path, "".join(as_line(record) + "\n" for record in kept if record["step"] < first))
     with path.open("a", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
-"""The training loop: reads top to bottom, knows no model and no kind of data.
+"""The training loop, independent of models and kinds of data.
 
-What it needs of a task are four pieces (see `task`). Devices, mixed precision, gradient accumulation and processes (DDP,
-FSDP2) are Hugging Face Accelerate's: start it with `accelerate launch` or `torchrun` and nothing here changes. A recipe's
-batch is that of a step, however it is shared out.
+A task consists of four parts (see `task`). Hugging Face Accelerate handles devices, mixed precision, gradient accumulation
+and processes (DDP, FSDP2): start the program with `accelerate launch` or `torchrun`. A recipe's batch size is that of a
+step over all processes.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Watcher = Callable[[Record], None]
 
 
 class TrainingError(DuotoneError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
     exit_code = 8
 
 
 @dataclass
 class Fitted:
-    """What a run came to: the averaged weights by name, and where it stands."""
+    """The result of a run: the averaged weights by name, and its state."""
 
     weights: dict[str, Tensor]
     state: checkpoint.State
@@ -56,10 +56,10 @@ def fit(
     watchers: Sequence[Watcher] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
-    """Train until `train.steps` (or `max_minutes`, or `stop` says so), going on from the run's newest checkpoint.
+    """Train until `train.steps` (or `max_minutes`, or until `stop` returns true), from the run's newest checkpoint on.
 
-    Each step's metrics go to RUN/log.jsonl and to `watchers`. The task is validated after the first step (to have what
-    the others can be compared with), every `validate_every` steps and after the last. Raises `TrainingError` after too
+    Each step's metrics go to RUN/log.jsonl and to `watchers`. The task is validated after the first step (as a
+    reference), every `validate_every` steps and after the last. Raises `TrainingError` after too
     many bad steps.
     """
     settings = recipe.train
@@ -91,11 +91,13 @@ def fit(
                 state = fitting.save(done)
             if ending:
                 break
-        return Fitted(fitting.ema.full(), state, accelerator.is_main_process)  # still inside: shards are gathered
+        return Fitted(
+            fitting.ema.full(), state, accelerator.is_main_process
+        )  # still inside the block: shards are gathered
 
 
 class _Fitting:
-    """The parts of a run that move: model, optimizers, averages, counters; and what is done with them at a step."""
+    """The state of a run (model, optimizers, averages, counters), and the operations of a step."""
 
     def __init__(self, task: Task, recipe: TrainRecipe, run: Path) -> None:
         self.task, self.recipe, self.run = task, recipe, run
@@ -115,23 +117,23 @@ class _Fitting:
         self.model, *self.optimizers = self.accelerator.prepare(objective, *(o for g in groups.values() for o in g))
         self.bare: Objective = self.accelerator.unwrap_model(self.model)
         if sharded:
-            register_fsdp_forward_method(self.bare, "health")  # which needs the weights whole, as `forward` does
+            register_fsdp_forward_method(self.bare, "health")  # it needs unsharded weights, as `forward` does
         inner = iter([getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers])
         self.groups: Optimizers = {name: [next(inner) for _ in several] for name, several in groups.items()}
         self.ema = EMA(self.bare, recipe.optim.ema_decay, set(self.bare.averaged()))
         self.state = checkpoint.load(run, self.bare, self.ema, self.groups)
         self.bad = self.state.bad_steps
-        self.values: list[dict[str, Tensor]] = []  # of the objective, since the last record
+        self.values: list[dict[str, Tensor]] = []  # values of the objective since the last record
         self.started = self.recorded = time.monotonic()
 
     def on_device(self, batch: Batch) -> Batch:
-        """The batch where the model is."""
+        """The batch on the model's device."""
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def step(self, step: int, batch: Batch) -> tuple[float, dict[str, float]]:
         """One step of every optimizer: the loss, and the norm of the gradients of each group before clipping.
 
-        A step whose loss or gradients are not finite moves nothing; too many of them raise `TrainingError`.
+        A step whose loss or gradients are not finite changes no weights; too many such steps raise `TrainingError`.
         """
         settings, optim = self.recipe.train, self.recipe.optim
         factor = rate_factor(step, settings.steps, optim)
@@ -162,7 +164,7 @@ class _Fitting:
         return value, norms
 
     def _clip(self, optimizers: list[torch.optim.Optimizer]) -> float:
-        """Clip the gradients of a group of optimizers together; their norm before."""
+        """Clip the gradients of a group of optimizers together; returns their norm before clipping."""
         trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
         parameters = [p for p in self.model.parameters() if id(p) in trained]
         return float(self.accelerator.clip_grad_norm_(parameters, self.recipe.optim.clip))
@@ -176,7 +178,7 @@ class _Fitting:
             )
 
     def record(self, step: int, loss: float, norms: dict[str, float], waited: float) -> Record:
-        """What the log says of every step. `seconds` is the time since the record before, validation included."""
+        """The log's record of a step. `seconds` is the time since the previous record, including validation."""
         now = time.monotonic()
         seconds, self.recorded = now - self.recorded, now
         optim = self.recipe.optim
@@ -189,7 +191,7 @@ class _Fitting:
         }  # fmt: skip
 
     def summary(self) -> dict[str, float]:
-        """Metrics from what the objective gave since the last summary."""
+        """Metrics from the objective's values since the last summary."""
         if not self.values:
             return {}
         values = {k: torch.cat([v[k].float() for v in self.values]) for k in self.values[0]}
@@ -197,7 +199,7 @@ class _Fitting:
         return self.bare.summarise(values)
 
     def validate(self, done: int) -> dict[str, Any]:
-        """Validate the averaged weights; where they are the best so far, keep this step's checkpoint."""
+        """Validate the averaged weights; if they are the best so far, keep this step's checkpoint."""
         if self.task.validation is None:
             return {}
         weights, main = self.ema.full(), self.accelerator.is_main_process
@@ -222,13 +224,13 @@ class _Fitting:
         return now
 
     def out_of_time(self) -> bool:
-        """Whether the run has had its minutes."""
+        """Whether the run has used its `max_minutes`."""
         minutes = self.recipe.train.max_minutes
         return minutes is not None and time.monotonic() - self.started > 60 * minutes
 
     @contextlib.contextmanager
     def log(self) -> Iterator[Callable[[Record], None]]:
-        """RUN/log.jsonl and the trackers; of several processes one writes."""
+        """Write to RUN/log.jsonl and the trackers; only the main process writes."""
         if not self.accelerator.is_main_process:
             yield lambda record: None
             return
@@ -244,7 +246,7 @@ class _Fitting:
 
 
 def _passes(batch: Batch, positions: range, count: int) -> Iterator[tuple[Batch, int]]:
-    """The parts of a process's examples that are computed one after the other, with the place of each part's first."""
+    """The passes of a process's examples, each with the position of its first example."""
     size = len(positions) // count
     for i in range(count):
         yield {k: v[i * size : (i + 1) * size] for k, v in batch.items()}, positions.start + i * size

@@ -16,9 +16,9 @@ Optimizers = dict[str, list[torch.optim.Optimizer]]
 
 
 def make_optimizers(optim: OptimSection, module: nn.Module) -> list[torch.optim.Optimizer]:
-    """The recipe's optimizers over the parameters of a module that learn; each group keeps its full rate, `full_rate`.
+    """The recipe's optimizers over a module's trainable parameters; each group stores its unscheduled rate as `full_rate`.
 
-    Weight decay is for tensors of two dimensions and more: biases, gains and other vectors have none.
+    Weight decay applies to tensors of two and more dimensions, not to biases, gains and other vectors.
     """
     learning: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     if optim.name == "radam":
@@ -44,16 +44,16 @@ def _muon(matrices: list[Tensor], optim: OptimSection) -> torch.optim.Optimizer:
     if not hasattr(torch.optim, "Muon"):
         raise ConfigError(
             f"optim.name got muon, which needs PyTorch 2.9 or newer; this is {torch.__version__}. "
-            f"Upgrade PyTorch, or take adamw."
+            f"Upgrade PyTorch, or use adamw."
         )
-    made: torch.optim.Optimizer = torch.optim.Muon(  # the step of a matrix scaled by sqrt(max(1, rows / columns))
+    made: torch.optim.Optimizer = torch.optim.Muon(  # scales a matrix's step by sqrt(max(1, rows / columns))
         matrices, lr=optim.muon_rate, weight_decay=optim.weight_decay
     )
     return made
 
 
 def _groups(parameters: Sequence[Tensor], optim: OptimSection) -> list[dict[str, Any]]:
-    """Groups with and without weight decay; where the recipe has none, all parameters in one."""
+    """Parameter groups with and without weight decay; a single group if the recipe has no weight decay."""
     if not optim.weight_decay:
         return [{"params": list(parameters), "weight_decay": 0.0}]
     vectors = [p for p in parameters if _is_vector(p)]
@@ -63,7 +63,7 @@ def _groups(parameters: Sequence[Tensor], optim: OptimSection) -> list[dict[str,
 
 
 def _is_vector(p: Tensor) -> bool:
-    """Whether at most one dimension is longer than one: a bias, or a gain, whatever axes stand around it."""
+    """Whether at most one dimension is longer than one, as for biases and gains with extra axes."""
     return sum(size > 1 for size in p.shape) < 2
 
 
@@ -77,5 +77,5 @@ def _split(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         inside = ".transformer.layers." in f".{name}" and p.ndim == 2 and "norm" not in name
         (matrices if inside else others).append(p)
     if not matrices:
-        raise ConfigError("optim.name got muon, but the model has no transformer matrices. Take adamw.")
+        raise ConfigError("optim.name got muon, but the model has no transformer matrices. Use adamw.")
     return matrices, others

@@ -1,4 +1,4 @@
-"""Batches made ahead of time by threads, in order."""
+"""Prepare batches in advance in threads, in order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from duotone.train.task import Batch, Examples
 
 
 def read_ahead(examples: Examples, first: int, last: int, positions: range) -> Generator[Batch, None, None]:
-    """The examples at `positions` of steps first..last-1, one batch a step; threads make the next steps' meanwhile.
+    """Yield the examples at `positions` of steps first..last-1, one batch per step; threads prepare the next ones.
 
-    A step's positions are shared out over the threads, so that the first batch too is made by all of them.
+    A step's positions are divided among the threads, so that all of them work on the first batch too.
     """
     count = max(1, min(examples.workers, len(positions)))
     parts = [part for i in range(count) if (part := _part(positions, i, count))]

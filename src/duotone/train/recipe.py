@@ -1,4 +1,4 @@
-"""A training recipe: every number of a run, in one frozen configuration. Those that come with Duotone are in `recipes/`."""
+"""A training recipe: all settings of a run in one frozen configuration. Duotone's own recipes are in `recipes/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from duotone.config import Config
 from duotone.errors import ConfigError
-from duotone.train import consistency  # a kind is known when its file is imported; those of later objectives go here
+from duotone.train import consistency  # importing a file registers its kinds; import files of new objectives here
 from duotone.train.sections import (
     DATA,
     MODELS,
@@ -29,7 +29,7 @@ DataSection = SoundSection
 
 
 class TrainRecipe(Config):
-    """A whole run. The sections `model`, `objective` and `data` are of the kind that they name."""
+    """All settings of a run. `kind` selects the type of the sections `model`, `objective` and `data`."""
 
     model: Annotated[SerializeAsAny[ModelSection], BeforeValidator(MODELS.make)] = CoDiCodecSection()
     objective: Annotated[SerializeAsAny[ObjectiveSection], BeforeValidator(OBJECTIVES.make)] = (
@@ -42,7 +42,7 @@ class TrainRecipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, values: Any) -> Any:
-        """In recipes of earlier versions the model is called ``codec`` and has no kind."""
+        """Convert recipes of earlier versions, in which the model section is called ``codec`` and has no kind."""
         if not isinstance(values, dict) or "codec" not in values:
             return values
         if "model" in values or not isinstance(values["codec"], dict):
@@ -63,7 +63,7 @@ class TrainRecipe(Config):
         return cls.parse(values, "the recipe with its overrides")
 
     def seconds(self) -> float | None:
-        """Sound in an example, in seconds; None where examples are not sound."""
+        """Duration of an example in seconds; None if examples are not audio."""
         return self.objective.seconds(self.model)
 
 

@@ -1,7 +1,7 @@
-"""Taking up a run again: its folder must be ours, and its record must stay true.
+"""Resume a run: check that its folder belongs to a run, and that its record remains correct.
 
-What decides the weights (batch, data, model, objective, seed) must not change from one part of a run to the next, nor what
-its validations are compared by. Everything else may change, and each change is recorded in RUN/changes.jsonl.
+Settings that determine the weights (batch, data, model, objective, seed) must not change when a run is resumed, nor those
+that make its validations comparable. Everything else may change; each change is recorded in RUN/changes.jsonl.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIXED_KEYS = ("optim.name", "train.batch_size", "train.seed", "train.validation
 def claim(run: Path) -> TrainRecipe | None:
     """The recipe that this folder was last trained with; None for a new run.
 
-    Raises `UsageError` for a file, and for a folder that holds files of the names training writes but no run.
+    Raises `UsageError` for a file, and for a folder that is not a run but holds files with the names that training writes.
     """
     if run.exists() and not run.is_dir():
         raise UsageError(f"--out got {run}, which is a file; expected a folder for the run.")
@@ -45,12 +45,12 @@ def claim(run: Path) -> TrainRecipe | None:
         return TrainRecipe.read(path)
     except ConfigError as error:
         raise UsageError(
-            f"{path} is not the recipe of a run, so {run} is left alone. Give an empty or a new folder. ({error})"
+            f"{path} is not the recipe of a run, so nothing is written to {run}. Give an empty or a new folder. ({error})"
         ) from None
 
 
 def changes(before: TrainRecipe, now: TrainRecipe) -> dict[str, list[Any]]:
-    """Every key whose value differs, with both values. Raises `ConfigError` where one of them must stay."""
+    """Every key whose value differs, with both values. Raises `ConfigError` if one of them must not change."""
     old, new = (_flat(recipe.to_dict()) for recipe in (before, now))
     differ = {key: [old.get(key), new.get(key)] for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
     free = {f"data.{name}" for name in now.data.free}
@@ -58,37 +58,37 @@ def changes(before: TrainRecipe, now: TrainRecipe) -> dict[str, list[Any]]:
     if fixed:
         text = "; ".join(f"{key} was {differ[key][0]!r}, now {differ[key][1]!r}" for key in fixed)
         raise ConfigError(
-            f"The run was begun with another recipe: {text}. Its log and its codec would say what is not so. Take the "
-            f"same recipe, or another --out (to go on from what was learned: model.start_from=RUN/codec)."
+            f"The run was begun with another recipe: {text}. Its log and provenance would become wrong. Use the "
+            f"same recipe, or another --out (to start from the trained weights: model.start_from=RUN/codec)."
         )
     return differ
 
 
 def check_data(run: Path, data: dict[str, Any]) -> None:
-    """Raise `ConfigError` when the run was begun with other data than this."""
+    """Raise `ConfigError` if the run was begun with other data."""
     path = run / DATA
     if not path.is_file():  # a run of an earlier version
         return
     try:
         before = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError):
-        raise ConfigError(f"{path} is damaged. Remove it to go on without a check of the data.") from None
+        raise ConfigError(f"{path} is damaged. Remove it to continue without checking the data.") from None
     if before != data:
         text = "; ".join(f"{k}: then {before.get(k)}, now {data.get(k)}" for k in sorted({*before, *data}))
         raise ConfigError(
-            f"The run was begun with other data ({text}). Give the same files, or another --out (to go on from what was "
-            f"learned: model.start_from=RUN/codec)."
+            f"The run was begun with other data ({text}). Give the same files, or another --out (to start from the "
+            f"trained weights: model.start_from=RUN/codec)."
         )
 
 
 def all_changes(run: Path, step: int, changed: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """The changes since the run began, those from this step on among them."""
+    """All changes since the run began, including new ones that apply from this step on."""
     before, _ = read_log(run / CHANGES)
     return [*before, *([{"step": step, "changed": changed}] if changed else [])]
 
 
 def forget(run: Path) -> None:
-    """Of a run that has no checkpoint left: remove what was said of its weights."""
+    """For a run without checkpoints: remove the records about its weights."""
     for name in ("best.json", CHANGES, DATA):
         (run / name).unlink(missing_ok=True)
 
@@ -96,7 +96,7 @@ def forget(run: Path) -> None:
 def record(
     run: Path, recipe: TrainRecipe, noted: list[dict[str, Any]], data: dict[str, Any], skipped: list[str]
 ) -> None:
-    """Write the recipe, its changes since the run began, what the data is, and the sources that were left out."""
+    """Write the recipe, its changes since the run began, the description of the data, and the sources left out."""
     if noted:
         write_text(run / CHANGES, "".join(json.dumps(change) + "\n" for change in noted))
     write_text(run / RECIPE, recipe.to_json() + "\n")

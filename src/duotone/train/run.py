@@ -1,4 +1,4 @@
-"""`train`: from a recipe and a collection of sound to a codec, or whatever the recipe's objective trains."""
+"""`train`: from a recipe and a collection of audio to a codec, or to whatever the recipe's objective trains."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def train(
     picture: Callable[[Any], bytes] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train, and write what was trained (of a codec: to OUT/codec); run again with the same OUT, it goes on.
+    """Train and write the result (a codec is written to OUT/codec); with the OUT of an earlier run, resume it.
 
     `recipe` is a file, the name of a bundled recipe, or the recipe itself; `data`: see `sources.find`. `watchers` get each
-    step's metrics, `progress` (files measured, files in all). `load` finds the codec of `model.start_from`, `measure` and
-    `picture` judge validation clips; all three are of packages above this one, so they are handed in. `stop` is asked after
-    every step. What can be known to fail is refused before the data is read. Raises `ConfigError` (also for a run that
+    step's metrics, `progress` (files measured, files in all). `load` loads the codec of `model.start_from`, `measure` and
+    `picture` compute metrics and spectrograms of validation clips; they are in later packages, so they are arguments.
+    `stop` is called after every step. Errors that can be detected early are raised before the data is read. Raises `ConfigError` (also for a run that
     was begun with another recipe), `AudioError` (no usable sound), `UsageError` (accelerate is missing, OUT is not a run
     or is being trained in), `OSError` (OUT cannot be written) or `TrainingError`.
     """
     recipe = recipe if isinstance(recipe, TrainRecipe) else TrainRecipe.load(recipe, overrides)
     sources = tuple(map(str, [data] if isinstance(data, str | Path) else data))
     run = Path(out)
-    resume.claim(run)  # before anything is written into a folder that is not ours
+    resume.claim(run)  # before anything is written to a folder that is not a run
     own_positions(recipe.train)
     main = processes(recipe.train).is_main_process
     with contextlib.ExitStack() as stack:
@@ -66,9 +66,9 @@ def train(
 
 
 def _compare(recipe: TrainRecipe, run: Path, there: list[int]) -> list[dict[str, Any]]:
-    """Refuse a recipe that the run's record would not be true of; all changes of the recipe since the run began."""
+    """Check a recipe against the run's record; returns all changes of the recipe since the run began."""
     before = resume.claim(run)
-    if before is None or not there:  # nothing has been learned yet
+    if before is None or not there:  # no training step has been made yet
         resume.forget(run)
         return []
     return resume.all_changes(run, there[-1], resume.changes(before, recipe))

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and averaging, counted in optimizer steps."""
+"""Learning-rate schedules and weight averaging, counted in optimizer steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from duotone.train.settings import OptimSection
 
 
 def rate_factor(step: int, steps: int, optim: OptimSection) -> float:
-    """What to multiply the learning rate by at `step` (from 0): linear warm-up, then the schedule."""
+    """The factor of the learning rate at `step` (from 0): linear warm-up, then the schedule."""
     if step < optim.warmup_steps:
         return (step + 1) / optim.warmup_steps
     left = max(1, steps - optim.warmup_steps)
@@ -29,7 +29,7 @@ class EMA:
     """Exponential moving average of weights with warm-up: decay_n = min(decay, (1+n)/(10+n))."""
 
     def __init__(self, module: nn.Module, decay: float, names: Collection[str] | None = None) -> None:
-        """Of the parameters with these names, or of all."""
+        """Average the parameters with these names, or all."""
         self.decay, self.updates = decay, 0
         self.shadow = {
             name: p.detach().clone() for name, p in module.named_parameters() if names is None or name in names
@@ -41,13 +41,13 @@ class EMA:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move every average towards the module's weights."""
+        """Update every average with the module's weights."""
         values: list[Tensor] = [p for name, p in module.named_parameters() if name in self.shadow]
         torch._foreach_lerp_(list(self.shadow.values()), values, 1 - self.factor())
         self.updates += 1
 
     def full(self) -> dict[str, Tensor]:
-        """The averages, whole also where they are sharded over processes (then all processes must call it)."""
+        """The averages, unsharded (if they are sharded over processes, all processes must call this)."""
         return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.shadow.items()}
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The sections of a recipe that are chosen by ``kind``: the model, the objective, the data.
+"""The sections of a recipe whose type is selected by ``kind``: model, objective and data.
 
 A section is a frozen configuration. A new kind is a subclass that is registered::
 
@@ -8,7 +8,7 @@ A section is a frozen configuration. A new kind is a subclass that is registered
         ...
         def task(self, parts: Parts) -> Task: ...
 
-The file that defines it is imported in `recipe`, so that recipes know it; the loop needs nothing.
+Import the file that defines it in `recipe`, so that recipes can use it; the loop needs no change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ModelSection(Config):
 
 
 class DataSection(Config):
-    """What the network learns from; a subclass for each kind."""
+    """The training data; a subclass for each kind."""
 
     kind: str
     #: Fields that change how fast data is read, not what is read: a run may be resumed with others.
@@ -43,7 +43,7 @@ class DataSection(Config):
 
 @dataclass(frozen=True)
 class Warn:
-    """A metric of the log, when it is bad, and what to do then."""
+    """A metric of the log, when its value is bad, and the advice to print."""
 
     metric: str
     bad: Callable[[float], bool]
@@ -51,7 +51,7 @@ class Warn:
 
 
 class ObjectiveSection(Config, ABC):
-    """What is learned and how; a subclass for each kind. It builds the task of which it is the objective."""
+    """The training objective; a subclass for each kind. It builds the task."""
 
     kind: str
     warnings: ClassVar[tuple[Warn, ...]] = ()
@@ -61,13 +61,13 @@ class ObjectiveSection(Config, ABC):
         """The task of a run. Raises `ConfigError` for a model or data that this objective cannot train on."""
 
     def seconds(self, model: ModelSection) -> float | None:
-        """Sound in an example, in seconds, for the display; None where examples are not sound."""
+        """Duration of an example in seconds, for the display; None if examples are not audio."""
         return None
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a task is built from: the recipe's other sections, and what the caller handed in."""
+    """What a task is built from: the recipe's other sections, and the caller's functions."""
 
     model: ModelSection
     data: DataSection
@@ -94,7 +94,7 @@ class Kinds(Generic[S]):
         self.known: dict[str, type[S]] = {}
 
     def register(self, kind: type[S]) -> type[S]:
-        """Make a kind known by the default of its field `kind`; as a decorator."""
+        """Register a kind under the default of its field `kind`; usable as a decorator."""
         self.known[kind.model_fields["kind"].default] = kind
         return kind
 
@@ -131,18 +131,18 @@ class CoDiCodecSection(ModelSection):
 
 @DATA.register
 class SoundSection(DataSection):
-    """Sound files: which of them are used, and how crops are taken."""
+    """Audio files: which of them are used, and how crops are taken."""
 
     free: ClassVar[tuple[str, ...]] = ("workers",)
 
     kind: Literal["sound"] = "sound"
-    mixing_share: float = Field(default=0.5, ge=0, le=1)  # of examples that are two crops added
+    mixing_share: float = Field(default=0.5, ge=0, le=1)  # share of examples that are the sum of two crops
     gain_db: tuple[float, float] = (-6.0, 3.0)
-    level_db: float | None = None  # bring every file to this loudness (RMS, dBFS) before the random gain
-    silence_db: float = -60.0  # crops below are drawn again; files that are nothing else are left out
+    level_db: float | None = None  # normalise every file to this loudness (RMS, dBFS) before the random gain
+    silence_db: float = -60.0  # crops below this are drawn again; files below it everywhere are left out
     clipped_share_max: float = Field(default=0.02, ge=0, le=1)  # files with more samples at full scale are left out
     validation: str | tuple[str, ...] | None = (
-        None  # folders, globs, lists or shards to validate on, in place of the share
+        None  # folders, globs, lists or shards to validate on; replaces the share
     )
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     workers: int = Field(default=4, ge=1)  # threads that read and decode

@@ -1,4 +1,4 @@
-"""Where training sound lies: folders, globs, lists of files and tar shards; all of them become `Place` values."""
+"""Sources of training audio: folders, globs, lists of files and tar shards; their files become `Place` values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MARKS = (
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A sound file: a path, or `size` bytes from `offset` on of an uncompressed tar shard (`size` -1: a plain file)."""
+    """An audio file: a path, or `size` bytes from `offset` on in an uncompressed tar shard (`size` -1: a plain file)."""
 
     path: str
     member: str = ""
@@ -45,7 +45,7 @@ class Place:
 
     @contextmanager
     def blocks(self, seconds: float = BLOCK_SECONDS) -> Iterator[Blocks]:
-        """The sound, read to its true end. Raises `AudioError` for a file that cannot be read."""
+        """Read the audio to its actual end. Raises `AudioError` for a file that cannot be read."""
         if self.size < 0:
             with Blocks(self.path, seconds) as sound:
                 yield sound
@@ -55,7 +55,7 @@ class Place:
 
 
 class _Part(io.RawIOBase):
-    """The bytes of a place in a shard, as a file of its own."""
+    """The bytes of a file in a shard, as a file object."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -89,16 +89,16 @@ class _Part(io.RawIOBase):
 
 
 def find(data: str | Path | Sequence[str | Path]) -> tuple[list[Place], list[str]]:
-    """All sound files that `data` names, sorted, each once, and a line for everything that could not be used.
+    """All audio files that `data` names, sorted, without duplicates, and a line for everything that could not be used.
 
-    `data` is one or several of: a folder (searched to the bottom, shards in it too), a glob, a list of files (one a
+    `data` is one or several of: a folder (searched recursively, also for shards), a glob, a list of files (one a
     line; .txt, .lst, .m3u), a tar shard, a sound file. Raises `AudioError` for a source that does not exist.
     """
     sources = [data] if isinstance(data, str | Path) else list(data)
     if not sources or "" in sources:
-        raise AudioError("No data was named. Give a folder, a glob, a list of files (.txt) or a tar shard.")
+        raise AudioError("No data was given. Give a folder, a glob, a list of files (.txt) or a tar shard.")
     problems: list[str] = []
-    paths: dict[str, Path] = {}  # by the real path: a file that two sources name is taken once
+    paths: dict[str, Path] = {}  # by the resolved path: a file that two sources name is used once
     folders: dict[Path, str] = {}
     for source in sources:
         for path in _paths(str(source), problems):
@@ -113,7 +113,7 @@ def find(data: str | Path | Sequence[str | Path]) -> tuple[list[Place], list[str
 
 
 def _real(path: Path, folders: dict[Path, str]) -> str:
-    """The real path of a file; `folders` remembers those of folders."""
+    """The resolved path of a file; `folders` caches those of folders."""
     if os.path.islink(path):
         return os.path.realpath(path)
     if path.parent not in folders:
@@ -122,7 +122,7 @@ def _real(path: Path, folders: dict[Path, str]) -> str:
 
 
 def _paths(source: str, problems: list[str]) -> Iterator[Path]:
-    """The files of a source: of sound, and shards."""
+    """The audio files and shards of a source."""
     path = Path(source)
     if os.path.isdir(source):
         yield from _told(walk(path, _TAKEN, UNREADABLE_SOUND), problems)
@@ -133,7 +133,7 @@ def _paths(source: str, problems: list[str]) -> Iterator[Path]:
     elif glob.has_magic(source):
         found = expand(source, _TAKEN, UNREADABLE_SOUND)
         if not (found.files or found.left_out):
-            raise AudioError(f"No file fits the pattern {source}. Quote it, so that the shell leaves it alone.")
+            raise AudioError(f"No file matches the pattern {source}. Quote it, so that the shell does not expand it.")
         yield from _told(found, problems)
     else:
         raise AudioError(f"There is no file or folder {source}. Give a folder, a glob, a list (.txt) or a tar shard.")
@@ -150,7 +150,7 @@ def _listed(path: Path, problems: list[str]) -> Iterator[Path]:
         name = line.strip(" \t")
         if not name:
             continue
-        entry = path.parent / name  # an absolute name stays what it is
+        entry = path.parent / name  # an absolute name is kept
         if os.path.isdir(entry):
             yield from _told(walk(entry, _TAKEN, UNREADABLE_SOUND), problems)
         elif os.path.isfile(entry):

@@ -1,7 +1,7 @@
-"""What the loop needs of a task: examples, an objective, a validation, an export. Four small contracts.
+"""The four parts of a task that the training loop needs: examples, an objective, a validation, an export.
 
-A task is trained by `loop.fit`, which knows no model and no kind of data. New kinds of tasks are registered as sections
-of the recipe (see `sections`); nothing in the loop changes.
+`loop.fit` trains a task and does not depend on models or kinds of data. New kinds of tasks are registered as sections of
+the recipe (see `sections`); the loop needs no change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Batch = dict[str, Tensor]
 
 
 class Examples(ABC):
-    """Where batches come from. Example `position` of `step` is a function of (seed, step, position) alone."""
+    """The source of batches. Example `position` of `step` is a function of (seed, step, position) alone."""
 
     #: Threads that `read_ahead` may call `batch` from.
     workers: int = 1
@@ -37,12 +37,12 @@ class Examples(ABC):
         """The examples at these positions of a step's batch. Called from several threads at once."""
 
     def status(self) -> dict[str, float]:
-        """Counts for the log: what was left out or drawn again so far."""
+        """Counts for the log: files left out and crops drawn again so far."""
         return {}
 
 
 class Objective(nn.Module, ABC):
-    """A batch in, a loss out. Owns every network that learns, those that are not exported too."""
+    """Computes the loss of a batch. Owns all networks that are trained, also those that are not exported."""
 
     @abstractmethod
     def forward(self, batch: Batch, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
@@ -53,7 +53,7 @@ class Objective(nn.Module, ABC):
         return {name: float(value.mean()) for name, value in values.items()}
 
     def health(self, batch: Batch) -> dict[str, float]:
-        """Metrics on a batch that are too expensive for every step."""
+        """Metrics on a batch that are too expensive to compute at every step."""
         return {}
 
     def errors(self, batch: Batch, seed: int = 0) -> dict[str, float]:
@@ -65,19 +65,19 @@ class Objective(nn.Module, ABC):
         return torch.float32
 
     def optimizers(self, optim: OptimSection) -> Optimizers:
-        """The optimizers by name of the group that they train; the gradients of a group are clipped together.
+        """The optimizers, by name of their group; the gradients of a group are clipped together.
 
-        An objective of several networks gives each a group. One backward pass gives the gradients of all groups; with
-        `frozen` a network takes part in another's loss without learning from it.
+        An objective with several networks can use a group for each. One backward pass computes the gradients of all
+        groups; inside `frozen` a network contributes to another's loss without getting gradients from it.
         """
         return {"main": make_optimizers(optim, self)}
 
     def averaged(self) -> list[str]:
-        """Names of the parameters whose moving averages are kept and handed to validation and export."""
+        """Names of the parameters whose moving averages are used for validation and export."""
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def after_step(self) -> None:
-        """Called when the weights have moved, for state that follows them (a teacher's average, kept in buffers)."""
+        """Called after the weights were updated, for state that follows them (such as a teacher's average in buffers)."""
 
     def save_memory(self) -> None:
         """Turn gradient checkpointing on. Raises `ConfigError` where the objective has none."""
@@ -104,7 +104,7 @@ Export = Callable[[dict[str, Tensor], State], None]
 
 @dataclass(frozen=True)
 class Task:
-    """The four pieces, and what the run's record says of the data."""
+    """The four parts, and a description of the data for the run's record."""
 
     examples: Examples
     objective: Objective
@@ -117,7 +117,7 @@ class Task:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, what is computed with a module's parameters gives them no gradient; it still flows through to the input."""
+    """Inside this context a module's parameters get no gradients; gradients still flow through it to its input."""
     learning = [p for p in module.parameters() if p.requires_grad]
     for p in learning:
         p.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What a codec in training sounds like on sound it never trained on: fixed clips, fixed noise, averaged weights."""
+"""Validation of a codec in training on held-out audio: fixed clips, fixed noise, averaged weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Picture = Callable[[Waveform], bytes]
 
 
 class CodecValidation(Validation):
-    """One-step errors of the objective, distances of decoded clips, and at times clips to listen to in RUN/samples."""
+    """One-step errors of the objective, distances of decoded clips, and occasionally clips to listen to in RUN/samples."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class CodecValidation(Validation):
 
         `validation_one_step`: the mean of the objective's one-step errors; and its parts. With `decoded` clips and
         something to measure them, `validation_log_mel` and `validation_mr_stft`: their distances after rounding and
-        decoding, from noise. The loss is then the log-mel distance, in dB: one-step errors grow again when consistency
-        tightens, since one plausible sound is further from the truth than a blurred mean.
+        decoding, from noise. The loss is then the log-mel distance, in dB: one-step errors rise again when the consistency
+        steps become smaller, because a plausible sample is further from the target than a blurred mean.
         """
         averaged = self.objective.with_weights(weights)
         totals: dict[str, float] = {}
@@ -73,7 +73,7 @@ class CodecValidation(Validation):
         return metrics
 
     def _decoded(self, codec: Codec, measure: Measure) -> dict[str, float]:
-        """Mean distances of the clips after coding (as tokens where the codec has them) and decoding."""
+        """Mean distances of the clips after encoding (to tokens if the codec has them) and decoding."""
         totals = dict.fromkeys(("log_mel", "mr_stft"), 0.0)
         clips = torch.cat(self.batches)[: self.decoded]
         for samples in clips:
@@ -85,7 +85,7 @@ class CodecValidation(Validation):
         return {f"validation_{name}": value for name, value in totals.items()}
 
     def listen(self, codec: Codec, done: int) -> dict[str, float]:
-        """Reconstruct the clips from each face in each way: WAV, spectrogram, metrics; returns mean metrics."""
+        """Reconstruct the clips from latents and codes with each strategy: WAV, spectrogram, metrics; returns mean metrics."""
         folder = self.run / "samples" / f"step-{done:09d}"
         folder.mkdir(parents=True, exist_ok=True)
         rows: list[dict[str, Any]] = []
@@ -110,7 +110,7 @@ class CodecValidation(Validation):
 
 
 def faces(codec: Codec, wave: Waveform) -> list[tuple[str, Latents | Codes]]:
-    """A recording by each face that the codec has: continuous (latents), then discrete (tokens)."""
+    """The encodings of a recording that the codec has: continuous (latents), then discrete (tokens)."""
     value = codec.encode(wave)
     found: list[tuple[str, Latents | Codes]] = [("continuous", value)] if "latents" in codec.spec.faces else []
     return [*found, ("discrete", value.codes())] if "tokens" in codec.spec.faces else found
