@@ -63,7 +63,7 @@ def test_a_folder_and_its_pattern_give_the_same_files(tmp_path: Path) -> None:
 def test_an_empty_name_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for data in ("", ["a", ""], []):
-        with pytest.raises(AudioError, match="No data was named"):
+        with pytest.raises(AudioError, match="No data was given"):
             find(data)
 
 

@@ -1,4 +1,4 @@
-"""Sound files as NumPy blocks, read to their true end whatever their header says. Needs no torch.
+"""Audio files as NumPy blocks, read to their actual end whatever their header says. Does not import torch.
 
 Legend: C channels (1 or 2), T samples.
 """
@@ -29,12 +29,12 @@ from duotone.errors import AudioError, UsageError
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | io.IOBase
 BLOCK_SECONDS = 10.0
 _SPOOL = 8 << 20
-_KNOWN = 1 << 48  # libsndfile gives larger numbers of samples where it knows none
+_KNOWN = 1 << 48  # libsndfile reports larger numbers if it does not know the length
 
 
 @dataclass(frozen=True)
 class SoundInfo:
-    """What a sound file holds: `samples` are those of a channel."""
+    """Properties of an audio file; `samples` is the number per channel."""
 
     rate: int
     channels: int
@@ -49,7 +49,7 @@ class SoundInfo:
 
 
 def measure(source: Source) -> SoundInfo:
-    """Rate, channels and true length of a file: decoded where its header cannot be trusted, else read from that.
+    """Rate, channels and actual length of a file: from its header, or by decoding if the header is unreliable.
 
     Raises `AudioError` for a file that cannot be used.
     """
@@ -63,21 +63,21 @@ def measure(source: Source) -> SoundInfo:
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file that is read to the end of its data.
+    """A soundfile that reads to the end of the data.
 
-    soundfile stops at the length of the header, and seeks after each read, where it takes a file to be seekable.
+    soundfile itself stops at the length in the header, and seeks after each read if it considers the file seekable.
     """
 
     def seekable(self) -> bool:
-        """No, for `read`; `seek` works all the same."""
+        """False, for `read`; `seek` works nevertheless."""
         return False
 
 
 class Blocks:
     """Iterates over a sound file as float32 blocks `[T, C]`; use as a context manager.
 
-    `rate`, `channels`, `samples` (a channel; None where only reading to the end tells), `format` and `subtype` as
-    libsndfile names them. Raises `AudioError` saying what is wrong with a file and what to do.
+    `rate`, `channels`, `samples` (per channel; None if known only after reading to the end), `format` and `subtype` as
+    libsndfile names them. Raises `AudioError` for files that cannot be read.
     """
 
     def __init__(self, source: Source, seconds: float = BLOCK_SECONDS) -> None:
@@ -101,7 +101,7 @@ class Blocks:
         self.block = max(1, int(seconds * self.rate))
 
     def _open(self, source: Source) -> tuple[str, BinaryIO, str | bytes | None]:
-        """A name for messages, an open file that can seek, and the path where it is that of a plain file."""
+        """A name for messages, a seekable open file, and the path if it is a regular file."""
         if isinstance(source, str | bytes | os.PathLike):
             name = os.fspath(source)
             if name in ("-", b"-"):
@@ -141,7 +141,7 @@ class Blocks:
         return name, file, path if sys.platform == "win32" else os.fsencode(path)
 
     def _spooled(self, stream: Any, name: str) -> BinaryIO:
-        """A stream's bytes in a temporary file, for libsndfile seeks."""
+        """A stream's bytes in a temporary file, because libsndfile seeks."""
         spool: Any = tempfile.TemporaryFile(prefix="duotone-")  # noqa: SIM115 (closed in close)
         self._files.append(spool)
         shutil.copyfileobj(stream, spool, _SPOOL)
@@ -165,11 +165,11 @@ class Blocks:
         return found
 
     def _next_sound(self, path: str | bytes | None = None) -> Any:
-        """Open the next part of the file, or the file as it is."""
+        """Open the next part of the file, or the whole file."""
         source: Any = path
         if self._waiting:
             source = View(self._file, self._waiting.pop(0), self._layout.endless)
-        elif path is None:  # a view too: damaged headers lead libsndfile to places before the beginning
+        elif path is None:  # also as a view: damaged headers make libsndfile seek to before the beginning
             source = View(self._file, ((0, self._file.seek(0, io.SEEK_END)),))
         try:
             return _Forward(source)
@@ -226,7 +226,7 @@ class Blocks:
             )
 
     def skip(self, samples: int) -> None:
-        """Pass over the next `samples` samples, without decoding them where the format can."""
+        """Skip the next `samples` samples, without decoding them if the format allows it."""
         if self._layout.parts[1:]:
             end = self._at + samples
             while self._at < end and len(self.read(min(self.block, end - self._at))):
@@ -260,7 +260,7 @@ class Blocks:
 
 @lru_cache(1 << 14)
 def _layout_of(path: str | bytes, inode: int, size: int, changed: int) -> Layout:
-    """The layout of a file, remembered until it changes: some files are looked through to the end for it."""
+    """The layout of a file, cached until the file changes: some files must be scanned to the end."""
     with open(path, "rb") as file:
         return layout(file)
 
@@ -276,7 +276,7 @@ def check_finite(block: NDArray[np.float32], rate: int, what: str, start: int = 
 
 
 def _reason(error: Exception) -> str:
-    """libsndfile's words, without the path that soundfile puts before them."""
+    """libsndfile's message, without the path that soundfile prepends."""
     text = str(getattr(error, "error_string", "") or "").strip().rstrip(".")
     code = getattr(error, "code", None)
     return text or (f"libsndfile's error {code}" if code is not None else str(error))

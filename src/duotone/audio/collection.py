@@ -39,11 +39,11 @@ TARGET_DBFS = -10.0
 PEAK = 0.97
 #: The most that the limiter may take off a peak; a piece that would need more stays quieter than the target.
 LIMIT_DB = 9.0
-_BLOCK, _REACH = 64, 15  # the limiter looks 15 blocks of 64 samples (20 ms at 48 kHz) to either side
+_BLOCK, _REACH = 64, 15  # the limiter looks 15 blocks of 64 samples (20 ms at 48 kHz) to each side
 
 
 def master(wave: Waveform, target: float = TARGET_DBFS, limit: float = LIMIT_DB) -> Waveform:
-    """Scale to about `target` dBFS RMS, and bend peaks down (at most `limit` dB) so that none passes 0.97.
+    """Scale to about `target` dBFS RMS, and limit peaks (by at most `limit` dB) so that none exceeds 0.97.
 
     A look-ahead limiter with one gain for both channels; silence stays silent.
     """
@@ -100,7 +100,7 @@ def make_piece(
 
 
 def _fit(wave: Waveform, length: int) -> Waveform:
-    """Exactly `length` samples; what is cut off fades out over 50 ms first."""
+    """Cut or pad to exactly `length` samples; a cut fades out over 50 ms."""
     samples = wave.samples[:, :length]
     if wave.length > length:
         fade = min(length, wave.rate // 20)
@@ -109,7 +109,7 @@ def _fit(wave: Waveform, length: int) -> Waveform:
 
 
 def plan(split: Split, seed: int, count: int, kinds: Sequence[Kind] | None = None) -> list[tuple[Kind, int]]:
-    """Kind and seed of the first `count` pieces: the kinds keep to their shares, and a longer plan starts the same."""
+    """Kind and seed of the first `count` pieces, with the given shares of kinds; longer plans begin with shorter ones."""
     rng = random.Random(f"duotone/collection/{split}/{seed}")
     shares = SHARES[split] if kinds is None else {k: SHARES[split].get(k, 0.1) for k in kinds}
     whole = sum(shares.values())
@@ -134,8 +134,8 @@ def make_collection(
 ) -> Path:
     """Fill a folder with pieces of 20 s up to `minutes`, and write `manifest.json`; pieces already made are kept.
 
-    `kinds` takes some of music, speech and synth only (default: all of the split); `progress` is told (made, in all).
-    Other files in the folder stay as they are; where one is in the way, `UsageError` is raised before any work, or with
+    `kinds` selects from music, speech and synth (default: all of the split); `progress` is called with (made, total).
+    Other files in the folder are kept; if one has the name of a piece, `UsageError` is raised before any work, or with
     `force` it is replaced. Raises `UsageError` for a length or split that cannot be, too, and `AudioError` when a program
     or soundfont is missing.
     """
@@ -166,13 +166,13 @@ def make_collection(
 
 
 def _order(index: int, kind: Kind, seed: int, split: Split, font: Path) -> dict[str, Any]:
-    """What a piece has to be: one that is there is kept if its note says the same."""
+    """The description of a piece; an existing piece is kept if its note has the same."""
     order = {"file": f"{index:05d}-{kind}.flac", "kind": kind, "seed": seed, "split": split, "recipe": RECIPE}
     return order | ({"font": font.name} if kind == "music" else {})
 
 
 def makeable() -> tuple[list[Kind], list[str]]:
-    """The kinds of pieces that can be made here, and a line for each that cannot."""
+    """The kinds of pieces that can be made on this machine, and a line for each that cannot."""
     able: list[Kind] = []
     lacking: list[str] = []
     for kind, program, package in (("music", "fluidsynth", "fluidsynth"), ("speech", "espeak-ng", "espeak-ng")):

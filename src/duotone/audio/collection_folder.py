@@ -1,9 +1,9 @@
-"""The folder of a collection: which of its files are pieces of the collection, and which others are in the way.
+"""The folder of a collection: finds its pieces, and other files that conflict with them.
 
 A piece is ``NNNNN-KIND.flac``, with a note ``NNNNN-KIND.json`` of what it is and a hash of its bytes; `manifest.json`
-repeats all notes. A file is a piece only if its note or the manifest says so; every other file stays as it is. The note
-is written before its piece gets its name, so every whole piece has one, and two processes that fill one folder with the
-same collection know each other's pieces.
+repeats all notes. A file is a piece only if its note or the manifest lists it; all other files are kept. The note
+is written before its piece is renamed, so every complete piece has one, and two processes that fill a folder with the same
+collection recognise each other's pieces.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class CollectionFolder:
         self.notes: dict[str, Note] = {}  #: file -> note of the pieces that are there, whole
 
     def claim(self, count: int, force: bool) -> None:
-        """Look which pieces are there, and mark a folder without a manifest as this collection's.
+        """Find existing pieces, and write a manifest if the folder has none.
 
-        Raises `UsageError` for what would be mixed with the first `count` pieces, or replaced by them. With `force`,
+        Raises `UsageError` for files that conflict with the first `count` pieces, or belong to another collection. With `force`,
         pieces of other collections are removed, and other files replaced where they are in the way.
         """
         if self.folder.exists() and not self.folder.is_dir():
@@ -104,7 +104,7 @@ class CollectionFolder:
             temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
     def _differences(self, manifest: Note) -> list[str]:
-        """What tells a manifest from ours."""
+        """How a manifest differs from ours."""
         if not _is_manifest(manifest):
             return [f"{MANIFEST} is not one of `duotone make-sounds`"]
         other = {k: manifest[k] for k in _SETTINGS if k in manifest and manifest[k] != self.head[k]}
@@ -131,7 +131,7 @@ class CollectionFolder:
         return [n for n in there if n not in orders or any(proofs[n].get(k) != v for k, v in orders[n].items())]
 
     def _in_the_way(self, path: Path, known: bool) -> list[str]:
-        """What is where a piece and its note are to go, unless it is known. Raises `UsageError` for folders."""
+        """Unknown files with the names of a piece and its note. Raises `UsageError` for folders."""
         there = [each for each in _both(path) if os.path.lexists(each)]
         for each in there:
             if each.is_dir():
@@ -149,7 +149,7 @@ def _both(piece: Path) -> tuple[Path, Path]:
 
 
 def _number(name: str) -> tuple[int, str]:
-    """By which pieces are ordered."""
+    """The number of a piece, for sorting."""
     return int(name.partition("-")[0]), name
 
 
@@ -169,7 +169,7 @@ def _is_note(values: Any) -> bool:
 
 
 def _read_object(path: Path) -> Note | None:
-    """A JSON object; None where there is no file, nothing in it where it is anything else."""
+    """Read a JSON object; None if there is no file, empty if it holds anything else."""
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -180,7 +180,7 @@ def _read_object(path: Path) -> Note | None:
 
 
 def _state(path: Path, note: Note) -> Literal["whole", "damaged", "changed"]:
-    """Whether a piece is what its note says: else damaged (or missing), or other sound."""
+    """Whether a piece agrees with its note, is damaged (or missing), or holds other audio."""
     if not path.is_file():
         return "damaged"
     if note.get("sha256") == _digest(path):

@@ -151,7 +151,7 @@ class _Writer:
         return max(12, min(115, 12 * octave + self.tonic + self.scale[degree % len(self.scale)]))
 
     def _add(self, channel: int, start: float, length: float, pitch: int, velocity: int) -> None:
-        """Add a note with a human touch: swing, uneven time, uneven strength under a slow arc."""
+        """Add a note with variations of a human player: swing, timing, and loudness that follows a slow arc."""
         bar = int(start // self.meter.bar)
         if not self.playing[min(bar, self.bars - 1)]:
             return

@@ -1,4 +1,4 @@
-"""Reading and writing sound files: whole, or in blocks so that a file of any length passes in constant memory.
+"""Read and write audio files: whole, or in blocks, so that files of any length need constant memory.
 
 wav, flac, ogg/vorbis, opus and mp3 are read and written, and more are read (`formats.READABLE`), through libsndfile;
 ``-`` is standard input or output.
@@ -40,7 +40,7 @@ _OGG = {"VORBIS": ".ogg", "OPUS": ".opus"}  # each with rates of its own
 def read(source: Source) -> Waveform:
     """Read a whole file, or an open one (``-``: standard input).
 
-    Raises `AudioError` saying what is wrong with it and what to do.
+    Raises `AudioError` if it cannot be read.
     """
     with open_reader(source) as reader:
         blocks = [block.samples for block in reader]
@@ -50,7 +50,7 @@ def read(source: Source) -> Waveform:
 def write(
     target: Target, wave: Waveform, *, force: bool = False, format: str | None = None, subtype: str | None = None
 ) -> None:
-    """Write a whole file (``-``: standard output), whole or not at all; the ending gives the format.
+    """Write a file (``-``: standard output), completely or not at all; the suffix determines the format.
 
     `subtype` keeps more than the usual 16 bits: ``"PCM_24"`` or ``"FLOAT"`` for wav, ``"PCM_24"`` for flac (that of a
     file that was read is `AudioReader.subtype`). Samples beyond +-1 are clamped where the format holds integers. Raises
@@ -108,10 +108,10 @@ class AudioReader:
 
 
 class AudioWriter:
-    """Writes blocks to a temporary file beside the target, which takes its place at a clean end of the ``with`` block.
+    """Writes blocks to a temporary file, which replaces the target if the ``with`` block ends without an exception.
 
-    See `duotone.atomic.replacing` for links, pipes and permissions. Sound of a rate that the format cannot hold is
-    resampled. Raises `UsageError` if the file exists and `force` is off, `AudioError` for what cannot be written.
+    See `duotone.atomic.replacing` for links, pipes and permissions. Audio of a rate that the format does not support is
+    resampled. Raises `UsageError` if the file exists and `force` is off, `AudioError` if it cannot be written.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which sound files are read and written, and which rates and channels. Plain tables; needs no torch."""
+"""Tables of the supported audio formats, sample rates and channels. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_
 
 @dataclass(frozen=True)
 class Format:
-    """How an ending is written: libsndfile's names, and the rates that the format can hold."""
+    """An output format: libsndfile's names, and the supported sample rates."""
 
     container: str
     subtype: str  #: unless another is asked for
@@ -24,7 +24,7 @@ class Format:
     otherwise: int | None = 48_000  #: the rate that sound of any other rate is resampled to; None: it is refused
 
     def holds(self, rate: int) -> bool:
-        """Whether sound of this rate is written as it is."""
+        """Whether audio of this rate is written without resampling."""
         if self.rates:
             return rate in self.rates
         return rate <= self.highest and (rate <= 65_535 or rate % self.coarse == 0)

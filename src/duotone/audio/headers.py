@@ -1,4 +1,4 @@
-"""What the headers of sound files say of their length, and what to read where that is wrong. Needs no torch.
+"""Lengths in the headers of audio files, and what to read if they are wrong. Does not import torch.
 
 A program that writes to a pipe cannot go back to enter the length, so WAV, W64, CAF and RF64 files exist whose sound has
 "0" or "all ones" bytes. MP3 has no length at all: encoders put one into a first, silent frame (Xing or Info), which is
@@ -29,7 +29,7 @@ _TAG = 128  # bytes of an ID3v1 tag
 
 @dataclass(frozen=True)
 class Layout:
-    """What to read of a file: `parts` one after another (empty: the file as it is)."""
+    """The parts of a file to read, one after another (empty: the whole file)."""
 
     parts: tuple[tuple[Piece, ...], ...] = ()
     exact: bool = True  #: whether the length that libsndfile takes from the header is the true one
@@ -55,9 +55,9 @@ _TRUSTED = {b"fLaC", b".snd", b"dns.", b"Crea", b"NIST"}
 
 
 class View(io.RawIOBase):
-    """Pieces of a file, and bytes put between them, as a file of their own.
+    """Parts of a file, and bytes inserted between them, as a file object.
 
-    With `endless` it claims to be a thousand times as long: libmpg123 estimates the length of a stream from that of the
+    With `endless` it pretends to be a thousand times as long: libmpg123 estimates the length of a stream from that of the
     file, and libsndfile would stop there.
     """
 
@@ -186,7 +186,7 @@ def _chunked(file: BinaryIO, size: int, magic: bytes) -> Layout:
 
 
 def _chunks_to_the_end(file: BinaryIO, size: int, kind: _Chunks, start: int) -> bool:
-    """Whether whole chunks follow up to the end: then a chunk of zero bytes is really empty."""
+    """Whether complete chunks follow up to the end: then a chunk of zero bytes is really empty."""
     end = start
     for name, begin, declared in _walk(file, size, kind, start):
         if not all(32 <= byte < 127 for byte in name):
@@ -339,7 +339,7 @@ def _is_run(data: _Bytes, at: int, first: _Frame) -> bool:
 
 
 def _told_length(head: bytes, frame: _Frame) -> tuple[int, int] | None:
-    """Frames and bytes that a Xing or Info frame tells of (-1 bytes: not told), None for any other frame."""
+    """Frames and bytes stated in a Xing or Info frame (-1 bytes: not stated), None for any other frame."""
     tag = head[frame.tag_at :]
     if tag[:4] not in (b"Xing", b"Info") or frame.layer != 3:
         return None
@@ -350,7 +350,7 @@ def _told_length(head: bytes, frame: _Frame) -> tuple[int, int] | None:
 
 
 def _count_frames(data: _Bytes, at: int, first: _Frame) -> tuple[int, list[tuple[int, int]]]:
-    """All frames of the stream but those that tell a length, and the spans of bytes that they fill."""
+    """All frames of the stream except those that state a length, and their byte ranges."""
     count, begin, spans = 0, at, list[tuple[int, int]]()
     while True:
         head = data.at(at, _HEAD)
@@ -361,7 +361,7 @@ def _count_frames(data: _Bytes, at: int, first: _Frame) -> tuple[int, list[tuple
             continue
         if begin < at:
             spans.append((begin, at))
-        if frame is not None and frame.like(first):  # it tells a length, and holds no sound
+        if frame is not None and frame.like(first):  # it states a length, and holds no audio
             at = begin = min(at + frame.length, data.stop)
             continue
         found = _next_frame(data, _after_tag(data, at), first)
@@ -377,7 +377,7 @@ _FIRST_OF_STREAM = 2
 
 
 def _ogg(file: BinaryIO, size: int) -> Layout:
-    """A part for each of the streams that follow one another; the file as it is where there is one alone."""
+    """A part for each of several consecutive streams; the whole file if there is only one."""
     serials = set()
     at = 0
     while (page := _page(file, at)) and page[0] & _FIRST_OF_STREAM:

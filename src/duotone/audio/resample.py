@@ -1,4 +1,4 @@
-"""Resampling in a stream (soxr, high quality): any block sizes give the same samples as the whole at once.
+"""Streaming resampling (soxr, high quality): blocks of any size give the same samples as the whole at once.
 
 Legend: C channels, T samples in, T' samples out.
 """
@@ -49,7 +49,7 @@ class Resampler:
         return self._run(samples, last=False)
 
     def finish(self) -> Tensor:
-        """The rest `[C, T']`, cut or filled with zeros to the exact length."""
+        """The remaining samples `[C, T']`, cut or zero-padded to the exact length."""
         if self._finished:
             raise UsageError("This resampler is finished; make a new one for another stream.")
         self._finished = True

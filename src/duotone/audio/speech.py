@@ -1,4 +1,4 @@
-"""Seeded speech from the `espeak-ng` program: made-up sentences in nine languages, many voices, pitches and speeds."""
+"""Seeded speech from the `espeak-ng` program: random sentences in nine languages, many voices, pitches and speeds."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _utter(program: str, rng: random.Random, voice: str, rate: int) -> Waveform:
 
 
 def speak(seed: int, seconds: float = 20.0, split: Split = "train", rate: int = 48_000) -> tuple[Waveform, str]:
-    """Exactly `seconds` of one speaker, each utterance at its place in the stereo field; and the voice's name.
+    """Exactly `seconds` of one speaker, with a random stereo position for each utterance; and the voice's name.
 
     Raises `AudioError` without espeak-ng, `UsageError` for a length or split that cannot be.
     """

@@ -1,6 +1,6 @@
 """A dependency-free synthesizer: seeded pieces of additive, FM, plucked, swept and noise voices, in stereo.
 
-For tests and for training data made on the fly. Legend: T samples of a note or of the piece; t times `[T]` in seconds.
+For tests and generated training data. Legend: T samples of a note or of the piece; t times `[T]` in seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _partials(frequency: float, rate: int, most: int) -> range:
 
 
 def _additive(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tensor:
-    """Partials a little out of tune with one another, falling by a power law."""
+    """Slightly detuned partials whose levels fall by a power law."""
     tilt, odd, stretch = rng.uniform(0.8, 2.2), rng.random() < 0.3, rng.choice((0.0, 1e-4, 6e-4))
     out = torch.zeros_like(t)
     for k in _partials(frequency, rate, 12)[:: 2 if odd else 1]:
@@ -39,7 +39,7 @@ def _additive(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Ten
 
 
 def _fm(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tensor:
-    """Frequency modulation whose depth dies away."""
+    """Frequency modulation with decaying depth."""
     ratio, depth = rng.choice((1, 2, 3, 1.41, 3.5)), rng.uniform(0.5, 4)
     index = depth * torch.exp(-t * rng.uniform(0.5, 6))
     return torch.sin(2 * math.pi * frequency * t + index * torch.sin(2 * math.pi * frequency * ratio * t))
@@ -71,7 +71,7 @@ def _swept(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tensor
 
 
 def _plucked(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tensor:
-    """Karplus-Strong: a burst of noise goes round a delay line, a little softer and duller each time."""
+    """Karplus-Strong: a burst of noise in a delay line with a low-pass filter and a decay."""
     period = max(2, round(rate / frequency))
     loss, bright = rng.uniform(0.985, 0.999), rng.uniform(0.5, 0.95)
     line = torch.rand(period, generator=torch.Generator().manual_seed(rng.randrange(2**31))) * 2 - 1
@@ -98,7 +98,7 @@ def _drum(t: Tensor, rate: int, rng: random.Random) -> Tensor:
 
 
 def _reverb(dry: Tensor, rate: int, rng: random.Random) -> Tensor:
-    """Add a room: exponentially dying noise, another one for each ear. `[2, T]` -> `[2, T]`."""
+    """Add reverberation: exponentially decaying noise, different for each channel. `[2, T]` -> `[2, T]`."""
     wet, decay = rng.uniform(0.05, 0.35), rng.uniform(0.15, 0.9)
     length = max(1, round(1.5 * decay * rate))
     generator = torch.Generator().manual_seed(rng.randrange(2**31))

@@ -1,4 +1,4 @@
-"""The walk over folders that all commands share: which files are sound, and which look like sound and cannot be read.
+"""Find audio files in folders, for all commands, and audio files of formats that cannot be read.
 
 Folders that are symbolic links are followed, and each real file is given once: under its real name where that is inside
 the folder, else under the first link to it. Hidden files and folders are never taken, so neither are files that are
@@ -19,7 +19,7 @@ from pathlib import Path
 from duotone.atomic import PARTIAL
 from duotone.audio.formats import READABLE, UNREADABLE_SOUND
 
-_NAMED = 10  # files that `explain` names before it only counts
+_NAMED = 10  # number of files that `explain` names; further ones are only counted
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def walk(
 def expand(pattern: str, endings: Sequence[str] = READABLE, named: Sequence[str] = UNREADABLE_SOUND) -> Walk:
     """The files that fit a glob pattern; ``**`` stands for folders of any depth, walked as `walk` does.
 
-    A pattern whose last part spells out an ending (``*.wav``) is taken at its word; one that does not (``*``) gives the
-    files that end in one of `endings`, as a walk over the folder would. Folders that exist under their literal name, as
+    A pattern whose last part has a suffix (``*.wav``) gives all files that match; one without (``*``) gives only the
+    files that end in one of `endings`, as `walk` does. Folders that exist under their literal name, as
     in ``Live [2019]/**/*.wav``, are no patterns. Where a pattern fits folders only, those are walked.
     """
     parts = Path(pattern).parts
@@ -77,12 +77,12 @@ def expand(pattern: str, endings: Sequence[str] = READABLE, named: Sequence[str]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a walk passes over a file or folder of this name."""
+    """Whether a walk skips files and folders of this name."""
     return name.startswith(".") or name.endswith(PARTIAL)
 
 
 def explain(left_out: Sequence[LeftOut]) -> list[str]:
-    """Lines for people: the first few things that were left out, then how many there were and what to do."""
+    """Lines of text: the first few files that were left out, then their number and what to do."""
     if not left_out:
         return []
     lines = [f"Left out: {each}" for each in left_out[:_NAMED]]
@@ -123,11 +123,11 @@ class _Walker:
         return self.result()
 
     def result(self) -> Walk:
-        """What was found, in the order of the names."""
+        """The result, sorted by name."""
         return Walk(sorted(self.files), sorted(self.left_out, key=lambda each: each.path))
 
     def take(self, path: Path, real: str, regular: bool) -> None:
-        """Take a file in, or note that it was left out, or neither."""
+        """Add a file, or record that it was left out, or ignore it."""
         if self.pattern and not _fits(path.parts[len(self.root.parts) :], self.pattern):
             return
         taken = self.endings is None or _ending(path.name) in self.endings
@@ -182,7 +182,7 @@ def _ending(name: str) -> str:
 
 
 def _together(walks: Iterable[Walk]) -> Walk:
-    """Several walks as one, each real file once."""
+    """Merge several walks, without duplicate files."""
     files: dict[str, Path] = {}
     left_out: dict[Path, LeftOut] = {}
     for each in walks:

@@ -1,4 +1,4 @@
-"""`Waveform`: samples and their rate, together, always.
+"""`Waveform`: samples and their sample rate.
 
 Legend: C channels (1 or 2), T samples.
 """
@@ -29,12 +29,12 @@ def check_finite(samples: Tensor, rate: int, what: str, start: int = 0) -> None:
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Waveform:
-    """Sound: `samples` `[C, T]` float32, nominally within +-1, and their `rate` in Hz.
+    """Audio: `samples` `[C, T]` float32, nominally within +-1, and their `rate` in Hz.
 
     Takes arrays, tensors and lists of numbers, `[T]` (mono) or `[C, T]`, C 1 or 2; T may be 0 (the end of a stream).
-    The samples become a float32 tensor on the CPU without a gradient; one that is so already is kept, not copied.
+    The samples become a float32 tensor on the CPU without a gradient; such a tensor is not copied.
     Integers are scaled by the width of their type, so that int16 and int32 at full scale are +-1 (unsigned ones are
-    centred). 64-bit integers, which lists of integers become too, say nothing of their scale and are refused. Raises
+    centred). 64-bit integers (also lists of integers) have no known scale and raise an error. Raises
     `AudioError` for other shapes, kinds and rates, and for samples that are not finite.
     """
 
@@ -65,7 +65,7 @@ class Waveform:
 
     @classmethod
     def of_checked(cls, samples: Tensor, rate: int) -> Waveform:
-        """From samples `[C, T]` that are known to be right; they are kept as they are, gradients too."""
+        """From samples `[C, T]` that are known to be valid; they are kept unchanged, with their gradients."""
         wave = object.__new__(cls)
         object.__setattr__(wave, "samples", samples)
         object.__setattr__(wave, "rate", rate)
@@ -88,7 +88,7 @@ class Waveform:
 
     @property
     def length(self) -> int:
-        """Samples a channel."""
+        """Number of samples per channel."""
         return int(self.samples.shape[1])
 
     @property
@@ -97,7 +97,7 @@ class Waveform:
         return self.length / self.rate
 
     def resample(self, rate: int) -> Waveform:
-        """The same sound at another rate (soxr, high quality); ``round(T * rate / self.rate)`` samples."""
+        """The same audio at another rate (soxr, high quality); ``round(T * rate / self.rate)`` samples."""
         rate = _rate(rate)
         if rate == self.rate:
             return self
@@ -108,7 +108,7 @@ class Waveform:
         return Waveform(torch.cat([resampler.push(self.samples), resampler.finish()], dim=1), rate)
 
     def to_channels(self, channels: int) -> Waveform:
-        """Mono doubled to stereo, or stereo averaged to mono."""
+        """Convert mono to stereo by duplication, or stereo to mono by averaging."""
         check_format(self.rate, channels, "The target")
         if channels == self.channels:
             return self
@@ -122,7 +122,7 @@ class Waveform:
 
 
 def _rate(rate: Any) -> int:
-    """A whole number of Hz; those that arrays and files give are of many types."""
+    """Check a sample rate: a whole number of Hz, of any numeric type."""
     try:
         number = int(rate)
         if number == rate:
@@ -180,7 +180,7 @@ def _scaled(array: NDArray[Any]) -> NDArray[np.float32]:
             return np.zeros(array.shape, np.float32)
         peak = max(abs(int(array.min())), abs(int(array.max())))
         raise AudioError(
-            f"Waveform got {array.dtype} samples up to {peak}, whose full scale cannot be told. Give them as int16 or "
+            f"Waveform got {array.dtype} samples up to {peak}, whose full scale is unknown. Give them as int16 or "
             f"int32, or as floats within +-1: for 16-bit values, array.astype('int16') or array / 32768."
         )
     half = float(1 << (bits - 1))

@@ -1,4 +1,4 @@
-"""Line charts as SVG, for our HTML pages."""
+"""Line charts as SVG, for Duotone's HTML pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 
 def chart(title: str, lines: Mapping[str, Sequence[Point]], log_axis: bool = False) -> str:
-    """A figure with a line for each name (at most four); empty without points.
+    """A figure with a line for each name (at most four); empty if there are no points.
 
     With `log_axis` the points' second numbers are decimal logarithms, and the axis shows the values.
     """
@@ -51,7 +51,7 @@ def _span(values: Sequence[float]) -> Point:
 
 
 def _place(point: Point, span: tuple[Point, Point]) -> Point:
-    """Where a point stands in the picture."""
+    """Pixel coordinates of a point."""
     (left, right), (low, high) = span
     x = MARGIN + (point[0] - left) / (right - left) * (WIDTH - MARGIN - RIGHT)
     y = HEIGHT - BOTTOM - (point[1] - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
@@ -59,7 +59,7 @@ def _place(point: Point, span: tuple[Point, Point]) -> Point:
 
 
 def _line(places: Sequence[Point], colour: str) -> str:
-    """A line through the places; a dot where there is one alone."""
+    """A line through the points; a dot if there is only one."""
     if len(places) == 1:
         return f"<circle r=3 fill='{colour}' cx={places[0][0]:.1f} cy={places[0][1]:.1f} />"
     text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)

@@ -1,6 +1,6 @@
-"""Codecs, Opus and silence over a folder of sound: a row for each file, codec, face and strategy.
+"""Evaluate codecs, Opus and silence on a folder of audio: a row for each file, codec, kind of encoding and strategy.
 
-What is decoded is what the real `.duo` file holds, whose bytes are counted. Codecs that start from noise start at
+Encodings are written to real `.duo` files, whose bytes are counted, and decoded from them. Codecs that start from noise start at
 sigma_max: starting from the clean spectrogram at sigma_min would return its input.
 """
 
@@ -55,10 +55,10 @@ def evaluate_folder(
 ) -> Report:
     """Compare codecs (one, or several by name) with Opus (`against`) and silence, file by file.
 
-    Each face of a codec, decoded by each of its strategies, is a system of its own. All metrics are taken at `rate`, by
-    default the highest that one of the codecs decodes to. `limit` draws so many files with `seed`; `seconds` keeps the
-    beginning of each; `progress` gets a line on what is under way. Files with `speech` in their name get STOI and PESQ
-    too. With an `embedder`, each system gets a Fréchet distance to the originals. A file that cannot be evaluated is
+    Latents and codes, decoded with each strategy, are separate systems. All metrics are computed at `rate`, by default
+    the highest that one of the codecs decodes to. `limit` draws that many files with `seed`; `seconds` keeps the beginning
+    of each; `progress` is called with a line about the current file. STOI and PESQ are computed for files with `speech`
+    in their name. With an `embedder`, each system gets a Fréchet distance to the originals. A file that cannot be evaluated is
     left out and listed in the report; `failed` is called with its name and the error. Raises `AudioError` for a folder without usable sound or missing
     opus-tools, `UsageError` for a baseline that is not known.
     """
@@ -112,15 +112,15 @@ def evaluate_folder(
 
 
 def _by_system(rows: list[Row]) -> tuple[Row, ...]:
-    """Rows of a system together, systems and files in the order in which they came."""
+    """Group rows by system; systems and files keep their order."""
     places = {system: place for place, system in enumerate(dict.fromkeys(row.system for row in rows))}
     return tuple(sorted(rows, key=lambda row: places[row.system]))
 
 
 def choose_files(folder: Path, limit: int | None, seed: int, tell: Tell = lambda _: None) -> list[Path]:
-    """The sound files under a folder, sorted; with `limit`, so many of them drawn with `seed`.
+    """The audio files in a folder, sorted; with `limit`, that many of them, drawn with `seed`.
 
-    `tell` gets a line for each file that looks like sound and cannot be read. Raises `AudioError` when there is none,
+    `tell` is called with a line for each audio file of an unsupported format. Raises `AudioError` when there is none,
     `UsageError` when `limit` is below 1.
     """
     if limit is not None and limit < 1:
@@ -138,7 +138,7 @@ def choose_files(folder: Path, limit: int | None, seed: int, tell: Tell = lambda
 
 
 def describe(codec: Codec, name: str) -> dict[str, Any]:
-    """What a report says of a codec: name, identity, rates, and the number format that it encodes in."""
+    """A codec's description in a report: name, hashes, rates, number format of the encoder."""
     spec = codec.spec
     return {
         "name": name, "family": spec.family, "model": spec.model, "fingerprint": spec.fingerprint, "space": spec.space,
@@ -147,7 +147,7 @@ def describe(codec: Codec, name: str) -> dict[str, Any]:
 
 
 def rows_of(codec: Codec) -> list[tuple[Face, str | None]]:
-    """The faces of a codec, each with each strategy that has samples of its own (None: it decodes in one way)."""
+    """The encodings of a codec, each with every strategy that gives different samples (None: the only one)."""
     spec = codec.spec
     strategies: list[str | None] = [s for s in spec.strategies if SAME_SAMPLES.get(s) not in spec.strategies]
     return [(face, strategy) for face in spec.faces for strategy in strategies or [None]]
@@ -155,14 +155,14 @@ def rows_of(codec: Codec) -> list[tuple[Face, str | None]]:
 
 @dataclass(frozen=True)
 class _Systems:
-    """All that is compared, on one sound at a time."""
+    """All systems that are compared, run on one file at a time."""
 
     codecs: Mapping[str, Codec]
     baselines: Mapping[str, float]  #: kbit/s by specification
     seed: int
 
     def warm_up(self) -> None:
-        """An untimed second of each codec, so that the first file does not pay for first allocations and compilations."""
+        """Run each codec on one second without timing it, so that the first file's times exclude allocation and compilation."""
         for codec in self.codecs.values():
             length = max(codec.rate, 2 * codec.spec.chunk)
             value = codec.encode(Waveform(torch.zeros(2, length), codec.rate))
@@ -170,7 +170,7 @@ class _Systems:
                 codec.decode(value, strategy, seed=self.seed)
 
     def rows(self, file: str, wave: Waveform, speech: bool) -> Iterator[tuple[Row, Waveform]]:
-        """Every system's row for a sound, with the sound it made."""
+        """Yield every system's row for a file, with the decoded audio."""
         for name, codec in self.codecs.items():
             try:
                 yield from self._codec_rows(codec, file, wave, speech, f"{name} " if len(self.codecs) > 1 else "")
@@ -183,7 +183,7 @@ class _Systems:
     def _codec_rows(
         self, codec: Codec, file: str, wave: Waveform, speech: bool, label: str
     ) -> Iterator[tuple[Row, Waveform]]:
-        """One encoding, every face of it, decoded by every strategy."""
+        """Encode once; decode latents and codes with every strategy."""
         start = time.perf_counter()
         value = codec.encode(wave)
         encode_seconds = time.perf_counter() - start
@@ -201,7 +201,7 @@ class _Systems:
 
 
 def through_file(value: Latents | Codes) -> tuple[Latents | Codes, int]:
-    """What a `.duo` file of a value holds, and the bytes of that file."""
+    """Write a value to a `.duo` file; returns the value read from it, and its size in bytes."""
     with tempfile.TemporaryDirectory(prefix="duotone-evaluate-") as folder:
         path = Path(folder) / "measured.duo"
         write_duo(path, value, force=True)
@@ -209,17 +209,17 @@ def through_file(value: Latents | Codes) -> tuple[Latents | Codes, int]:
 
 
 class _Embeddings:
-    """Collects the embeddings of the originals and of what each system made of them."""
+    """Collects the embeddings of the originals and of each system's output."""
 
     def __init__(self, embedder: Embedder | None) -> None:
         self.embedder = embedder
         self.sets: dict[str, list[Tensor]] = {}
 
     def add(self, wave: Waveform, made: Sequence[tuple[Row, Waveform]]) -> None:
-        """Take in an original and what was made of it."""
+        """Add an original and the systems' outputs."""
         if self.embedder is not None:
             found = [("", self.embedder(wave)), *((row.system, self.embedder(decoded)) for row, decoded in made)]
-            for system, embedding in found:  # all of a file or nothing
+            for system, embedding in found:  # all embeddings of a file or none
                 self.sets.setdefault(system, []).append(embedding)
 
     def distances(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""Fréchet distance between two sets of sound, seen through an embedding (Heusel et al. 2017; FAD, arXiv 1812.08466).
+"""Fréchet distance between the embeddings of two sets of audio (Heusel et al. 2017; FAD, arXiv 1812.08466).
 
-`LogMel` needs no weights and is a stand-in: it compares statistics of log-mel spectra, not features of a trained network.
+`LogMel` is a substitute that needs no weights: it compares statistics of log-mel spectra, not features of a trained network.
 `Pretrained` takes a model of `transformers` that the user names.
 
 Legend: n windows, d dimensions of an embedding.
@@ -19,7 +19,7 @@ from duotone.evaluate.metrics import FLOOR, magnitudes, mel_filterbank
 
 
 class Embedder(Protocol):
-    """Sound to vectors; `name` says in the report what was used."""
+    """Maps audio to vectors; `name` is printed in reports."""
 
     name: str
 
@@ -29,7 +29,7 @@ class Embedder(Protocol):
 
 
 class LogMel:
-    """The offline stand-in: mean and deviation of 32 log-mel bands over windows of a second, every half second."""
+    """A substitute without weights: mean and standard deviation of 32 log-mel bands over windows of 1 s, every 0.5 s."""
 
     name = "log-mel statistics (no network; a stand-in for FAD)"
     BANDS, WINDOW = 32, 94  # frames of 512 samples in a second at 48 kHz
@@ -51,7 +51,7 @@ class LogMel:
 class Pretrained:
     """A network of transformers on windows of 10 s: CLAP's audio tower (arXiv 2211.06687), or AST (arXiv 2104.01778).
 
-    AST, the Audio Spectrogram Transformer, knows AudioSet's labels, as VGGish did.
+    AST, the Audio Spectrogram Transformer, was trained on AudioSet's labels.
     """
 
     SECONDS = 10.0
@@ -82,7 +82,7 @@ class Pretrained:
         rate = self.extractor.sampling_rate
         windows = [window.numpy() for window in _windows(wave, rate, self.SECONDS)]
         given = self.extractor(windows, sampling_rate=rate, return_tensors="pt")
-        if hasattr(self.model, "get_audio_features"):  # CLAP: the space that it shares with texts
+        if hasattr(self.model, "get_audio_features"):  # CLAP: the space shared with text
             return torch.nn.functional.normalize(_pooled(self.model.get_audio_features(**given)), dim=-1).double()
         return _pooled(self.model(**given)).double()
 

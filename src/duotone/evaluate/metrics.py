@@ -1,4 +1,4 @@
-"""Distances between a sound and what a codec made of it.
+"""Distances between audio and its decoded version.
 
 Every function takes two waves of one rate, number of channels and length, the original first, computes its value for
 each channel, and returns the mean over the channels.
@@ -194,7 +194,7 @@ class Metric:
 
 
 def side_level_error(reference: Waveform, estimate: Waveform) -> float:
-    """How far the width is off: difference of the side's level against the mid's, in dB, lower is better.
+    """Error of the stereo width: difference of the side-to-mid level ratios in dB, lower is better.
 
     Levels are over the whole wave, the ratio floored at -60 dB. NaN unless both waves are stereo.
     """
@@ -214,7 +214,7 @@ def ild_error(reference: Waveform, estimate: Waveform) -> float:
     """Mean difference of the level difference between left and right, in dB, lower is better.
 
     Over 24 mel bands and frames of 2048 samples in which the original has more than -60 dB in a channel; each level is
-    floored at -80 dB. NaN for mono, and where nothing is that loud.
+    floored at -80 dB. NaN for mono, and if nothing is that loud.
     """
     check_pair(reference, estimate)
     if reference.channels != 2:
@@ -246,7 +246,7 @@ METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
 
 
 def measure(reference: Waveform, estimate: Waveform, speech: bool = False) -> dict[str, float]:
-    """All metrics of a pair, by key; those of speech are NaN unless `speech` says that it is some."""
+    """All metrics of a pair, by key; speech metrics are NaN unless `speech` is true."""
     return {
         key: metric(reference, estimate) if speech or key not in SPEECH else math.nan for key, metric in METRICS.items()
     }

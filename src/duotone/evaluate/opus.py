@@ -1,9 +1,9 @@
-"""Opus as a baseline: through the programs `opusenc` and `opusdec`, with the size of the real file.
+"""Opus as a baseline, with the programs `opusenc` and `opusdec` and the size of the real file.
 
-At the lowest rates opusenc exceeds the rate that it is asked for: stereo at 6 kbit/s takes 6.3 to 7.8 and is coded as
+At the lowest rates opusenc exceeds the requested rate: stereo at 6 kbit/s takes 6.3 to 7.8 and is coded as
 mono of 4 kHz. So the rate reported is that of the bytes in the file, and bandwidth and channels are read from the packets.
 opusdec removes the delay that the file declares (pre-skip), but the resamplers of SILK add 2 or 3 samples, which would
-cost Opus up to 6 dB of SI-SDR: this rest is measured by cross-correlation and removed.
+lower the SI-SDR of Opus by up to 6 dB: this remaining delay is measured by cross-correlation and removed.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def require_programs() -> None:
 
 
 def is_opus(spec: str) -> bool:
-    """Whether the name of a baseline means Opus, and not a codec of ours or a folder."""
+    """Whether the name of a baseline means Opus, not a codec or a folder."""
     return spec.partition(":")[0] == "opus"
 
 
@@ -131,7 +131,7 @@ def opus_roundtrip(wave: Waveform, kbps: float) -> OpusResult:
 
 
 def _run(command: list[str]) -> float:
-    """Run a program and return the seconds it took. Raises `AudioError` with its own words when it fails."""
+    """Run a program and return the seconds it took. Raises `AudioError` with the program's error message if it fails."""
     start = time.perf_counter()
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL
@@ -146,7 +146,7 @@ def _run(command: list[str]) -> float:
 
 
 def _fit(samples: Tensor, length: int) -> Tensor:
-    """Undo the rounding of lengths in resampling. Raises `AudioError` when more than that is amiss."""
+    """Correct the length for rounding in resampling. Raises `AudioError` for larger differences."""
     extra = samples.shape[1] - length
     if abs(extra) > 16:
         raise AudioError(f"opusdec gave {samples.shape[1]} samples for {length}, expected the same. Update opus-tools.")

@@ -1,6 +1,6 @@
-"""What our HTML pages share: the document, its colours and tables, and text from outside made safe.
+"""Common parts of Duotone's HTML pages: document, style, tables, escaping of text.
 
-A page needs nothing beside it; it follows the reader's choice of light or dark.
+A page is self-contained, and follows the reader's setting of light or dark mode.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ tbody tr { border-top: 1px solid var(--line); }
 
 
 def page(title: str, body: str, style: str = "") -> str:
-    """A whole document; `body` is HTML, `title` plain text, `style` CSS beside what all pages have."""
+    """A complete document; `body` is HTML, `title` plain text, `style` additional CSS."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -38,17 +38,17 @@ def page(title: str, body: str, style: str = "") -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of plain text that scrolls by itself where it is too wide; the first column is to the left."""
+    """A table of plain text that scrolls horizontally if it is too wide; the first column is left-aligned."""
     head = "".join(f"<th>{safe(heading)}</th>" for heading in headings)
     body = "".join("<tr>" + "".join(f"<td>{safe(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def safe(text: str) -> str:
-    """Text for a page: escaped, and with question marks where a file's name is not Unicode."""
+    """Escape text for a page; bytes of file names that are not Unicode become question marks."""
     return escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def inline(data: bytes, kind: str) -> str:
-    """Bytes of a MIME type as a URL, to stand in a page itself."""
+    """Bytes of a MIME type as a data URL."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

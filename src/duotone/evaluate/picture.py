@@ -1,4 +1,4 @@
-"""Spectrograms as PNG pictures, without a plotting library.
+"""Spectrograms as PNG images, without a plotting library.
 
 Legend: H rows (high frequencies first), W columns of pixels.
 """
@@ -34,7 +34,7 @@ _STOPS = np.array(
 def spectrogram(wave: Waveform) -> NDArray[np.uint8]:
     """The mean of the channels as pixels `[H, W, 3]`: 40 Hz to half the rate on a log axis, 80 dB dark to bright.
 
-    The brightest pixel is a full-scale sine; a pixel holds the loudest of the bins and frames it covers.
+    The brightest value is a full-scale sine; a pixel shows the loudest of the bins and frames it covers.
     """
     height, width = PANEL
     mono = wave.to_channels(1).samples[0]
@@ -50,7 +50,7 @@ def spectrogram(wave: Waveform) -> NDArray[np.uint8]:
 
 
 def _loudest(values: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The maximum over rows between neighbouring edges; where they fall into one row, that row."""
+    """The maximum over the rows between consecutive edges; if both edges are in one row, that row."""
     first = np.clip(np.floor(edges[:-1]).astype(int), 0, len(values) - 1)
     last = np.clip(np.ceil(edges[1:]).astype(int), first + 1, len(values))
     return np.stack([values[a:b].max(0) for a, b in zip(first, last, strict=True)])
@@ -66,14 +66,14 @@ def _colour(share: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Panels `[H, W, 3]` of one height in a row, grey lines between."""
+    """Join panels `[H, W, 3]` of equal height in a row, with grey lines between them."""
     line = np.full((panels[0].shape[0], _GAP, 3), 128, np.uint8)
     row = [part for panel in panels for part in (line, panel)][1:]
     return np.concatenate(row, axis=1)
 
 
 def place(hertz: float, rate: int) -> float:
-    """Where a frequency lies on the axis: 0 the bottom (40 Hz), 1 the top (half the rate)."""
+    """Position of a frequency on the axis: 0 is the bottom (40 Hz), 1 the top (half the rate)."""
     return math.log(hertz / LOWEST_HZ) / math.log(rate / 2 / LOWEST_HZ)
 
 

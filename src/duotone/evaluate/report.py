@@ -1,4 +1,4 @@
-"""What an evaluation found: a row for each file and system, means with their intervals, and all of it as JSON.
+"""Results of an evaluation: a row for each file and system, means with confidence intervals, JSON.
 
 `tables` shows a report as text, Markdown or HTML.
 """
@@ -24,7 +24,7 @@ UNDEFINED = "–"
 
 @dataclass(frozen=True)
 class Row:
-    """One file through one system; `metrics` by key, NaN where a metric is undefined."""
+    """The result of one system on one file; `metrics` by key, NaN if a metric is undefined."""
 
     file: str
     system: str
@@ -67,14 +67,14 @@ class Interval:
         return UNDEFINED if self.count == 0 else f"{self.mean:.{digits}f}"
 
     def bounds_text(self, digits: int = 2) -> str:
-        """The interval, like ``[0.98, 1.45]``; empty for a single file, which says nothing about others."""
+        """The interval, like ``[0.98, 1.45]``; empty for a single file, which has no interval."""
         return "" if self.count < 2 else f"[{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def bootstrap(values: list[float], seed: int) -> Interval:
     """The mean of the defined values and its interval, resampling files with replacement 2000 times.
 
-    The same seed and number of values draw the same files, so that systems are resampled together.
+    The same seed and number of values draw the same files, so that systems are resampled in the same way.
     """
     defined = np.array([v for v in values if not math.isnan(v)], dtype=np.float64)
     if not defined.size:
@@ -86,7 +86,7 @@ def bootstrap(values: list[float], seed: int) -> Interval:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of an evaluation, with what was evaluated (`codec`, and `others` by name) and how (`settings`)."""
+    """All rows of an evaluation, with descriptions of the codecs (`codec`, and `others` by name) and the `settings`."""
 
     codec: dict[str, Any]
     settings: dict[str, Any]
@@ -113,11 +113,11 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """Seconds of sound, each file once."""
+        """Seconds of audio, counting each file once."""
         return sum({row.file: row.seconds for row in self.rows}.values())
 
     def of(self, system: str) -> list[Row]:
-        """The rows of a system. Raises `UsageError` listing the systems there are."""
+        """The rows of a system. Raises `UsageError` that lists the known systems."""
         if system not in self.systems:
             raise UsageError(f"The report has no system {system!r}. It has: {', '.join(self.systems)}.")
         return [row for row in self.rows if row.system == system]
@@ -127,7 +127,7 @@ class Report:
         rows = tuple(row for row in self.rows if part in row.file)
         if not rows:
             raise UsageError(f"No file of the report has {part!r} in its name. There are: {', '.join(self.files)}.")
-        # Fréchet distances are of whole sets: left out.
+        # Fréchet distances belong to whole sets of files: left out.
         return dataclasses.replace(self, settings={**self.settings, "only": part}, rows=rows, frechet={}, failures=())
 
     def mean(self, system: str, key: str) -> Interval:
@@ -145,7 +145,7 @@ class Report:
         return 8 * sum(row.file_bytes for row in rows) / sum(row.seconds for row in rows)
 
     def speed(self, system: str, way: str) -> float:
-        """Seconds of sound that `way` (``encode`` or ``decode``) processes a second; NaN where nothing was timed."""
+        """Seconds of audio that `way` (``encode`` or ``decode``) processes per second; NaN if nothing was timed."""
         timed = [(row.seconds, getattr(row, f"{way}_seconds")) for row in self.of(system)]
         pairs = [(sound, spent) for sound, spent in timed if spent]
         return sum(sound for sound, _ in pairs) / sum(spent for _, spent in pairs) if pairs else math.nan

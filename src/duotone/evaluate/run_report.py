@@ -1,4 +1,4 @@
-"""A training run as one HTML page that needs nothing beside it: curves, clips, tables, the recipe."""
+"""A training run as one self-contained HTML page: curves, clips, tables, the recipe."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from duotone.evaluate.chart import chart, thin
 from duotone.evaluate.page import inline, page, safe, table
 from duotone.train.log import LOG, Record, read_log
 
-POINTS = 400  # of a curve
-LATEST = 2  # of the folders of clips, so many are shown
+POINTS = 400  # points of a curve
+LATEST = 2  # number of folders of clips that are shown
 
 #: Text files of a run that the page shows, and their titles.
 TEXTS = (
-    ("recipe.json", "Recipe"), ("changes.jsonl", "Changes of the recipe on the way"), ("skipped.txt", "Files left out"),
+    ("recipe.json", "Recipe"), ("changes.jsonl", "Changes of the recipe during the run"), ("skipped.txt", "Files left out"),
 )  # fmt: skip
 
 #: Title of a chart, metrics drawn in it, whether its axis is logarithmic.
@@ -51,9 +51,9 @@ STYLE = """
 
 
 def write_report(run: Path, target: Path) -> tuple[Path, list[str]]:
-    """Write the page of a run's folder; returns its path, and a sentence for each damaged part that was left out.
+    """Write the page of a run's folder; returns its path, and a message for each damaged part that was left out.
 
-    Raises `UsageError` if that is no run.
+    Raises `UsageError` if the folder is not a run.
     """
     text, problems = report_page(run)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,10 +62,10 @@ def write_report(run: Path, target: Path) -> tuple[Path, list[str]]:
 
 
 def report_page(run: Path) -> tuple[str, list[str]]:
-    """The page as text, and a sentence for each damaged part of the run that was left out (the page lists them too)."""
+    """The page as text, and a message for each damaged part of the run that was left out (the page lists them too)."""
     log = run / LOG
     if not log.is_file():
-        raise UsageError(f"{run} holds no {LOG}. Give the folder that `duotone train --out` filled.")
+        raise UsageError(f"{run} holds no {LOG}. Give the --out folder of `duotone train`.")
     records, problems = read_log(log)
     if not records:
         raise UsageError(f"{log} holds no steps yet. Wait for the first one." + "".join(f" {p}" for p in problems[:1]))
@@ -88,7 +88,7 @@ def report_page(run: Path) -> tuple[str, list[str]]:
 
 
 def _text(path: Path, title: str) -> str:
-    """A text file of the run as a section; empty where there is none."""
+    """A text file of the run as a section; empty if the file is missing."""
     text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     return f"<h2>{title}</h2><pre>{safe(text)}</pre>" if text else ""
 
@@ -112,7 +112,7 @@ def _curve(title: str, keys: Sequence[str], log_axis: bool, records: list[Record
 
 
 def _others(records: list[Record]) -> list[str]:
-    """Metrics of other objectives: those of no chart above that have changed; clips have tables of their own."""
+    """Charts of other metrics that have changed, for other objectives; metrics of clips are in tables."""
     shown = {"step", *(key for _, keys, _ in CURVES for key in keys)}
     values: dict[str, set[Any]] = {}
     for record in records:
@@ -132,7 +132,7 @@ def _last_table(records: list[Record]) -> str:
 
 
 def _clips(run: Path, problems: list[str]) -> list[str]:
-    """The newest folders of reconstructed clips, sound and spectrograms inside the page."""
+    """The newest folders of reconstructed clips, with audio and spectrograms embedded in the page."""
     root = run / "samples"
     folders = sorted(p for p in root.iterdir() if p.is_dir())[-LATEST:] if root.is_dir() else []
     parts = []
@@ -144,7 +144,7 @@ def _clips(run: Path, problems: list[str]) -> list[str]:
 
 
 def _clip(path: Path, problems: list[str]) -> str:
-    """A clip to listen to, with its spectrogram; empty where the sound is damaged."""
+    """A clip to listen to, with its spectrogram; empty if the audio file is damaged."""
     try:
         sound = inline(_ogg(path), "audio/ogg")
     except soundfile.LibsndfileError as error:
@@ -161,7 +161,7 @@ def _clip_order(path: Path) -> tuple[str, bool, str]:
 
 
 def _metrics_table(path: Path, problems: list[str]) -> str:
-    """The metrics of a folder of clips, a row a clip; empty where there are none, or the file is damaged."""
+    """The metrics of a folder of clips, one row per clip; empty if there are none or the file is damaged."""
     if not path.is_file():
         return ""
     try:
@@ -181,7 +181,7 @@ def _cell(value: Any) -> str:
 
 
 def _ogg(path: Path) -> bytes:
-    """A sound as Ogg Vorbis, so that the page stays small."""
+    """Audio as Ogg Vorbis, so that the page stays small."""
     samples, rate = soundfile.read(str(path), always_2d=True)
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", rate, samples.shape[1], format="OGG", subtype="VORBIS") as file:

@@ -1,4 +1,4 @@
-"""Intelligibility and quality of speech: STOI and PESQ, through the packages that compute them."""
+"""Intelligibility and quality of speech: STOI and PESQ, computed by the packages pystoi and pesq."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = {"stoi": "pystoi", "pesq": "pesq"}
 
 
 def missing() -> list[str]:
-    """Packages of these metrics that are not installed; without its package a metric is NaN."""
+    """The packages of these metrics that are not installed; without its package, a metric is NaN."""
     return [package for package in PACKAGES.values() if find_spec(package) is None]
 
 
@@ -29,7 +29,7 @@ def stoi(reference: Waveform, estimate: Waveform) -> float:
 
     a, b = (wave.to_channels(1).resample(RATE).samples[0].numpy() for wave in (reference, estimate))
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # its way of saying that too few frames are left
+        warnings.simplefilter("error", RuntimeWarning)  # pystoi warns in this way if too few frames are left
         try:
             return float(pystoi.stoi(a, b, RATE, extended=False))
         except RuntimeWarning:

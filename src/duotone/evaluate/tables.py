@@ -1,6 +1,6 @@
 """A report as a table: as text of a given width, as Markdown, as an HTML page.
 
-Only the text leaves columns out; what it leaves out is named below it.
+Only the text table leaves out columns; it lists them below the table.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ WIDTH = 80
 #: Columns in the order in which a narrow table takes them in; those of other keys come last.
 _FIRST = ("bit_rate", "si_sdr", "log_mel", "mr_stft", "decode", "frechet", "stoi", "pesq", "encode")
 _GAP = 2  # spaces between columns
-_NAME = 40  # longest name of a system that text shows whole
+_NAME = 40  # longest name of a system that text shows in full
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, what stands below the title (unit, better direction), and each system's value.
+    """A column: its title, the subtitle (unit, better direction), and each system's value.
 
     `bounds` is the value's interval, where it has one.
     """
@@ -44,7 +44,7 @@ class Column:
 
 
 def columns(report: Report) -> list[Column]:
-    """All columns of a report, beside the system's name."""
+    """All columns of a report after the system's name."""
     out = [Column("bit_rate", "kbit/s", "", lambda system: f"{report.bit_rate(system) / 1000:.2f}")]
     out += [_metric_column(report, metric) for metric in report.measured]
     if report.frechet:
@@ -74,7 +74,7 @@ def text_table(
 ) -> tuple[list[str], list[list[str]], list[str]]:
     """The summary as text: headings (of two lines each), rows, and the lines to print below the table.
 
-    As many columns as fit into `width`, the most telling first. With `intervals` a second row below each system holds
+    As many columns as fit into `width`, the most important first. With `intervals` a second row below each system holds
     the bounds of its means.
     """
     every = columns(report)
@@ -137,7 +137,7 @@ def markdown(report: Report) -> str:
 
 
 def html_page(report: Report) -> str:
-    """The summary with intervals, and all rows, as one HTML page that needs nothing beside it."""
+    """The summary with intervals, and all rows, as one self-contained HTML page."""
     name = str(report.codec.get("name", "codec"))
     each = []
     for row in report.rows:
@@ -160,7 +160,7 @@ def html_page(report: Report) -> str:
 
 
 def _whole(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of all columns, intervals beside the means."""
+    """Headings and rows of all columns, with intervals after the means."""
     every = columns(report)
     rows = [
         [system, *(f"{column.value(system)} {column.bounds(system)}".rstrip() for column in every)]

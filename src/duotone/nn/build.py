@@ -1,4 +1,4 @@
-"""Compiling the C kernels for the processor at hand, and keeping the result in the cache folder.
+"""Compile the C kernels for this processor, and keep the result in the cache folder.
 
 A kept library is checked before it is loaded, since loading runs its code: its hash must be that of the file beside it
 (as ``b2sum`` writes it), and the library and its folder must belong to us or to root and be writable to nobody else.
@@ -43,18 +43,18 @@ def load(cc: str, folder: Path | None, flags: tuple[str, ...] = FLAGS) -> ctypes
             if place is not None:
                 _keep(made.read_bytes(), place / name)
                 kept = _kept(place / name)
-            return kept or ctypes.CDLL(str(made))  # once loaded, a library needs its file no more
+            return kept or ctypes.CDLL(str(made))  # a loaded library does not need its file any more
 
 
 def library_name(cc: str, flags: tuple[str, ...] = FLAGS) -> str:
-    """The file name of a library: another one for another source, compiler, processor or other flags."""
+    """The file name of a library, which depends on source, compiler, processor and flags."""
     sources = [p.read_text(encoding="utf-8") for p in SOURCES]
     about = "\n".join([*sources, cc, str(os.stat(cc).st_mtime_ns), *flags, _processor()])
     return f"kernels-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.so"
 
 
 def _processor() -> str:
-    """What tells processors apart, so that a cache shared by several machines holds a library for each kind."""
+    """A description of the processor, so that machines that share a cache keep separate libraries."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,6 +1,6 @@
 """Convolution frontends: a feature map `[B, C, F, T]` <-> one with fewer positions and more channels.
 
-The outputs of the blocks in between form a pyramid, which another frontend can take in, block by block.
+The outputs of the blocks form a pyramid, which another frontend can use as input, block by block.
 
 Legend: B batch, C channels, F frequency, T time, D width of the condition. All tensors are channels-last in memory.
 Source: arXiv 2509.09836, appendix; shapes pinned by the published tensors.
@@ -46,7 +46,7 @@ class ScaledGroupNorm(nn.Module):
         return out
 
     def weights(self, cond: Tensor | None) -> Tensor:
-        """The weight of each channel, `[1, C]`, or `[B, C]` where each example has its own condition."""
+        """The weight of each channel, `[1, C]`, or `[B, C]` if each example has its own condition."""
         if not self.conditioned:
             return self.weight[None]
         if cond is None:
@@ -151,13 +151,13 @@ def _blend(x: Tensor, other: Tensor) -> Tensor:
 
 
 class Frontend(nn.Module):
-    """What both directions share: running the layers, taking a pyramid in and returning one."""
+    """Base of both directions: runs the layers, with a pyramid as input and output."""
 
     layers: nn.ModuleList
     checkpointing = False  # in training, store only the layers' inputs and recompute the rest
 
     def run(self, x: Tensor, cond: Tensor | None, pyramid: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
-        """Returns the last feature map and the outputs of all blocks, last first: the order in which the next needs them."""
+        """Returns the last feature map and the outputs of all blocks, last first, as the next frontend needs them."""
         made: list[Tensor] = []
         again = self.checkpointing and torch.is_grad_enabled()
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""RMS norm and SwiGLU in one pass each, by the C kernels (`kernels/transformer.c`), for inference.
+"""RMS norm and SwiGLU in one pass each, with the C kernels (`kernels/transformer.c`), for inference.
 
 Callers ask `applies` first; where it is false, PyTorch computes the same.
 """

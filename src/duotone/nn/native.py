@@ -1,4 +1,4 @@
-"""The C kernels: whether there are any, and for which tensors they replace PyTorch's operations.
+"""Loads the C kernels and decides for which tensors they replace PyTorch's operations.
 
 PyTorch computes the same without them, more slowly; ``DUOTONE_NATIVE=0`` turns them off.
 """
@@ -29,14 +29,14 @@ _declined = False
 
 
 def compiler() -> str | None:
-    """The C compiler: $CC, or the first of cc, gcc, clang that is there; None without any."""
+    """The C compiler: $CC, or the first installed one of cc, gcc, clang; None without any."""
     names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
     return next((found for found in map(shutil.which, names) if found), None)
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, or None where they are turned off, there is no compiler, or (with a warning) it failed."""
+    """The kernels, or None if they are turned off, there is no compiler, or (with a warning) it failed."""
     if os.environ.get("DUOTONE_NATIVE", "1") == "0" or platform.system() != "Linux":
         return None
     cc = compiler()
@@ -58,7 +58,7 @@ def library() -> ctypes.CDLL | None:
 
 @contextmanager
 def declined() -> Iterator[None]:
-    """Inside, PyTorch computes everything, in all threads: for comparisons and for counting operations."""
+    """Inside this context PyTorch computes everything, in all threads: for comparisons and counting operations."""
     global _declined
     before, _declined = _declined, True
     try:
@@ -102,7 +102,7 @@ def only_weight(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def loaded() -> ctypes.CDLL:
-    """The kernels, where the caller has asked `kernels_for` before."""
+    """The kernels; call only after `kernels_for` has returned them."""
     lib = library()
     if lib is None:
         raise AssertionError("the C kernels were called where there are none; ask `kernels_for` first")

@@ -63,7 +63,7 @@ class Attention(nn.Module):
         With `wanted`, only those tokens are computed, `[B, len(wanted), D]`; all tokens serve as keys and values.
         """
         b, _, d = x.shape
-        if not native.only_weight(self.qkv, nn.Linear):  # wrapped or hooked: it is called on all tokens
+        if not native.only_weight(self.qkv, nn.Linear):  # a wrapped or hooked layer is called on all tokens
             q, k, v = self._parts(self.qkv(x).clone(), self.q_gain, self.k_gain, None)
             q = q if wanted is None else q[:, :, wanted]
         elif wanted is None:

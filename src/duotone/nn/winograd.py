@@ -22,8 +22,8 @@ from torch.nn.grad import conv2d_weight
 from duotone.nn import native
 
 _POINTS = 36
-_COLUMNS = 2  # vectors side by side in a packed panel of kernels
-_WIDE = 256 * 256  # channels in times out; with more, the sums over 36 points do not fit the cache
+_COLUMNS = 2  # number of adjacent vectors in a packed panel of kernels
+_WIDE = 256 * 256  # input times output channels; with more, the sums over 36 points do not fit into the cache
 #: G of the paper, for the points 0, 1, -1, 2, -2 and infinity.
 _G = (
     (1 / 4, 0, 0),
@@ -52,8 +52,8 @@ class _Norm(ctypes.Structure):
 class Kernel:
     """A convolution's weights in the layout of the C kernels, packed again whenever the weights have changed.
 
-    Every call compares a checksum of the weights, so that changes through `.data`, NumPy or shared memory are noticed
-    too. It reads the weights once, which takes less than 1% of the time of encoding or decoding.
+    Every call compares a checksum of the weights, so that changes through `.data`, NumPy or shared memory are also
+    detected. It reads the weights once, which takes less than 1% of the time of encoding or decoding.
     """
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ def convolve(
 
 
 class _Differentiable(torch.autograd.Function):
-    """The convolution and its gradients by the kernels."""
+    """The convolution and its gradients, computed by the kernels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:

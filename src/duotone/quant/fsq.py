@@ -3,7 +3,7 @@
 Legend: d dimensions; n_i levels of dimension i; h_i = (n_i - 1) / 2 half-levels.
 Three scales: *pre* (any real z), *bounded* (-1, 1), *code* (integers -h..h).
 
-NaN has no code, and is not looked for here: values that come from outside are checked where they enter (`Latents`).
+NaN has no code and is not checked here; `Latents` checks the values that it is given.
 """
 
 from __future__ import annotations

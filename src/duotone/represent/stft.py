@@ -25,7 +25,7 @@ class Stft:
     """A short-time Fourier transform with a periodic Hann window, whose values are companded.
 
     `n_fft` samples a frame, `hop` samples between frames, the lowest `bins` bins kept (the others are zero in the
-    inverse). Raises `ConfigError` for numbers that no wave can be rebuilt from.
+    inverse). Raises `ConfigError` for values from which no waveform can be reconstructed.
     """
 
     n_fft: int
@@ -101,7 +101,7 @@ def to_frames(spectrum: Tensor, stft: Stft) -> Tensor:
 
 
 class OverlapAdd:
-    """Windowed frames in, finished samples out; holds the sums that later frames are still to be added to.
+    """Overlap-adds windowed frames to samples; keeps the sums to which later frames will be added.
 
     Any hop from 1 to `n_fft`. Frames pushed in several calls give the same numbers, bit for bit, as in one. Gradients
     flow through `push` and `finish` (they are 0 where a sample is clamped).
@@ -119,7 +119,7 @@ class OverlapAdd:
         sums = frames.new_zeros(c, t + pieces - 1, self.hop)
         if self.tail is not None:
             sums[:, : pieces - 1] = self.tail
-        for i in reversed(range(pieces)):  # older frames before newer ones, wherever the pushes are cut
+        for i in reversed(range(pieces)):  # older frames before newer ones, however frames are divided into pushes
             sums[:, i : i + t] += parts[:, :, i]
         self.tail = sums[:, t:].clone()
         return sums[:, :t].reshape(c, t * self.hop).clamp(-1, 1)
