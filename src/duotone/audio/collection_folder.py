@@ -112,7 +112,7 @@ class CollectionFolder:
         return [f"it holds a collection of {there}, and {asked} is asked for"] if other else []
 
     def _proofs(self, manifest: Note | None) -> dict[str, Note]:
-        """Piece -> its note, by the manifest and by the notes beside the pieces (which are newer)."""
+        """Piece -> its note, from the manifest and from the note files (which are newer)."""
         listed = manifest["pieces"] if manifest is not None and _is_manifest(manifest) else []
         found = {note["file"]: note for note in listed if _is_note(note)}
         for path in self.folder.glob("*.json"):

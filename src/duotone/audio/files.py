@@ -71,7 +71,7 @@ def open_reader(source: Source, block: float = BLOCK_SECONDS) -> AudioReader:
 def open_writer(
     target: Target, rate: int, channels: int, *, format: str | None = None, subtype: str | None = None
 ) -> AudioWriter:
-    """Open a file for writing block by block, replacing one that is there; use as a context manager."""
+    """Open a file for writing block by block, replacing an existing one; use as a context manager."""
     return AudioWriter(target, rate, channels, format=format, subtype=subtype)
 
 

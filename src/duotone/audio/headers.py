@@ -5,7 +5,7 @@ A program that writes to a pipe cannot go back to enter the length, so WAV, W64,
 missing in streams and recordings of radio, and right for the first file only where files are joined. An Ogg file may be
 several streams, one after another (recordings of radio: one a song).
 
-`layout` finds these. It does not decode: it says which bytes to read, with the right length put in.
+`layout` finds these. It does not decode: it returns the bytes to read, with the right length inserted.
 
 Sources: the WAVE, AIFF, CAF and Sony W64 descriptions; ISO/IEC 11172-3 and 13818-3, 2.4.2.3 (MPEG frames); RFC 3533 (Ogg).
 """
@@ -103,7 +103,7 @@ class View(io.RawIOBase):
 
     def _some(self, count: int) -> bytes:
         """Up to `count` of the next bytes, of one piece."""
-        if self._at >= self._end:  # libmpg123 looks there for a tag, and must find bytes
+        if self._at >= self._end:  # libmpg123 searches for a tag there, and must find bytes
             return bytes(min(count, self._size - self._at)) if self._size - _TAG <= self._at < self._size else b""
         start, stop, piece = next(p for p in self._pieces if self._at < p[1])
         count, at = min(count, stop - self._at), self._at - start
@@ -143,7 +143,7 @@ _MP3_IN_WAV = 0x55
 
 
 def _walk(file: BinaryIO, size: int, kind: _Chunks, at: int) -> Iterator[tuple[bytes, int, int]]:
-    """Chunks from `at` on: name, where the content begins, how long it says it is."""
+    """Yield chunks from `at` on: name, start of the content, stated length."""
     head = kind.name + kind.width
     while at + head <= size:
         file.seek(at)
@@ -209,7 +209,7 @@ def _with_size(magic: bytes, start: int, held: int, size: int) -> tuple[Piece, .
 
 
 def _as_rf64(start: int, held: int, size: int) -> tuple[Piece, ...]:
-    """A WAV file of more than 4 GiB, which its sizes of 32 bits cannot tell, as the RF64 file that it should be."""
+    """Present a WAV file of more than 4 GiB, whose size does not fit 32 bits, as an RF64 file."""
     ds64 = b"ds64" + (28).to_bytes(4, "little") + (size + 28).to_bytes(8, "little") + held.to_bytes(8, "little")
     return (b"RF64" + b"\xff" * 4 + b"WAVE" + ds64 + bytes(12), (12, start - 4), b"\xff" * 4, (start, size))
 
@@ -227,7 +227,7 @@ _BIT_RATES = {  # kbit/s by (MPEG 1, layer)
 _MPEG_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _RUN = 4  # frames in a row that prove that these bytes are MPEG audio
 _SEARCH = 1 << 16
-_HEAD = 56  # bytes of a frame that are looked at: its header, and the length that may stand in it
+_HEAD = 56  # bytes of a frame that are read: its header, and the length that it may state
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class _Bytes:
 
 
 def _mpeg(file: BinaryIO, start: int, stop: int) -> Layout:
-    """Layout of a stream of MPEG frames, or the file as it is where there is none."""
+    """Layout of a stream of MPEG frames, or the whole file if there is none."""
     data = _Bytes(file, stop)
     begin = _after_tag(data, start)
     first = _next_frame(data, begin, None)
@@ -307,7 +307,7 @@ def _after_tag(data: _Bytes, at: int) -> int:
 
 
 def _next_frame(data: _Bytes, at: int, like: _Frame | None) -> tuple[int, _Frame] | None:
-    """The next place that frames stand at: several in a row, or up to the end."""
+    """The next position of consecutive frames: several, or all up to the end."""
     limit = at + _SEARCH if like is None else data.stop
     while at < min(limit, data.stop):
         block = data.at(at, _SEARCH)
@@ -326,7 +326,7 @@ def _next_frame(data: _Bytes, at: int, like: _Frame | None) -> tuple[int, _Frame
 
 
 def _is_run(data: _Bytes, at: int, first: _Frame) -> bool:
-    """Whether several frames stand in a row, or fewer up to the end or a tag."""
+    """Whether several consecutive frames begin here, or fewer up to the end or a tag."""
     frame = first
     for found in range(1, _RUN):
         at += frame.length

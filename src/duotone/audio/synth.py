@@ -57,7 +57,7 @@ def _vibrato(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tens
 
 
 def _swept(t: Tensor, frequency: float, rate: int, rng: random.Random) -> Tensor:
-    """A sawtooth through a low-pass of four poles whose cutoff glides: each partial is weighed by the filter there."""
+    """A sawtooth through a low-pass of four poles whose cutoff glides: the filter's response is applied to each partial."""
     start, end, speed = rng.uniform(2, 20), rng.uniform(1, 6), rng.uniform(1, 8)
     cutoff = frequency * (end + (start - end) * torch.exp(-t * speed))
     phase = 2 * math.pi * frequency * t

@@ -50,7 +50,7 @@ Examples:
     duotone codes codes/mimi/ -o again/ --codec mimi --decode
 
 Files go to OUT/MODEL/CHUNKs_CONTEXTs/mono (or stereo), with codec_info.json. Run again, it continues with what is missing.
-A codec that codes loudness separately (EnCodec 48 kHz, FunCodec) gets NAME.scale.json beside NAME.npy.
+A codec that codes loudness separately (EnCodec 48 kHz, FunCodec) also gets NAME.scale.json.
 """
 NAMES = "encodec, dac, mimi, xcodec, xcodec2, neucodec, distill-neucodec, higgs_audio_v2, funcodec, wavtokenizer, simvq, magicodec, or duotone (ours)"
 _PLAN = ".codes"  # suffix of the name that stands for all files of a recording

@@ -186,7 +186,7 @@ class _Work:
                 binary_stdout()
             else:
                 Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-            # While salvaging, the length is not known before the end: a cut file may give less than its header says.
+            # While salvaging, the length is not known before the end: a truncated file may give less than its header states.
             source = reader.source.of_length(None) if self.salvage else reader.source
             stream = codec.decode_stream(source, **self.options)
             with stream, open_writer(job.target, stream.rate, stream.channels, format=self.format) as writer:

@@ -87,7 +87,7 @@ def survey() -> dict[str, Any]:
 def check(device: str) -> dict[str, Any]:
     """Encode and decode one second of audio on a device, and compare with PyTorch on the CPU in float32.
 
-    Raises `UsageError` for a device that is not there, `DuotoneError` where the results differ by more than rounding.
+    Raises `UsageError` for a missing device, `DuotoneError` if the results differ by more than rounding.
     """
     import torch
 

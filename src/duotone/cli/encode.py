@@ -87,7 +87,7 @@ def command(
     kind: Annotated[
         Kind | None,
         typer.Option(
-            help="Store discrete tokens or continuous latents (larger). Default: tokens, where there are any."
+            help="Store discrete tokens or continuous latents (larger). Default: tokens, if the codec has them."
         ),
     ] = None,
     framing: Annotated[

@@ -93,7 +93,7 @@ def command(
 ) -> None:
     """Measure what codecs keep: SI-SDR, log-mel and spectral distances, stereo, speech, bit rate, speed.
 
-    Each face of a codec (continuous, discrete) and each of its strategies is a row. The table shows what fits the
+    Latents (continuous) and codes (discrete), decoded with each strategy, are separate rows. The table shows what fits the
     terminal, or 80 columns; --json and --html have everything.
     """
     from duotone.evaluate import speech as spoken

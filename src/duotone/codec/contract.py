@@ -82,7 +82,7 @@ class Codec(ABC):
     def decode_batch(self, codes: Tensor, scale: Tensor | None) -> Tensor:
         """Codes `[B, K, S]` (or latents `[B, N, *latent]`) -> samples `[B, C, T]` at `spec.rate_out`, on the CPU.
 
-        `scale` `[B, N]` is the loudness, of codecs that code it apart.
+        `scale` `[B, N]` is the loudness, for codecs that code it separately.
         """
         raise NotImplementedError(f"{type(self).__name__} has neither decode_batch nor decoder")
 

@@ -110,7 +110,9 @@ class _Proof:
 def _face(batch: Batch, spec: CodecSpec) -> Tensor:
     found = batch.latents if spec.latent is not None else batch.codes
     if found is None:
-        raise ContractError(f"{spec.model or spec.family}: encode_batch left out the face that its spec declares.")
+        raise ContractError(
+            f"{spec.model or spec.family}: encode_batch gave no latents or no codes although its spec declares them."
+        )
     return found
 
 
@@ -256,7 +258,9 @@ def _lengths_are_exact(proof: _Proof) -> bool:
         value = proof.codec.encode(wave)
         wanted = spec.chunks(value.source.at(spec.rate) or 0)
         if len(value) != wanted:
-            proof.fail("the spec tells how many chunks there are", f"{len(value)} for {length} samples, told {wanted}")
+            proof.fail(
+                "the spec gives the number of chunks", f"{len(value)} for {length} samples, the spec says {wanted}"
+            )
         out = proof.codec.decode(value)
         if (out.rate, out.channels, out.length) != (rate, channels, length):
             proof.fail("lengths are exact", f"{length} samples at {rate} Hz came back as {out.length} at {out.rate} Hz")
@@ -289,7 +293,7 @@ def _faces_agree(proof: _Proof) -> bool:
     if codes.latents().codes() != codes:
         proof.fail("codes survive their latents", "they come back as others")
     a, b = proof.codec.decode(codes), proof.codec.decode(codes.latents())
-    proof.same_sound("codes decode as the latents they stand for", a, b)
+    proof.same_sound("codes decode as their latents", a, b)
     return True
 
 

@@ -1,6 +1,6 @@
 """Compile the C kernels for this processor, and keep the result in the cache folder.
 
-A kept library is checked before it is loaded, since loading runs its code: its hash must be that of the file beside it
+A kept library is checked before it is loaded, since loading runs its code: its hash must be that in the file next to it
 (as ``b2sum`` writes it), and the library and its folder must belong to us or to root and be writable to nobody else.
 What fails a check is compiled again. Where nothing can be kept, each process compiles into a temporary folder.
 """
@@ -103,7 +103,7 @@ def _trusted(handle: int) -> bool:
 
 
 def _kept(path: Path) -> ctypes.CDLL | None:
-    """The library at `path`, or None where there is none, it fails a check or does not load."""
+    """The library at `path`, or None if it is missing, fails a check or cannot be loaded."""
     try:
         with path.open("rb") as file:
             if not _trusted(file.fileno()) or _checksum(file.read(), path) != _beside(path).read_text("utf-8"):

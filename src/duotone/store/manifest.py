@@ -175,7 +175,7 @@ def read_recordings(folder: Path) -> list[Recording]:
 
 
 def write_recordings(folder: Path, recordings: Iterable[Recording]) -> None:
-    """Write `recordings.jsonl` anew."""
+    """Rewrite `recordings.jsonl`."""
     write_text(folder / RECORDINGS, "".join(recording.to_json() + "\n" for recording in recordings))
 
 

@@ -102,7 +102,9 @@ class LatentStore:
         """
         length = self.recordings[index].chunks
         if count < 1 or first < 0 or first + count > length:
-            raise UsageError(f"Chunks {first} to {first + count - 1} were asked of a recording that has {length}.")
+            raise UsageError(
+                f"Chunks {first} to {first + count - 1} were requested from a recording that has {length}."
+            )
         return to_channels(self.values(index)[first : first + count], self.spec.bounded, self.info.channels)
 
     def channels(self, index: int) -> Array:
@@ -113,7 +115,7 @@ class LatentStore:
         return self.crop(index, 0, self.recordings[index].chunks)
 
     def is_whole(self, recording: Recording) -> bool:
-        """Whether a recording's file is there, and long enough; its bytes are not read."""
+        """Whether a recording's file exists and is long enough; its bytes are not read."""
         path = self.folder / recording.file
         size = 4 * recording.chunks * int(np.prod(self.info.shape))
         return path.is_file() and path.stat().st_size >= recording.offset + size

@@ -1,4 +1,4 @@
-"""`LatentWriter`: fills a store, one recording after the other; goes on with one that was stopped.
+"""`LatentWriter`: adds recordings to a store; resumes an interrupted one.
 
 Layouts: `npy` has NAME.npy for each recording, `safetensors` NAME.safetensors (tensor "latents"), `tar` has shards
 shard-000000.tar with NAME.npy and NAME.json, as WebDataset reads them.
@@ -82,14 +82,14 @@ class LatentWriter:
             )
 
     def _resume(self) -> LatentStore:
-        """The store as it is, without the lines of recordings whose files are gone."""
+        """Open the existing store, without the recordings whose files are missing."""
         store = LatentStore(self.folder)
         store.recordings = [recording for recording in store.recordings if store.is_whole(recording)]
         write_recordings(self.folder, store.recordings)
         return store
 
     def has(self, name: str, stamp: Stamp) -> bool:
-        """Whether a recording is there already, of a sound with the same stamp."""
+        """Whether the store has a recording already, of an audio file with the same stamp."""
         found = self._known.get(name)
         return found is not None and stamp is not None and found.stamp == stamp
 
@@ -232,7 +232,7 @@ def _member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 def stamp_of(sound: str) -> Stamp:
-    """Size and time of change of a sound file; None for what is no file."""
+    """Size and modification time of an audio file; None if it is not a regular file."""
     if not os.path.isfile(sound):
         return None
     about = os.stat(sound)

@@ -47,7 +47,7 @@ def extend(
     `FormatError` for damaged files, `UsageError` for tokenizers that cannot be extended, saying why.
     """
     if not special_tokens:
-        raise UsageError("An extended tokenizer needs at least one special token, to mark sound in text.")
+        raise UsageError("An extended tokenizer needs at least one special token, to mark audio in text.")
     text = read_folder(Path(text_folder))
     before = vocabulary_of(text.document)
     taken = [token for token in special_tokens if token in before]

@@ -1,8 +1,7 @@
-"""The folder of a text tokenizer: read with all that transformers finds in it, and written again with audio.
+"""Read the folder of a text tokenizer with all files that transformers uses, and write it with audio.
 
-A folder says in several places which tokens were added, and which of them stand for padding or an unknown word. What
-only the side files say is written into `tokenizer.json` first, as transformers does when it loads the folder; else the
-audio tokens would take the ids of those tokens.
+A folder lists added tokens, and their roles (such as padding), in several files. Tokens that only the other files list are
+first added to `tokenizer.json`, as transformers does when it loads the folder; otherwise audio tokens would get their ids.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _STRATEGIES = {"LongestFirst": "longest_first", "OnlyFirst": "only_first", "Only
 
 @dataclass(frozen=True)
 class TextFolder:
-    """What the folder of a text tokenizer holds, as JSON values and text."""
+    """The content of a text tokenizer's folder, as JSON values and text."""
 
     document: Part  #: tokenizer.json with all added tokens, without truncation and padding
     config: Part  #: tokenizer_config.json
@@ -53,7 +52,7 @@ def read_folder(folder: Path) -> TextFolder:
     document = read_json(folder / "tokenizer.json", EXPECTED)
     config = read_json(folder / CONFIG, EXPECTED) if (folder / CONFIG).is_file() else {}
     if "duotone" in config:
-        raise UsageError(f"{folder} knows audio already. Extend the text tokenizer that it was made of.")
+        raise UsageError(f"{folder} is already extended with audio. Extend the text tokenizer that it was made from.")
     kept = {name: read_json(folder / name, EXPECTED) for name in _KEPT if (folder / name).is_file()}
     legacy = read_json(folder / _ADDED, EXPECTED) if (folder / _ADDED).is_file() else {}
     names = [folder / _TEMPLATE, *sorted((folder / _TEMPLATES).glob("*.jinja"))]
@@ -77,7 +76,7 @@ def read_folder(folder: Path) -> TextFolder:
 def write_folder(
     target: Path, text: TextFolder, document: Part, audio: AudioTokenizer, special_tokens: Sequence[str]
 ) -> None:
-    """What the text tokenizer's folder held, the new tokenizer.json, and ours in its configuration."""
+    """Write the text tokenizer's files, the new tokenizer.json, and Duotone's entry in the configuration."""
     make_folder(target)
     _remove_old_templates(target, text.templates)
     for name, values in text.kept.items():
@@ -156,8 +155,8 @@ def _token(token: Any) -> dict[str, Any]:
 def _settle_lengths(document: Part, config: Part) -> None:
     """Take truncation and padding out of tokenizer.json; transformers reads the same settings from the configuration.
 
-    Left in, they would cut sound and pad it wherever the file is used without transformers, which switches both off
-    until a call asks for them.
+    Otherwise audio would be truncated and padded wherever the file is used without transformers, which switches both off
+    unless a call asks for them.
     """
     cut, pad = (document.get(name) for name in ("truncation", "padding"))
     document["truncation"] = document["padding"] = None

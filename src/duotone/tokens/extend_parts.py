@@ -101,7 +101,7 @@ def replacing(regex: str, content: str) -> Part:
 
 
 def unprepended(normalizer: Part | None, characters: str) -> list[Part]:
-    """The steps of a normalizer; where it writes a mark before every text (Llama's Prepend), one more removes it from sound."""
+    """The steps of a normalizer; if it prepends a mark to every text (Llama's Prepend), one more step removes it from audio."""
     found = steps(normalizer)
     marks = [step["prepend"] for step in found if step["type"] == "Prepend"]
     return found + [replacing(f"\\A{mark}(?={characters})", "") for mark in marks]

@@ -1,7 +1,7 @@
-"""Proof that an extended tokenizer reads sound as the audio tokenizer does, and text as the text tokenizer did.
+"""Check that an extended tokenizer reads audio as the audio tokenizer does, and text as the text tokenizer did.
 
-Both are run on texts, on sound, and on both together, before anything is written. Where they differ, the part that is
-the reason is found and named.
+Before anything is written, the tokenizers are compared on text, on audio, and on both together. If they differ, the
+error names the part that is the cause.
 """
 
 from __future__ import annotations
@@ -82,32 +82,32 @@ def _prove_sound(new: Tokenizer, sound: str, want: list[int], text: str, start: 
     if got != want:
         reason = _reason(new, sound, want, mark)
     elif new.decoder is not None and new.decode(got) != sound:
-        reason = "its decoder does not write sound as it was read"
+        reason = "its decoder changes audio"
     elif not _holds(new.encode(f"{text}{start}{sound}{text}", add_special_tokens=False).ids, want):
-        reason = f"its pre-tokenizer does not tell sound from the text beside it ({text!r})"
+        reason = f"its pre-tokenizer does not separate audio from adjacent text ({text!r})"
     else:
         return
     raise UsageError(
-        f"This text tokenizer does something to sound that cannot be undone in its files: {reason}. Extend another one, "
+        f"This text tokenizer changes audio in a way that cannot be undone in its files: {reason}. Extend another one, "
         f"or use --as-added-tokens, which loses the merges."
     )
 
 
 def _reason(new: Tokenizer, sound: str, want: list[int], mark: str) -> str:
-    """Which part of a tokenizer keeps it from reading sound as wanted."""
+    """Find the part of a tokenizer that prevents it from reading audio correctly."""
     normal = sound if new.normalizer is None else new.normalizer.normalize_str(sound)
     if normal.replace(mark, "") != sound:
-        return "its normalizer changes the characters that stand for codes"
+        return "its normalizer changes the characters of codes"
     pieces = (
         [normal] if new.pre_tokenizer is None else [piece for piece, _ in new.pre_tokenizer.pre_tokenize_str(normal)]
     )
     if len(pieces) != (len(want) if mark in normal else 1):
-        return f"its pre-tokenizer cuts sound into {len(pieces)} pieces"
+        return f"its pre-tokenizer splits audio into {len(pieces)} pieces"
     return "its model does not merge codes as trained"
 
 
 def _near(token: str) -> list[str]:
-    """Texts in which an added token may or may not be found."""
+    """Texts in which an added token may or may not be matched."""
     return [token, token.upper(), token.lower(), f"x{token}", f"{token}x", f"x {token} x"]
 
 
@@ -116,7 +116,7 @@ def _holds(sequence: list[int], part: list[int]) -> bool:
 
 
 def refuse_unfit(model: dict[str, Any]) -> None:
-    """Raise `UsageError` for settings of a BPE model under which sound cannot come out as trained."""
+    """Raise `UsageError` for settings of a BPE model under which audio would not be tokenized as trained."""
     if model.get("dropout"):
         raise UsageError(
             f"The text tokenizer leaves out merges at random (dropout {model['dropout']} in its tokenizer.json), so its "
@@ -125,6 +125,6 @@ def refuse_unfit(model: dict[str, Any]) -> None:
     for name, where in (("end_of_word_suffix", "behind each word"), ("continuing_subword_prefix", "inside each word")):
         if model.get(name):
             raise UsageError(
-                f"The text tokenizer's model writes {model[name]!r} {where} ({name}), in sound too, so audio tokens would "
+                f"The text tokenizer's model writes {model[name]!r} {where} ({name}), also in audio, so audio tokens would "
                 f"not be found. Extend another one, or use --as-added-tokens, which loses the merges."
             )

@@ -62,7 +62,7 @@ def extend_words(document: Part, audio: AudioTokenizer, tokens: Sequence[str]) -
 
 
 def without_merging(document: Part) -> Part:
-    """The document for text in which sound is marked already: its normalizer without the passes for merges."""
+    """The document for text in which audio is already marked: its normalizer without the passes for merges."""
     normalizer = document["normalizer"]
     return {**document, "normalizer": {**normalizer, "normalizers": normalizer["normalizers"][:-1]}}
 
@@ -101,7 +101,7 @@ def _merging(audio: AudioTokenizer, spelt: Sequence[str], mark: str) -> Iterable
 
 
 def _prepended(step: Part) -> str | None:
-    """What a pre-tokenizer writes before each piece, sound too."""
+    """The text that a pre-tokenizer writes before each piece, also of audio."""
     if step["type"] != "Metaspace":
         return None
     scheme = step.get("prepend_scheme") or ("always" if step.get("add_prefix_space", True) else "never")
@@ -109,7 +109,7 @@ def _prepended(step: Part) -> str | None:
 
 
 def _decoder(decoder: Part | None, alphabet: Alphabet, mark: str) -> Part:
-    """The old decoder, with a step that removes the marks, and the space that WordPiece writes before each word, from sound."""
+    """The old decoder, with a step that removes the marks, and WordPiece's space before each word, from audio."""
     if decoder is None:  # tokens joined with spaces, which is what this one does without its prefix
         decoder = {"type": "WordPiece", "prefix": mark + mark, "cleanup": False}
     found = steps(decoder)

@@ -24,7 +24,7 @@ def is_extended(folder: str | os.PathLike[str]) -> bool:
 
 
 def load_extended(folder: str | os.PathLike[str]) -> AudioTokenizer:
-    """The audio part of an extended tokenizer, with the ids that it has there. Raises `FormatError`."""
+    """Load the audio part of an extended tokenizer, with its ids there. Raises `FormatError`."""
     folder = Path(folder)
     vocabulary = vocabulary_of(read_json(folder / "tokenizer.json", EXPECTED))
     audio, config = AudioTokenizer.load(folder / AUDIO), read_json(folder / CONFIG, EXPECTED)

@@ -1,4 +1,4 @@
-"""Sequences of tokens in files, as models and tools write them: ids (NumPy, JSON, plain text) or the text itself."""
+"""Read sequences of tokens from files of models and tools: ids (NumPy, JSON, plain text) or text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Sequence = Int | str
 
 
 def read_sequences(data: bytes, name: str) -> list[Sequence]:
-    """The sequences in the bytes of a file of that name: ids `[M]` int64, or text.
+    """Read the sequences in a file's bytes: ids `[M]` int64, or text.
 
     Read are ``.npy`` arrays `[M]` or `[B, M]`; JSON (lists of ids, lists of such lists, texts, objects with `input_ids`,
     `token_ids`, `ids` or `text`), whole or an item a line; and lines of text, each one of ids (digits alone) or of

@@ -1,4 +1,4 @@
-"""The tokenizer of transformers for text in which sound is marked by our own encoder rather than merge by merge.
+"""A transformers tokenizer for extended folders, which merges audio with Duotone's encoder, not with normalizer passes.
 
 Imports transformers, so it is itself imported only where it is used: by `load_text_tokenizer`.
 """
@@ -26,7 +26,7 @@ class TextTokenizer(PreTrainedTokenizerFast):
 
     @classmethod
     def marking(cls, folder: Path, document: Part, audio: AudioTokenizer) -> TextTokenizer:
-        """Make the tokenizer of a folder, whose `tokenizer.json` and audio tokenizer were read already."""
+        """Make the tokenizer from a folder's `tokenizer.json` and audio tokenizer, which were read already."""
         own: TextTokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         own.__class__ = cls  # the folder names the ordinary class, and from_pretrained would warn of another
         own._audio, own._mark = audio, mark_of(audio.alphabet)
@@ -66,7 +66,7 @@ class TextTokenizer(PreTrainedTokenizerFast):
         return super()._batch_encode_plus(*args, **options)  # type: ignore[misc]
 
     def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> Any:
-        """Write the ordinary tokenizer, with its passes, and the audio tokenizer beside it."""
+        """Write the ordinary tokenizer, with its passes, and the audio tokenizer."""
         self.backend_tokenizer.normalizer = self._whole
         try:
             files = super().save_pretrained(save_directory, *args, **options)

@@ -9,7 +9,7 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 
 
 def encoding_of(path: Path) -> str:
-    """The encoding that a file's byte order mark tells (UTF-16 is what some shells redirect to); else UTF-8."""
+    """The encoding given by a file's byte order mark (some shells redirect to UTF-16); else UTF-8."""
     with path.open("rb") as file:
         return encoding_of_bytes(file.read(3))
 

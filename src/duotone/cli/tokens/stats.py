@@ -51,6 +51,6 @@ def command(
     if as_json:
         typer.echo(json.dumps(told.to_dict()))
         return
-    typer.echo(f"{told.examples} examples, {told.total:.2f} seconds ({told.total / 3600:.2f} hours) of sound in all")
+    typer.echo(f"{told.examples} examples, {told.total:.2f} seconds ({told.total / 3600:.2f} hours) of audio in total")
     for name in ("minimum", "maximum", "median", "mean", "deviation"):
         typer.echo(f"{name:>10}: {getattr(told, name):.2f} seconds an example")

@@ -218,7 +218,7 @@ class _SomeCodebooks(TransformersCodec):
 
     @abstractmethod
     def _all_codebooks(self, config: Any) -> int:
-        """How many there are."""
+        """Number of codebooks."""
 
     def _grid(self, name: str, config: Any) -> CodecSpec:
         return self._tokens(name, config, self.n_quantizers)

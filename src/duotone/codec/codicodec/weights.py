@@ -87,7 +87,7 @@ def _published(ours: str) -> str:
 
 
 def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) -> CoDiCodec:
-    """Load the published checkpoint (`codicodec.pt`, key `gen_state_dict`) as a codec of ours.
+    """Load the published checkpoint (`codicodec.pt`, key `gen_state_dict`) as a `CoDiCodec`.
 
     Reads with ``torch.load(weights_only=True)``. Raises `WeightsError` when a tensor is missing or misshapen. Tensors
     that are not used in the computation are kept, so that `export_codicodec` writes all of them, bit for bit.
