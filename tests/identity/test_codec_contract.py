@@ -73,7 +73,7 @@ class TakesAnything(Grouped):
     [
         (Leaks(), "independent|blocks|encode_many"), (DependsOnTheBatch(), "singles"), (OutOfRange(), "in range"),
         (Forgetful(), "finite"), (Random(), "whole|one seed"), (TakesAnything(), "refused"),
-        (Pcm(chunk=50), "a chunk for each chunk|how many chunks"), (Pcm(space=""), "identities"),
+        (Pcm(chunk=50), "a chunk for each chunk|number of chunks"), (Pcm(space=""), "both hashes"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Codec) else "",
 )  # fmt: skip

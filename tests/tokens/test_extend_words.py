@@ -259,6 +259,6 @@ def test_what_cannot_be_extended_says_why(audio: AudioTokenizer, tmp_path: Path)
     plain = train_bpe([], Alphabet.plain(2, 20), vocab_size=50, pad_token="<pad>")
     with pytest.raises(UsageError, match="read as audio"):
         extend(tmp_path / "bert", plain, tmp_path / "x")
-    with pytest.raises(UsageError, match="knows audio already"):
+    with pytest.raises(UsageError, match="is already extended with audio"):
         extend(tmp_path / "long", audio, tmp_path / "x", ["<other>"])
     assert not (tmp_path / "x").exists()
