@@ -163,7 +163,7 @@ def check(path: Path, spec: CodecSpec, here: dict[str, Any]) -> None:
     there = read_json(near, "a folder of codes")
     for key, a, b in _differences(there, here, _IDENTITY):
         raise CodecMismatchError(
-            f"{near} tells of {key} {a}, but the codec at hand ({spec.model or spec.family}) has {b}. "
+            f"{near} says {key} {a}, but the loaded codec ({spec.model or spec.family}) has {b}. "
             f"Decode with the codec that made the codes: {there.get('codec_model')} "
             f"with {there.get('num_codebooks')} codebooks."
         )

@@ -116,7 +116,7 @@ def command(
     loaded = load_codec(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
     face = kind.value if kind else loaded.spec.faces[-1]
     require_face(loaded.spec, face)
-    loaded.spec.framed(framing.value)  # refuses a framing that the codec has not
+    loaded.spec.framed(framing.value)  # refuses a framing that the codec does not have
     window = window_of(loaded, chunk_size_secs, context_secs)
     work = _Work(loaded, face, framing.value, window, reporter)
     reporter.run(planned, work.encode, "encoded")

@@ -98,10 +98,10 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
 
 
 def window_for(spec: CodecSpec, window: Window | None) -> Window:
-    """The window to cut with: chunk by chunk where chunks are independent, else the whole unless asked otherwise."""
+    """The window to use: single chunks for codecs with independent chunks, else `window`, or the whole by default."""
     if window is not None and not isinstance(window, Window):
         raise UsageError(f"window got {window!r}, expected a Window: Window.of(codec.spec, chunk_secs=2.0).")
-    if spec.independent:  # then neither windows nor context change what comes out
+    if spec.independent:  # then neither windows nor context change the result
         return Window(1)
     return window or Window()
 
@@ -219,9 +219,9 @@ class _Recording:
 def encode_recordings(
     recordings: Iterable[tuple[Tensor, Source]], encode: Encode, spec: CodecSpec, window: Window, batch: int
 ) -> Iterator[Latents | Codes]:
-    """Samples `[channels, T]` at the codec's rate, and their sources -> values, in the same order."""
+    """Encode samples `[channels, T]` at the codec's rate, given with their sources; yields values in the same order."""
     batch = whole_number(batch, "batch", 1)
-    waiting: dict[int, list[tuple[_Recording, int, int, Tensor, Segment]]] = {}  # by length, the oldest first
+    waiting: dict[int, list[tuple[_Recording, int, int, Tensor, Segment]]] = {}  # segments by length, the oldest first
     queue: list[_Recording] = []
 
     def run(length: int) -> None:

@@ -29,7 +29,7 @@ __all__ = ["MAGIC", "VERSION", "Damage", "DuoInfo", "DuoReader", "DuoWriter", "d
 class DuoWriter:
     """Writes a `.duo` to a path (atomically) or to a binary file object such as a pipe; use as a context manager.
 
-    The end record is written by `finish`; a ``with`` block left without it leaves no file behind. `kind` defaults to
+    The end record is written by `finish`; if a ``with`` block ends without it, no file is created. `kind` defaults to
     tokens, where the codec has them. Raises `UsageError` if the file exists and `force` is off.
     """
 
@@ -49,7 +49,7 @@ class DuoWriter:
         self.header = Header.of(kind or ("tokens" if spec.codebooks else "latents"), spec, source)
         self._stack = ExitStack()
         if isinstance(target, (str, os.PathLike)):
-            # a pipe gets the records as they come; a file is renamed when it is whole
+            # a pipe gets each record at once; a file is renamed when it is complete
             path = Path(target) if is_stream(target) else self._stack.enter_context(replacing(target, force=force))
             self._file: BinaryIO = path.open("wb")
         else:

@@ -43,7 +43,7 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """A device from its name. Raises `UsageError` when it is unknown or not present."""
+    """The device of that name. Raises `UsageError` if it is unknown or not present."""
     name = str(device).removeprefix("torch.")
     if name in FORMATS:
         raise UsageError(f"device got {name!r}, which is a number format. Write dtype={name!r}.")
