@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,17 @@ def test_evaluate_prints_a_table_or_json(here: Path, duotone: Any, codec_folder:
     assert (
         duotone("evaluate", codec_folder, "--data", "sounds", "--against", "vinyl:1").exit_code == 6
     )  # no codec of that name
+
+
+def test_a_pipe_is_described_as_a_file_is(here: Path, duotone: Any) -> None:
+    assert duotone("encode", "a.wav", "-o", "a.duo").exit_code == 0
+    os.mkfifo("pipe")
+    for name in ("a.duo", "a.wav"):
+        expected = json.loads(duotone("info", name, "--json").stdout)
+        writer = threading.Thread(target=lambda name=name: Path("pipe").write_bytes(Path(name).read_bytes()))
+        writer.start()
+        found = json.loads(duotone("info", "pipe", "--json").stdout)
+        writer.join()
+        assert {**found, "file": name} == expected
+    empty = duotone("info", os.devnull)
+    assert empty.exit_code == 3 and f"{os.devnull} is empty" in empty.stderr

@@ -78,3 +78,13 @@ def test_shards_are_searched_as_folders_are(tmp_path: Path) -> None:
     assert problems == [f"{tmp_path}/0.tar::x/c.m4a: sound of a format that cannot be read"]
     with pytest.raises(AudioError, match=r"0\.tar::\./a\.wav is not a sound file"), places[0].blocks():
         pass
+
+
+def test_clips_of_a_run_inside_the_data_are_no_data(tmp_path: Path) -> None:
+    for name in ("a.wav", "run/samples/step-000000001/clip-1.wav", "songs/samples/step-1/kick.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "run" / "recipe.json").touch()
+    places, problems = find(tmp_path)
+    assert names(places) == ["a.wav", "kick.wav"]
+    assert problems == [f"{tmp_path}/run/samples: clips that a training run wrote"]

@@ -7,11 +7,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any, BinaryIO, cast
 
 import typer
 
+from duotone.atomic import is_stream
 from duotone.cli.codec_options import Bandwidth, Quantizers, Repository, load_codec, particular, title
 from duotone.cli.common import Json, duration
 from duotone.cli.failures import require_stdout, shown
@@ -126,12 +128,14 @@ def _several(values: list[Any] | tuple[Any, ...]) -> str:
 def _file_or_none(target: str) -> dict[str, Any] | None:
     """Describe a file; None if the name is that of a codec. Raises `AudioError` for a missing file."""
     path = Path(target)
-    if target == "-":
+    if target == "-" or is_stream(path):
+        name = "standard input" if target == "-" else target
         with tempfile.TemporaryFile(prefix="duotone-") as spool:
-            vars(cast(Any, spool).raw)["name"] = "standard input"  # for messages
-            shutil.copyfileobj(sys.stdin.buffer, spool, _SPOOL)
+            vars(cast(Any, spool).raw)["name"] = name  # for messages
+            with nullcontext(sys.stdin.buffer) if target == "-" else path.open("rb") as pipe:
+                shutil.copyfileobj(pipe, spool, _SPOOL)
             spool.seek(0)
-            return _file("standard input", spool.read(len(_MAGIC)), lambda: _rewound(spool))
+            return _file(name, spool.read(len(_MAGIC)), lambda: _rewound(spool))
     if (path / _STORE).is_file():
         return _store(path)
     if path.is_file() and path.suffix.lower() != ".pt":

@@ -100,10 +100,10 @@ def command(
     window = window_of(loaded, chunk_size_secs, context_secs)
     info = _info(loaded, layout.value, channels, stereo, window)
     reporter = Reporter(as_json, quiet)
-    if not as_json:
-        typer.echo(output)
     failed: typer.Exit | None = None
     with LatentWriter(output, info, shard_mb << 20) as writer:
+        if not as_json:
+            typer.echo(output)
         planned = _missing(found, writer, output, overwrite)
         if reporter.begin(planned):
             work = _Work(loaded, window, 2 if stereo else 1, writer, output, reporter)

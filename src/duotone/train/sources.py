@@ -92,7 +92,8 @@ def find(data: str | Path | Sequence[str | Path]) -> tuple[list[Place], list[str
     """All audio files that `data` names, sorted, without duplicates, and a line for everything that could not be used.
 
     `data` is one or several of: a folder (searched recursively, also for shards), a glob, a list of files (one a
-    line; .txt, .lst, .m3u), a tar shard, a sound file. Raises `AudioError` for a source that does not exist.
+    line; .txt, .lst, .m3u), a tar shard, a sound file. Clips in the samples of a
+    training run are left out. Raises `AudioError` for a source that does not exist.
     """
     sources = [data] if isinstance(data, str | Path) else list(data)
     if not sources or "" in sources:
@@ -102,6 +103,10 @@ def find(data: str | Path | Sequence[str | Path]) -> tuple[list[Place], list[str
     folders: dict[Path, str] = {}
     for source in sources:
         for path in _paths(str(source), problems):
+            run = _run_of(path)
+            if run is not None:
+                problems.append(f"{run / 'samples'}: clips that a training run wrote")
+                continue
             paths.setdefault(_real(path, folders), path)
     places: list[Place] = []
     for path in paths.values():
@@ -119,6 +124,14 @@ def _real(path: Path, folders: dict[Path, str]) -> str:
     if path.parent not in folders:
         folders[path.parent] = os.path.realpath(path.parent)
     return os.path.join(folders[path.parent], path.name)
+
+
+def _run_of(path: Path) -> Path | None:
+    """The training run that wrote a file into its samples; None for any other file."""
+    step, samples = path.parent, path.parent.parent
+    if samples.name != "samples" or not step.name.startswith("step-"):
+        return None
+    return samples.parent if (samples.parent / "recipe.json").is_file() else None
 
 
 def _paths(source: str, problems: list[str]) -> Iterator[Path]:
