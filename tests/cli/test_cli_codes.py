@@ -265,3 +265,10 @@ def test_windows_that_are_no_numbers_are_refused(here: Path, duotone: Any, secon
     for option in ("--chunk-size-secs", "--context-secs"):
         result = duotone("codes", "a.wav", "-o", "codes", "--codec", "duotone", option, seconds)
         assert result.exit_code == 2 and "finite" in result.stderr
+
+
+def test_cut_weights_of_a_codec_are_told_of(model: str, duotone: Any) -> None:
+    weights = Path(model) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = duotone("encode", "sounds/b.wav", "-o", "b.duo", "--codec", model)
+    assert result.exit_code == 6 and "could not be loaded as dac" in result.stderr

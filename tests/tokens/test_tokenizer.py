@@ -173,6 +173,9 @@ def test_an_interrupted_training_goes_on(trained: AudioTokenizer) -> None:
         ({"chunk_size_secs": 5}, "frame rate"), ({"chunk_size_secs": 0, "framerate": 5.0}, "at least 1"),
         ({"max_token_codebook_ngrams": -1}, "0 or more"), ({"min_frequency": 0}, "at least 1"),
         ({"special_tokens": ["\ue001"]}, "stand for audio"), ({"special_tokens": ["a", "a"]}, "twice"),
+        ({"framerate": float("nan")}, "framerate got nan"), ({"framerate": 0}, "framerate got 0"),
+        ({"framerate": -75.0}, "above 0"), ({"vocab_size": 200.5}, "vocab_size got 200.5"),
+        ({"vocab_size": "x"}, "vocab_size got 'x'"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_met(options: dict[str, Any], message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +54,8 @@ def train_bpe(
     from duotone.tokens.bpe import train
 
     framerate = None if framerate is None else float(framerate)
+    if framerate is not None and not 0 < framerate < math.inf:
+        raise UsageError(f"framerate got {framerate}, expected a finite number of frames a second above 0.")
     roles = {"bos_token": bos_token, "eos_token": eos_token, "unk_token": unk_token, "pad_token": pad_token}
     tokens, named = specials(special_tokens, alphabet, roles)
     chunk, longest = chunk_frames(chunk_size_secs, framerate), _longest(max_token_codebook_ngrams, alphabet)
@@ -145,6 +149,9 @@ def _longest(ngrams: int | None, alphabet: Alphabet) -> int | None:
 
 def _check(vocab_size: int, special_tokens: int, alphabet: Alphabet, resume: AudioTokenizer | None) -> None:
     """Raise `UsageError` for a vocabulary that is too small, or another alphabet than that of an earlier training."""
+    asked: Any = vocab_size
+    if not isinstance(asked, Integral):
+        raise UsageError(f"vocab_size got {vocab_size!r}, expected a whole number.")
     least = len(alphabet) + special_tokens
     if vocab_size < least:
         raise UsageError(

@@ -100,8 +100,9 @@ class PretrainedCodec(Adapter):
             model = cls._from(found, wanted)
         except ImportError as error:  # where a package is missing, transformers has a placeholder class
             raise UsageError(f"{cls.kind} cannot be loaded here: {_first_line(error)}") from None
-        except (OSError, ValueError) as error:
-            if isinstance(error, WeightsError):
+        except Exception as error:
+            known = isinstance(error, (OSError, ValueError)) or type(error).__name__ == "SafetensorError"  # a cut file
+            if isinstance(error, WeightsError) or not known:
                 raise
             raise WeightsError(f"{wanted} could not be loaded as {cls.kind}: {_first_line(error)}") from None
         return cls(model, wanted, device, **options)
