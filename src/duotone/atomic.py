@@ -29,8 +29,8 @@ _NAME_BYTES = 48  # of the target's name that a temporary name repeats; file sys
 def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces `target` if the block ends without an exception, else it is removed.
 
-    `suffix` replaces ``.part`` for programs that choose a format by the ending. Raises `UsageError` where the folder is
-    missing, `target` is a folder, or a file is there and `force` is off (one that another process made meanwhile too).
+    `suffix` replaces ``.part`` for programs that choose a format by the suffix. Raises `UsageError` if the folder is
+    missing, `target` is a folder, or `target` exists and `force` is off (also if another process created it meanwhile).
     An empty file holds nothing to lose, such as one that `tempfile` made to reserve a name: it is always replaced.
     """
     if is_stream(target):  # before links are followed: /dev/stdout leads to a name that cannot be opened

@@ -142,7 +142,7 @@ def make_collection(
     if split not in SHARES:
         raise UsageError(f"There is no split {split!r}. There are: {', '.join(SHARES)}.")
     if not 0 < minutes < 1e6:
-        raise UsageError(f"The length of the collection is {minutes} minutes, expected more than 0.")
+        raise UsageError(f"The collection got {minutes} minutes, expected a length above 0.")
     count = max(1, round(minutes * 60 / PIECE_SECONDS))
     uses_font = any(kind == "music" for kind, _ in plan(split, seed, count, kinds))
     font = find_soundfont(soundfont) if uses_font else Path()
