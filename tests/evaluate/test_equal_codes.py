@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 from dataclasses import replace
@@ -54,20 +55,25 @@ def test_differences_are_counted_and_explained(bench: ModuleType) -> None:
 
 
 def test_a_share_is_never_rounded_up(bench: ModuleType) -> None:
-    assert bench.share({"different": 0}, 10**6) == "100%"
-    assert bench.share({"different": 1}, 10**9) == "99.9999%"
-    assert bench.share({"different": 199}, 1_000) == "80.1%"
+    for different, codes, shown in ((0, 10**6, "100%"), (1, 10**9, "99.9999%"), (199, 1_000, "80.1%")):
+        assert bench.share({"different": different, "codes": codes}) == shown
 
 
 def test_the_table_goes_between_its_markers(bench: ModuleType) -> None:
-    row = {"name": "batch 8", "least": 0.9999, "different": 3}
+    row = {"name": "batch 8", "least": 0.9999, "different": 3, "codes": 1_000_000}
     document = {"rows": [row], "codes": 1_000_000, "minutes": 60.0}
     text = bench.with_table(f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter\n", document)
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "| batch 8 | 99.9997% | 99.99% |" in text
+    assert "| batch 8 | 1,000,000 | 99.9997% | 99.99% |" in text
     assert bench.missed({**document, "rows": [row, {**row, "name": "bad", "different": 200}]}) == ["bad"]
     with pytest.raises(SystemExit, match="markers"):
         bench.with_table("no table here", document)
+
+
+def test_the_readme_has_the_committed_results(bench: ModuleType) -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "equal_codes.json").read_text(encoding="utf-8"))
+    assert bench.missed(document) == [] and document["minutes"] >= 60
+    assert bench.table(document) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_kernels_of_another_processor_are_compiled_for_it(
