@@ -65,7 +65,10 @@ def test_help_to_a_full_disk(here: Path) -> None:
 def test_signals_clean_up(number: signal.Signals, code: int, here: Path, codec_folder: str) -> None:
     words = [sys.executable, "-m", "duotone", "encode", "a.wav", "-", "-o", "out", "--codec", codec_folder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
+    running = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a test run in the background ignores SIGINT
+    )  # fmt: skip
     try:
         while not Path("out/a.duo").exists():  # then it waits for standard input, to which nobody writes
             assert running.poll() is None
