@@ -13,7 +13,7 @@ import torch
 
 from duotone.codec.adapters.table import CODECS, kind_of
 from duotone.codec.adapters.table import load_codec as load_adapter
-from duotone.codec.codicodec.codec import CoDiCodec, best_dtype
+from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.weights import FORMAT, import_codicodec, load_codec, save_codec
 from duotone.codec.contract import Codec, as_dtype, resolve_device
 from duotone.config import PRESETS
@@ -75,13 +75,6 @@ def save(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | 
     save_codec(codec, folder, as_dtype(dtype))
 
 
-def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The number format of that name; `auto` is the device's fastest format for decoding."""
-    if dtype is None or dtype == "auto":
-        return best_dtype(device)
-    return as_dtype(dtype) or best_dtype(device)
-
-
 def _find(name: str, device: torch.device, options: dict[str, Any], say: Callable[[str], object] | None) -> Any:
     path = Path(name)
     if name == "duotone":  # name of our codec in `duotone codes --codec`
@@ -131,8 +124,11 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
             raise ConfigError(f"{config} is not JSON: {error}") from None
     if isinstance(document, dict) and document.get("format") == FORMAT:
         return _ours(_no_options(path, options), path)
-    if (path / "tokenizer.json").is_file() and (document is None or is_extended(path)):
-        return (load_extended if is_extended(path) else AudioTokenizer.load)(_no_options(path, options))
+    if (path / "tokenizer.json").is_file():
+        if is_extended(path):
+            return load_extended(_no_options(path, options))
+        if document is None:
+            return AudioTokenizer.load(_no_options(path, options))
     try:
         kind = kind_of(str(path))
     except UsageError:

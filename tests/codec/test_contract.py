@@ -111,6 +111,12 @@ def test_autocast_around_a_codec_changes_nothing(own: CoDiCodec) -> None:
         assert torch.equal(own.decode(value).samples, heard)
 
 
+def test_autocast_changes_nothing_in_published_framing_either(own: CoDiCodec) -> None:
+    value = own.encode(sound(), framing="published")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(own.encode(sound(), framing="published").values, value.values)
+
+
 def test_another_default_dtype_changes_nothing(own: CoDiCodec) -> None:
     wave = sound(rate=44_100)
     value = own.encode(wave)

@@ -5,6 +5,7 @@ A session has a spec and a callable, not a codec. Its state belongs to it alone,
 
 from __future__ import annotations
 
+from itertools import groupby
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -74,7 +75,6 @@ class EncodeSession(_Session):
         self._cutter = Cutter(self._framed, window_for(spec, window), source.channels)
         self._resampler = None if source.rate == spec.rate else Resampler(source.rate, spec.rate, source.channels)
         self._taken = 0  # samples at the source's rate
-        self._first = 0  # index of the next chunk
 
     def push(self, wave: Waveform) -> Latents | Codes:
         """Push a block of any length; returns the k >= 0 chunks that it completes.
@@ -119,12 +119,11 @@ class EncodeSession(_Session):
             return empty(self.spec, self.source)
         tasks = [(segment, row) for segment in segments for row in rows_of(segment, self.spec)]
         found: list[Batch] = []
-        while tasks:  # rows of equal length are batched, up to the batch size
-            count = next((i for i, t in enumerate(tasks) if t[1].shape[1] != tasks[0][1].shape[1]), len(tasks))
-            part, tasks = tasks[: min(count, self._batch)], tasks[min(count, self._batch) :]
-            rows, own = [row for _, row in part], [segment for segment, _ in part]
-            found += encode_rows(rows, own, lambda samples: self._rows(samples, final), self.spec)
-            self._first += sum(segment.count for segment in own) if self.spec.channels == 2 else 0
+        for _, group in groupby(tasks, key=lambda task: task[1].shape[1]):
+            equal = list(group)  # rows of equal length are batched, up to the batch size
+            for first in range(0, len(equal), self._batch):
+                own, rows = zip(*equal[first : first + self._batch], strict=True)
+                found += encode_rows(list(rows), list(own), lambda samples: self._rows(samples, final), self.spec)
         streams = len(found) // len(segments)
         return assemble([found[i::streams] for i in range(streams)], self.spec, self.source)
 

@@ -5,6 +5,7 @@ Legend: N chunks, L latents a chunk, d dimensions, C F T spectrum of a chunk.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -207,13 +208,15 @@ class _Published(EncodeSession):
     def __init__(self, codec: CoDiCodec, source: Source, batch: int | None) -> None:
         super().__init__(codec.spec, codec._encode, source, None, batch)
         self._codec = codec
+        self._first = 0  # index of the next row's chunk
 
     def _rows(self, samples: Tensor, final: bool) -> Batch:
+        first, self._first = self._first, self._first + len(samples)
         if not final:
             return super()._rows(samples, final)
         config = self._codec.config
         whole = max(1, self._cutter.samples // config.hop - 1)
-        return self._codec._encode_masked(samples, whole - self._first * config.frames)
+        return self._codec._encode(samples, partial(self._codec._encode_masked, real=whole - first * config.frames))
 
 
 class _Decoder:
