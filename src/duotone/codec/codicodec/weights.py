@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork
 from duotone.config import CoDiCodecConfig, preset
 from duotone.errors import ConfigError, WeightsError
+from duotone.nn.state import fill, read_tensors
 
 FORMAT = "duotone-codec"
 VERSION = 1
@@ -138,25 +138,6 @@ def empty_network(config: CoDiCodecConfig) -> CoDiCodecNetwork:
     return network.to_empty(device="cpu")
 
 
-def fill(network: CoDiCodecNetwork, state: dict[str, Tensor], where: str) -> None:
-    """Copy tensors into a network. Raises `WeightsError` naming what is missing, unexpected or misshapen."""
-    wanted = network.state_dict()
-    missing = sorted(set(wanted) - set(state))
-    unexpected = sorted(set(state) - set(wanted))
-    wrong = [
-        f"{name}: {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(set(wanted) & set(state))
-        if state[name].shape != wanted[name].shape
-    ]
-    if missing or unexpected or wrong:
-        lines = [f"{where} does not fit the configuration."]
-        for title, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", wrong)):
-            if names:
-                lines.append(f"  {len(names)} {title}: " + "; ".join(names[:5]) + (" ..." if len(names) > 5 else ""))
-        raise WeightsError("\n".join(lines))
-    network.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()})
-
-
 def save_codec(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts (e.g. bfloat16)."""
     target = Path(folder)
@@ -186,19 +167,9 @@ def load_codec(folder: str | Path) -> CoDiCodec:
         raise WeightsError(
             f"{source} has no model.safetensors; a codec folder holds config.json and model.safetensors."
         )
-    own: dict[str, Tensor] = {}
-    extras: dict[str, Tensor] = {}
-    try:
-        with safe_open(weights, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                if name.startswith(_EXTRA):
-                    extras[name.removeprefix(_EXTRA)] = file.get_tensor(name)
-                else:
-                    own[name] = file.get_tensor(name)
-    except SafetensorError as error:
-        raise WeightsError(
-            f"{weights} is damaged or not a safetensors file ({error}). Download or export it again."
-        ) from None
+    state = read_tensors(weights)
+    extras = {name.removeprefix(_EXTRA): tensor for name, tensor in state.items() if name.startswith(_EXTRA)}
+    own = {name: tensor for name, tensor in state.items() if not name.startswith(_EXTRA)}
     network = empty_network(config)
     fill(network, own, str(weights))
     return CoDiCodec(network, name=source.name, provenance=document.get("provenance", {}), extras=extras)

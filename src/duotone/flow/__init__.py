@@ -1,0 +1,25 @@
+"""Generation in a codec's continuous latents: a block-causal diffusion transformer, sampled chunk after chunk.
+
+Latents come and go as arrays `[N, 8, 64]` in the codec's unit scale; no codec is imported here.
+"""
+
+from duotone.flow.cache import FlowCache
+from duotone.flow.model import FlowModel
+from duotone.flow.sampler import Chunk, Sampler
+from duotone.flow.solvers import Solution, solve
+from duotone.flow.weights import Shard, import_published, load, random, read_shard, save
+
+__all__ = [
+    "Chunk",
+    "FlowCache",
+    "FlowModel",
+    "Sampler",
+    "Shard",
+    "Solution",
+    "import_published",
+    "load",
+    "random",
+    "read_shard",
+    "save",
+    "solve",
+]

@@ -1,0 +1,242 @@
+"""A diffusion transformer over chunks of latents: attention is full inside a chunk and causal across chunks.
+
+Parameters carry the names of published CoDiCodec-Flow checkpoints, so that these load without a table of names.
+
+Legend: B batch, K noisy copies, N chunks, M tokens a chunk, C channels, D width, H heads, E head width, Q condition width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from duotone.config import FlowConfig
+from duotone.errors import UsageError
+from duotone.flow.attention import full, two_streams
+from duotone.flow.rotary import rotate, rotation
+
+EPS = 1e-5
+PERIOD, TIME_SCALE = 1e4, 1000.0  # of the time features
+
+#: Queries, keys and values `[..., n, H, E]` -> what the queries attend to, `[..., n, H, E]`.
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: 1 + scale, shift and gate of attention, then of the MLP; each broadcasts to the tokens `[..., n, D]`.
+Parts: TypeAlias = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """What times do to the network: for each layer six vectors, and two for the output, each `[..., 1, D]`."""
+
+    layers: tuple[Parts, ...]
+    out: Parts
+
+
+def time_features(t: Tensor, width: int) -> Tensor:
+    """Times of any shape -> `[..., width]`: cosines, then sines, of ``1000 t * 10000 ** (-i / (width/2 - 1))``, in float32."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(PERIOD) / (half - 1)))
+    angles = (t.float() * TIME_SCALE)[..., None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMS norm over the last dimension, without gain (arXiv 1910.07467, equation 4)."""
+    return F.rms_norm(x, (x.shape[-1],), None, EPS)
+
+
+class Attention(nn.Module):
+    """The projections of multi-head attention; queries and keys are normalised per head, then rotated. No biases."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """`[..., n, D]`, cosines and sines that broadcast to `[..., n, E/2]` -> `[..., n, D]`."""
+        qkv = self.qkv(x)
+        both, v = qkv.view(*qkv.shape[:-1], 3, self.heads, -1).split((2, 1), dim=-3)
+        cos, sin = (part[..., None, None, :].to(x.dtype) for part in turn)
+        q, k = rotate(norm(both), cos, sin).unbind(-3)
+        out: Tensor = self.out(attend(q, k, v.squeeze(-3)).flatten(-2))
+        return out
+
+
+class SwiGLU(nn.Module):
+    """``w2(silu(a) b)`` with (a, b) = w1(x), D -> 2 x 2 D -> D (arXiv 2002.05202); no biases."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, 4 * dim, bias=False)
+        self.w2 = nn.Linear(2 * dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., D]` -> `[..., D]`."""
+        a, b = self.w1(x).chunk(2, dim=-1)
+        out: Tensor = self.w2(F.silu(a) * b)
+        return out
+
+
+class Block(nn.Module):
+    """adaLN-Zero (arXiv 2212.09748, section 3.2): ``x += gate * branch(norm(x) (1 + scale) + shift)`` for attention, then for the MLP."""
+
+    def __init__(self, dim: int, heads: int, condition: int) -> None:
+        super().__init__()
+        self.attn = Attention(dim, heads)
+        self.mlp = SwiGLU(dim)
+        self.mod = nn.Linear(condition, 6 * dim)
+        nn.init.zeros_(self.mod.weight)
+        nn.init.zeros_(self.mod.bias)
+
+    def forward(self, x: Tensor, parts: Parts, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """`[..., n, D]` -> `[..., n, D]`."""
+        scale, shift, gate, mlp_scale, mlp_shift, mlp_gate = parts
+        x = torch.addcmul(x, gate, self.attn(torch.addcmul(shift, norm(x), scale), turn, attend))
+        return torch.addcmul(x, mlp_gate, self.mlp(torch.addcmul(mlp_shift, norm(x), mlp_scale)))
+
+
+class FlowModel(nn.Module):
+    """Velocities of chunks of normalised latents, given the chunks before them.
+
+    `lat_mean` and `lat_std` `[C]` belong to the weights; all methods but `normalize` take normalised latents.
+    """
+
+    blocks: Sequence[Block]
+    lat_mean: Tensor
+    lat_std: Tensor
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, condition = config.dim, config.condition
+        self.register_buffer("lat_mean", torch.zeros(config.channels))
+        self.register_buffer("lat_std", torch.ones(config.channels))
+        self.proj_in = nn.Linear(config.channels, dim)
+        self.cond_mlp = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
+        self.mod_in = nn.Identity() if config.rank is None else nn.Linear(condition, config.rank, bias=False)
+        width = config.rank or condition
+        self.blocks = nn.ModuleList(Block(dim, config.heads, width) for _ in range(config.layers))  # type: ignore[assignment]
+        self.mod_out = nn.Linear(width, 2 * dim)
+        self.proj_out = nn.Linear(dim, config.channels)
+        for last in (self.mod_out, self.proj_out):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.checkpointing = False  # in training, store only the layers' inputs and recompute the rest
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.proj_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return self.proj_in.weight.dtype
+
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take mean and deviation `[C]` of the latents. Raises `UsageError` for other shapes or deviations that are not positive."""
+        shape = (self.config.channels,)
+        if mean.shape != shape or deviation.shape != shape or not bool((deviation > 0).all()):
+            raise UsageError(
+                f"Got statistics of shapes {list(mean.shape)} and {list(deviation.shape)}, expected {list(shape)} with positive "
+                f"deviations. Take those of the store of latents."
+            )
+        self.lat_mean.copy_(mean)
+        self.lat_std.copy_(deviation)
+
+    def normalize(self, latents: Tensor) -> Tensor:
+        """Latents `[..., C]` in the codec's unit scale -> unit deviation per channel, float32."""
+        return (latents.to(self.device).float() - self.lat_mean.float()) / self.lat_std.float()
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        """The inverse of `normalize`."""
+        return x.float() * self.lat_std.float() + self.lat_mean.float()
+
+    def forward(self, x: Tensor, t: Tensor, first: int = 0) -> Tensor:
+        """Noisy chunks `[B, N, M, C]` at times t `[B, N]` -> velocities `[B, N, M, C]`, float32.
+
+        Chunk n attends to itself and the `context_chunks` chunks before it. `first` is the index of chunk 0.
+        """
+        self._check(x, t)
+        window = self.config.context_chunks
+        return self._run(x, t, first, lambda q, k, v: full(q, k, v, window))
+
+    def streams(
+        self, clean: Tensor, s: Tensor, noisy: Tensor, t: Tensor, first: int = 0, keep: Tensor | None = None
+    ) -> Tensor:
+        """Velocities of K noisy copies of a sequence, each chunk given the clean chunks before it, in one pass.
+
+        clean `[B, N, M, C]` at noise levels s `[B, N]`, noisy `[B, K, N, M, C]` at times t `[B, K, N]` -> `[B, K, N, M, C]`.
+        Noisy chunk n attends to itself and the clean chunks before it, as when streaming; keys and values of the clean
+        chunks are computed once for all copies. Where keep `[B]` is False, noisy chunks attend to themselves only.
+        """
+        self._check(clean, s)
+        self._check(noisy, t)
+        if noisy.shape[0] != clean.shape[0] or noisy.shape[2:] != clean.shape[1:]:
+            raise UsageError(
+                f"Got noisy copies {list(noisy.shape)} of {list(clean.shape)}, expected one dimension more, after the first."
+            )
+        window = self.config.context_chunks
+        x, times = torch.cat([clean[:, None], noisy], 1), torch.cat([s[:, None], t], 1)
+        return self._run(x, times, first, lambda q, k, v: two_streams(q, k, v, window, keep))[:, 1:]
+
+    def condition(self, t: Tensor) -> Tensor:
+        """Times of any shape -> the input of the modulations, `[..., Q]` or `[..., rank]`."""
+        features = time_features(t, self.config.condition).to(self.dtype)
+        hidden: Tensor = self.mod_in(F.silu(self.cond_mlp(features)))
+        return hidden
+
+    def modulation(self, t: Tensor) -> Modulation:
+        """Times of any shape -> the vectors of all layers, `[..., 1, D]`; computed once for each distinct time where it can be kept."""
+        hidden = self.condition(t)[..., None, :]
+        return Modulation(tuple(_parts(block.mod(hidden), 6) for block in self.blocks), _parts(self.mod_out(hidden), 2))
+
+    def _run(self, x: Tensor, t: Tensor, first: int, attend: Attend) -> Tensor:
+        """Tokens `[..., N, M, C]` at times `[..., N]` through all layers."""
+        hidden = self.condition(t)[..., None, :]
+        turn = self.turn(first, x.shape[-3])
+        h = self.proj_in(x.to(self.dtype))
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                h = checkpoint(_layer, block, h, hidden, turn, attend, use_reentrant=False)
+            else:
+                h = _layer(block, h, hidden, turn, attend)
+        return self.output(h, _parts(self.mod_out(hidden), 2))
+
+    def turn(self, first: int, chunks: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines `[N, M, E/2]` of the chunks from `first` on."""
+        cos, sin = rotation(first, chunks, self.config.tokens, self.config.head)
+        return cos.to(self.device), sin.to(self.device)
+
+    def output(self, h: Tensor, parts: Parts) -> Tensor:
+        """Hidden tokens `[..., D]` -> velocities `[..., C]`, float32."""
+        out: Tensor = self.proj_out(torch.addcmul(parts[1], norm(h), parts[0]))
+        return out.float()
+
+    def _check(self, x: Tensor, t: Tensor) -> None:
+        if x.shape[:-2] != t.shape or x.shape[-2:] != (self.config.tokens, self.config.channels) or x.numel() == 0:
+            raise UsageError(
+                f"Got chunks {list(x.shape)} at times {list(t.shape)}, expected [..., N, {self.config.tokens}, {self.config.channels}] "
+                f"at [..., N] with N at least 1."
+            )
+
+
+def _layer(block: Block, h: Tensor, hidden: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    out: Tensor = block(h, _parts(block.mod(hidden), 6), turn, attend)
+    return out
+
+
+def _parts(x: Tensor, count: int) -> Parts:
+    """Raw modulation `[..., count D]` -> vectors `[..., D]`; 1 is added to the scales, which come first of three or of two."""
+    parts = x.chunk(count, dim=-1)
+    period = 2 if count == 2 else 3
+    return tuple(1 + part if i % period == 0 else part for i, part in enumerate(parts))

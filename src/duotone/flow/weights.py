@@ -1,0 +1,192 @@
+"""Load and save flow models: Duotone's safetensors folders, and published CoDiCodec-Flow checkpoints and latent shards.
+
+A folder holds `config.json` (format, configuration, provenance) and `model.safetensors`. Nothing executes on load.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from duotone.atomic import replacing, write_text
+from duotone.config import FlowConfig, flow_preset
+from duotone.errors import ConfigError, FormatError, WeightsError
+from duotone.flow.model import FlowModel
+from duotone.nn.state import fill, read_tensors
+
+FORMAT = "duotone-flow"
+VERSION = 1
+HEAD = 64  #: width of a head in published checkpoints
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A published file of latents: `[T, 8, 64]` float32, and the sound they come from."""
+
+    latents: Tensor
+    rate: int
+    samples: int
+    source: str
+
+
+def random(config: FlowConfig | str, seed: int = 0) -> FlowModel:
+    """A model as training starts it, in evaluation mode: `config` is a preset's name or a configuration. Its velocities are zero.
+
+    Raises `ConfigError` for unknown names. The generator of the process is left as it was.
+    """
+    sizes = flow_preset(config) if isinstance(config, str) else config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FlowModel(sizes).eval()
+
+
+def save(
+    model: FlowModel,
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts the weights (e.g. bfloat16)."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if dtype is not None:
+        state = {name: tensor if name in _STATISTICS else tensor.to(dtype) for name, tensor in state.items()}
+    with replacing(target / "model.safetensors") as temporary:
+        save_file(state, temporary)
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": model.config.to_dict(),
+        "provenance": provenance or {},
+    }
+    write_text(target / "config.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
+
+
+def load(folder: str | os.PathLike[str]) -> FlowModel:
+    """Read a folder written by `save`, as float32 on the CPU in evaluation mode. Raises `WeightsError` or `ConfigError`."""
+    source = Path(folder)
+    document = _document(source / "config.json")
+    config = FlowConfig.parse(document.get("config", {}), str(source / "config.json"))
+    weights = source / "model.safetensors"
+    if not weights.is_file():
+        raise WeightsError(
+            f"{source} has no model.safetensors; a flow's folder holds config.json and model.safetensors."
+        )
+    model = _empty(config)
+    fill(model, read_tensors(weights), str(weights))
+    return model.eval()
+
+
+def provenance(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `save` was told of where the weights come from."""
+    found = _document(Path(folder) / "config.json").get("provenance", {})
+    return found if isinstance(found, dict) else {}
+
+
+def import_published(path: str | os.PathLike[str], averaged: bool = True) -> FlowModel:
+    """Read a published CoDiCodec-Flow checkpoint (`ema.pt`, `last.pt`); its sizes are those of its tensors.
+
+    Takes the moving average of the weights, or with `averaged` off the last ones (entry `model`). Such models were trained
+    without a window. Reads with ``torch.load(weights_only=True)``. Raises `WeightsError` for any other file.
+    """
+    file = Path(path)
+    loaded = _torch_file(file, "a published checkpoint, ema.pt or last.pt")
+    entry = "ema" if averaged else "model"
+    found = loaded.get(entry)
+    if not isinstance(found, dict):
+        raise WeightsError(f"{file} has no entry {entry!r}; it has {', '.join(map(str, loaded)) or 'none'}.")
+    state = {
+        re.sub("^(params|buffers)[.]", "", name): tensor.float()
+        for name, tensor in found.items()
+        if isinstance(name, str) and isinstance(tensor, Tensor) and not name.startswith("__")
+    }
+    model = _empty(_sizes(state, file))
+    fill(model, state, str(file))
+    return model.eval()
+
+
+def read_shard(path: str | os.PathLike[str]) -> Shard:
+    """Read a published file of latents. Raises `WeightsError` for what is no PyTorch file, `FormatError` for other content."""
+    file = Path(path)
+    loaded = _torch_file(file, "a published shard of latents")
+    latent = loaded.get("latent")
+    if not isinstance(latent, Tensor) or latent.dim() != 3:
+        shape = list(latent.shape) if isinstance(latent, Tensor) else type(latent).__name__
+        raise FormatError(f"{file} has the entry 'latent' {shape}, expected a tensor [T, tokens, channels].")
+    if not bool(torch.isfinite(latent).all()):
+        raise FormatError(f"{file} holds values that are not finite. Prepare it again.")
+    try:
+        rate, samples = int(loaded["sample_rate"]), int(loaded["samples"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{file} has no number 'sample_rate' or 'samples' ({error!r}), which published shards have."
+        ) from None
+    return Shard(latent.float().contiguous(), rate, samples, str(loaded.get("source", "")))
+
+
+_STATISTICS = ("lat_mean", "lat_std")
+
+
+def _sizes(state: dict[str, Tensor], file: Path) -> FlowConfig:
+    """The configuration that tensors of a published layout belong to."""
+    try:
+        dim, channels = state["proj_in.weight"].shape
+        condition = state["cond_mlp.0.weight"].shape[1]
+    except (KeyError, ValueError):
+        raise WeightsError(
+            f"{file} has no tensors proj_in.weight and cond_mlp.0.weight of two dimensions, as published flows have."
+        ) from None
+    layers = {int(found[1]) for found in (re.match(r"blocks\.(\d+)\.", name) for name in state) if found}
+    values = {
+        "dim": dim, "layers": len(layers), "heads": dim // HEAD, "head": HEAD, "condition": condition, "channels": channels,
+        "context_chunks": None,
+    }  # fmt: skip
+    try:
+        return FlowConfig.parse(values, str(file))
+    except ConfigError as error:
+        raise WeightsError(f"{file} has tensors of sizes that are not supported: {error}") from None
+
+
+def _empty(config: FlowConfig) -> FlowModel:
+    with torch.device("meta"):
+        model = FlowModel(config)
+    return model.to_empty(device="cpu")
+
+
+def _torch_file(file: Path, what: str) -> dict[Any, Any]:
+    if not file.is_file():
+        raise WeightsError(f"No file at {file}. Give the path of {what}.")
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen unrelated types for a bad file
+        raise WeightsError(
+            f"{file} is no PyTorch file of plain tensors ({type(error).__name__} while reading it). Give {what}."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise WeightsError(f"{file} holds {type(loaded).__name__}, expected a dictionary. Give {what}.")
+    return loaded
+
+
+def _document(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise WeightsError(f"No flow at {path.parent}: it has no config.json. Give the folder of a saved flow.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ConfigError(f'{path} does not describe a flow of this library (expected "format": "{FORMAT}").')
+    if document.get("version") != VERSION:
+        raise ConfigError(
+            f"{path} has version {document.get('version')}, this version of Duotone reads {VERSION}. Update duotone."
+        )
+    return document
