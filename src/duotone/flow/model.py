@@ -21,6 +21,8 @@ from duotone.config import FlowConfig
 from duotone.errors import UsageError
 from duotone.flow.attention import full, two_streams
 from duotone.flow.rotary import rotate, rotation
+from duotone.nn import fused
+from duotone.nn.packed import linear
 
 EPS = 1e-5
 PERIOD, TIME_SCALE = 1e4, 1000.0  # of the time features
@@ -62,13 +64,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """`[..., n, D]`, cosines and sines that broadcast to `[..., n, E/2]` -> `[..., n, D]`."""
-        qkv = self.qkv(x)
-        both, v = qkv.view(*qkv.shape[:-1], 3, self.heads, -1).split((2, 1), dim=-3)
+        """`[..., n, D]`, cosines and sines that broadcast to `[..., n, E]` -> `[..., n, D]`."""
+        qkv = linear(self.qkv, x)
+        parts = qkv.view(*qkv.shape[:-1], 3, self.heads, -1)
         cos, sin = (part[..., None, None, :].to(x.dtype) for part in turn)
-        q, k = rotate(norm(both), cos, sin).unbind(-3)
-        out: Tensor = self.out(attend(q, k, v.squeeze(-3)).flatten(-2))
-        return out
+        q, k = rotate(norm(parts[..., :2, :, :]), cos, sin).unbind(-3)
+        return linear(self.out, attend(q, k, parts[..., 2, :, :]).flatten(-2))
 
 
 class SwiGLU(nn.Module):
@@ -81,9 +82,11 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., D]` -> `[..., D]`."""
-        a, b = self.w1(x).chunk(2, dim=-1)
-        out: Tensor = self.w2(F.silu(a) * b)
-        return out
+        both = linear(self.w1, x)
+        if fused.applies(both, both.shape[-1] // 2):
+            return linear(self.w2, fused.swiglu(both))
+        a, b = both.chunk(2, dim=-1)
+        return linear(self.w2, F.silu(a) * b)
 
 
 class Block(nn.Module):
@@ -213,7 +216,7 @@ class FlowModel(nn.Module):
         return self.output(h, _parts(self.mod_out(hidden), 2))
 
     def turn(self, first: int, chunks: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `[N, M, E/2]` of the chunks from `first` on."""
+        """Cosines and sines `[N, M, E]` of the chunks (`rotary.rotation`) from `first` on."""
         cos, sin = rotation(first, chunks, self.config.tokens, self.config.head)
         return cos.to(self.device), sin.to(self.device)
 

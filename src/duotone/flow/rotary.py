@@ -16,7 +16,7 @@ BASE = 1e4
 
 
 def rotation(first: int, chunks: int, tokens: int, head: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines `[N, M, E/2]` of chunks `first` ..., one for each interleaved pair of a head (arXiv 2104.09864, equation 34).
+    """Cosines and signed sines `[N, M, E]` of chunks `first` ..., for interleaved pairs of a head (arXiv 2104.09864, equation 34).
 
     The first half of the pairs turns by the position in the chunk, the second by the chunk's index, each with frequencies
     ``BASE ** (-i / (E/4))``. Angles are computed in double precision with numpy, so that they are right for any index; only
@@ -33,10 +33,12 @@ def _tables(first: int, chunks: int, tokens: int, head: int) -> tuple[NDArray[np
     angles = np.empty((chunks, tokens, 2 * quarter))
     angles[..., :quarter] = np.arange(tokens)[None, :, None] * frequencies
     angles[..., quarter:] = np.arange(first, first + chunks)[:, None, None] * frequencies
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    cos = np.repeat(np.cos(angles), 2, -1)
+    sin = np.stack([-np.sin(angles), np.sin(angles)], -1).reshape(cos.shape)
+    return cos.astype(np.float32), sin.astype(np.float32)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair ``(x0, x1)`` of x `[..., E]` to ``(x0 cos - x1 sin, x1 cos + x0 sin)``; cos and sin broadcast to `[..., E/2]`."""
-    a, b = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-    return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+    """Turn each pair ``(x0, x1)`` of x `[..., E]` to ``(x0 cos - x1 sin, x1 cos + x0 sin)``; cos and signed sin broadcast to x."""
+    swapped = x.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)
+    return torch.addcmul(x * cos, swapped, sin)

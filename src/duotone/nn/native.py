@@ -68,18 +68,21 @@ def declined() -> Iterator[None]:
 
 
 def kernels_for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The kernels, if there are any and they can take these tensors: plain ones of float32 on the CPU.
+    """The kernels, if there are any and they can take these tensors (`plain`)."""
+    return library() if plain(*tensors) else None
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether these tensors are plain ones of float32 on the CPU, and nobody asked for PyTorch's own operations.
 
     Not under autocast, and not where PyTorch has to see each operation: compilation, tracing, dispatch modes (counters
     of operations, fake tensors), `torch.func` transforms and forward-mode derivatives.
     """
     if _declined or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
-        return None
+        return False
     if is_tracing() or _get_current_dispatch_mode() is not None:  # type: ignore[no-untyped-call]
-        return None
-    if not all(map(_plain, tensors)):
-        return None
-    return library()
+        return False
+    return all(map(_plain, tensors))
 
 
 def _plain(t: Tensor) -> bool:
