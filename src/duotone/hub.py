@@ -16,8 +16,10 @@ from duotone.codec.adapters.table import load_codec as load_adapter
 from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.weights import FORMAT, import_codicodec, load_codec, save_codec
 from duotone.codec.contract import Codec, as_dtype, resolve_device
-from duotone.config import PRESETS
+from duotone.config import FLOW_PRESETS, PRESETS
 from duotone.errors import ConfigError, UsageError, WeightsError
+from duotone.flow import weights as flow_weights
+from duotone.flow.model import FlowModel
 from duotone.tokens.extended import is_extended, load_extended
 from duotone.tokens.tokenizer import AudioTokenizer
 
@@ -42,7 +44,7 @@ def load(
     say: Callable[[str], object] | None = None,
     **options: Any,
 ) -> Any:
-    """Load a codec (or an audio tokenizer): ours, or one of another project.
+    """Load a codec (or an audio tokenizer, or a flow model): ours, or one of another project.
 
     `name` is a bundled name, a folder of ours or of transformers or diffusers, a published `.pt` file, the name of a codec
     (``"mimi"``), or ``org/name`` on the Hugging Face Hub. Only the last two use the network, and `say` is called
@@ -57,6 +59,8 @@ def load(
     found = _find(os.fspath(name), target, wanted, say)
     if isinstance(found, Codec):
         found.to(target, "auto" if dtype is None else dtype)
+    elif isinstance(found, FlowModel):
+        found.to(target, as_dtype(dtype))
     return found
 
 
@@ -84,13 +88,18 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     if path.is_dir():
         return _folder(path, device, options)
     if path.is_file():
-        return import_codicodec(_no_options(path, options))
+        published = flow_weights.import_published if flow_weights.is_published(path) else import_codicodec
+        return published(_no_options(path, options))
     if name in CODECS:
         _tell(say, f"Loading {name} from the Hugging Face Hub (or its cache).")
         return load_adapter(name, None, device, **options)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name.partition("/")[0]).exists():
         _tell(say, f"{name} is not a folder here; loading it from the Hugging Face Hub (or its cache).")
         return _from_hub(name, device, options)
+    if name in FLOW_PRESETS:
+        raise WeightsError(
+            f"{name!r} is a configuration without bundled weights. Train it (duotone train), or give its folder."
+        )
     if name in PRESETS:
         raise WeightsError(
             f"{name!r} is a configuration without bundled weights. Train it (duotone train), or load published weights: "
@@ -124,6 +133,8 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
             raise ConfigError(f"{config} is not JSON: {error}") from None
     if isinstance(document, dict) and document.get("format") == FORMAT:
         return _ours(_no_options(path, options), path)
+    if isinstance(document, dict) and document.get("format") == flow_weights.FORMAT:
+        return flow_weights.load(_no_options(path, options))
     if (path / "tokenizer.json").is_file():
         if is_extended(path):
             return load_extended(_no_options(path, options))

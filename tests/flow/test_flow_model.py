@@ -198,7 +198,9 @@ def test_devices_without_double_and_complex_numbers_compute_all_of_it() -> None:
 def test_bfloat16_weights_give_float32_velocities_near_those_of_float32() -> None:
     model, x, t = stirred(), chunks(1, 5), torch.rand(1, 5)
     wanted = model(x, t)
+    mean = model.lat_mean.clone()
     found = model.bfloat16()(x, t)
+    assert torch.equal(model.lat_mean, mean) and model.dtype == torch.bfloat16
     assert found.dtype == torch.float32
     assert (found - wanted).abs().mean() < 0.05 * wanted.abs().mean()
     cache = FlowCache(model)

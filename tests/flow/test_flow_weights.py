@@ -11,10 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typer.testing import CliRunner
 
+import duotone
+from duotone.audio.synth import synthesize
+from duotone.cli.main import app
+from duotone.codec.codicodec import CoDiCodec
 from duotone.config import FlowConfig
-from duotone.errors import ConfigError, DuotoneError, FormatError, WeightsError
-from duotone.flow import FlowCache, import_published, load, random, read_shard, save
+from duotone.errors import ConfigError, DuotoneError, FormatError, UsageError, WeightsError
+from duotone.flow import FlowCache, FlowModel, import_published, load, random, read_shard, save
 from duotone.flow.weights import provenance
 from flow_toys import LOW_RANK, TOY, chunks, stirred
 
@@ -117,8 +122,6 @@ def test_the_average_is_taken_unless_told_and_the_rest_is_left(tmp_path: Path) -
 def test_the_list_of_tensors_is_that_of_the_base_preset() -> None:
     lines = [line.split("\t") for line in LAYOUT.read_text(encoding="utf-8").splitlines()[1:]]
     with torch.device("meta"):
-        from duotone.flow import FlowModel
-
         state = FlowModel(FlowConfig()).state_dict()
     wanted = {
         name.replace("{i}", str(i)): tuple(map(int, shape.split("x")))
@@ -226,3 +229,45 @@ def test_published_shards_are_read(tmp_path: Path) -> None:
     torch.save(whole, path)
     with pytest.raises(FormatError, match="sample_rate"):
         read_shard(path)
+
+
+def test_shards_are_values_of_the_codec_that_made_them(tmp_path: Path, codec: CoDiCodec) -> None:
+    wave = synthesize(5, 0.1)
+    latents = codec.encode(wave, framing="published")
+    content = {"sample_rate": 48_000, "samples": wave.samples.shape[1], "source": "song.wav"}
+    torch.save({"latent": latents.channels(8), **content}, tmp_path / "1.pt")
+    found = read_shard(tmp_path / "1.pt").in_space(codec.spec)
+    torch.testing.assert_close(found.values, latents.values, rtol=0, atol=1e-5)
+    assert found.source.samples == wave.samples.shape[1] and found.source.framing == "published"
+    torch.save({"latent": latents.channels(8)[1:], **content}, tmp_path / "1.pt")
+    assert read_shard(tmp_path / "1.pt").in_space(codec.spec).source.samples is None
+    torch.save({"latent": torch.zeros(2, 3, 5), **content}, tmp_path / "1.pt")
+    with pytest.raises(UsageError, match="from_channels"):
+        read_shard(tmp_path / "1.pt").in_space(codec.spec)
+
+
+def test_flows_are_loaded_by_the_names_of_their_folders_and_files(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "ema.pt", published_state())
+    imported = duotone.load(path)
+    assert isinstance(imported, FlowModel)
+    save(imported, tmp_path / "flow")
+    found = duotone.load(tmp_path / "flow", dtype="bfloat16")
+    assert isinstance(found, FlowModel) and found.dtype == torch.bfloat16
+    assert torch.equal(found.proj_in.weight, imported.proj_in.weight.bfloat16())
+    with pytest.raises(UsageError, match="takes no bandwidth"):
+        duotone.load(tmp_path / "flow", bandwidth=3)
+    with pytest.raises(WeightsError, match="without bundled weights"):
+        duotone.load("flow-base")
+
+
+def test_convert_writes_a_folder(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "ema.pt", published_state())
+    run = CliRunner().invoke(app, ["convert", str(path), str(tmp_path / "flow"), "--dtype", "bfloat16"])
+    assert run.exit_code == 0 and "flow of 0." in run.stderr, run.output
+    model = load(tmp_path / "flow")
+    assert provenance(tmp_path / "flow") == {"weights": "imported from ema.pt"}
+    assert torch.equal(model.lat_mean, import_published(path).lat_mean)
+    again = CliRunner().invoke(app, ["convert", str(path), str(tmp_path / "flow")])
+    assert again.exit_code == 2 and "--force" in again.stderr
+    told = CliRunner().invoke(app, ["convert", str(path), str(tmp_path / "other"), "--config", "tiny"])
+    assert told.exit_code == 2 and "--config is for codecs" in told.stderr

@@ -1,4 +1,4 @@
-"""``duotone convert``: the published checkpoint -> a codec folder, and back."""
+"""``duotone convert``: published checkpoints -> a folder of ours; a codec's also back."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ Examples:
     duotone convert codicodec.pt codicodec/
 
     duotone convert codicodec/ again.pt
+
+    duotone convert ema.pt flow/
 """
 
 
@@ -30,7 +32,12 @@ class WeightFormat(str, Enum):
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="codicodec.pt, or a folder that was converted from it.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN", help="codicodec.pt, a folder converted from it, or ema.pt or last.pt of CoDiCodec-Flow."
+        ),
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, or a file ending in .pt.")],
     config: Annotated[
         str | None,
@@ -44,7 +51,7 @@ def command(
     ] = WeightFormat.float32,
     force: Force = False,
 ) -> None:
-    """Convert the published CoDiCodec weights to safetensors + JSON, or back (bit for bit)."""
+    """Convert the published weights of CoDiCodec to safetensors + JSON, or back (bit for bit); those of CoDiCodec-Flow too, not back."""
     if source.is_dir():
         if config is not None or dtype is not WeightFormat.float32:
             raise UsageError("--config and --dtype are for converting a .pt file to a folder, not back.")
@@ -61,12 +68,30 @@ def _in(source: Path, target: Path, config: str | None, dtype: str, force: bool)
 
     from duotone.codec.codicodec.weights import import_codicodec
     from duotone.config import PRESETS, CoDiCodecConfig, preset
+    from duotone.flow.weights import is_published
     from duotone.hub import save
 
+    if is_published(source):
+        _flow(source, target, config, dtype)
+        return
     sizes = None if config is None else preset(config) if config in PRESETS else CoDiCodecConfig.read(config)
     codec = import_codicodec(source, sizes)
     save(codec, target, None if dtype == "float32" else torch.bfloat16)
     tell(f"{source} -> {target}: codec {codec.fingerprint}. The published weights are CC BY-NC 4.0.")
+
+
+def _flow(source: Path, target: Path, config: str | None, dtype: str) -> None:
+    import torch
+
+    from duotone.flow.weights import import_published, save
+
+    if config is not None:
+        raise UsageError("--config is for codecs; the sizes of a flow are those of its tensors. Leave it out.")
+    model = import_published(source)
+    made = {"weights": f"imported from {source.name}"}
+    save(model, target, None if dtype == "float32" else torch.bfloat16, made)
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    tell(f"{source} -> {target}: flow of {count:.1f}M parameters. Weights of CoDiCodec-Flow are CC BY-NC 4.0.")
 
 
 def _back(source: Path, target: Path, force: bool) -> None:

@@ -135,6 +135,16 @@ class FlowModel(nn.Module):
             nn.init.zeros_(last.bias)
         self.checkpointing = False  # in training, store only the layers' inputs and recompute the rest
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlowModel:
+        """Move or convert the weights; the statistics stay in float32."""
+        before = {name: getattr(self, name) for name in ("lat_mean", "lat_std")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, kept in before.items():
+            now = getattr(self, name)
+            if now.dtype != kept.dtype:
+                setattr(self, name, kept.to(now.device))
+        return self
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

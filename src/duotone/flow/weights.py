@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from duotone.atomic import replacing, write_text
+from duotone.codec.values import Latents
 from duotone.config import FlowConfig, flow_preset
 from duotone.errors import ConfigError, FormatError, WeightsError
 from duotone.flow.model import FlowModel
 from duotone.nn.state import fill, read_tensors
+from duotone.spec import CodecSpec, Source
 
 FORMAT = "duotone-flow"
 VERSION = 1
@@ -35,6 +38,17 @@ class Shard:
     rate: int
     samples: int
     source: str
+
+    def in_space(self, spec: CodecSpec) -> Latents:
+        """As values of the codec that made them, which the file does not tell; their layout is that of `Latents.channels`.
+
+        The length in samples is kept where the published framing gives the file's number of chunks for it. Raises `UsageError` for a codec
+        whose chunks have another size.
+        """
+        source = Source(self.rate, spec.channels, self.samples, "published")
+        if spec.framed("published").chunks(source.at(spec.rate) or 1) != len(self.latents):
+            source = source.of_length(None)
+        return Latents.from_channels(self.latents, spec, source)
 
 
 def random(config: FlowConfig | str, seed: int = 0) -> FlowModel:
@@ -114,6 +128,15 @@ def import_published(path: str | os.PathLike[str], averaged: bool = True) -> Flo
     return model.eval()
 
 
+def is_published(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a published CoDiCodec-Flow checkpoint: a PyTorch file with an entry `ema` of tensors; their data are not read."""
+    try:
+        found = _torch_file(Path(path), "a published checkpoint").get("ema")
+    except WeightsError:
+        return False
+    return isinstance(found, dict) and any(isinstance(tensor, Tensor) for tensor in found.values())
+
+
 def read_shard(path: str | os.PathLike[str]) -> Shard:
     """Read a published file of latents. Raises `WeightsError` for what is no PyTorch file, `FormatError` for other content."""
     file = Path(path)
@@ -166,7 +189,7 @@ def _torch_file(file: Path, what: str) -> dict[Any, Any]:
     if not file.is_file():
         raise WeightsError(f"No file at {file}. Give the path of {what}.")
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # torch raises half a dozen unrelated types for a bad file
         raise WeightsError(
             f"{file} is no PyTorch file of plain tensors ({type(error).__name__} while reading it). Give {what}."
