@@ -16,7 +16,10 @@ from duotone.errors import AudioError
 from duotone.evaluate import metrics
 
 RATE = 48_000
-DISTANCES = [metrics.log_mel_distance, metrics.multi_resolution_stft, metrics.log_spectral_distance]
+DISTANCES = [
+    metrics.log_mel_distance, metrics.multi_resolution_stft, metrics.log_spectral_distance, metrics.dac_mel_loss,
+    metrics.dac_stft_distance,
+]  # fmt: skip
 
 
 def noise(seed: int, length: int = RATE, channels: int = 1, level: float = 0.1) -> Waveform:
@@ -137,6 +140,48 @@ def test_mel_filters_equal_librosas(rate: int) -> None:
 def test_delay_finds_a_known_shift(shift: int) -> None:
     x = noise(13, 20_000, channels=2)
     assert metrics.delay(x, Waveform(torch.roll(x.samples, shift, dims=1), RATE)) == shift
+
+
+def test_dac_losses_of_a_gain_by_hand() -> None:
+    """Well above the floor a gain of g changes every log10 magnitude by log10 g, and every magnitude by its (g - 1)th part."""
+    x = noise(20, level=0.3)
+    y = Waveform(2 * x.samples, RATE)
+    filters = [metrics.mel_filterbank(RATE, *sizes) for sizes in metrics.DAC_MEL]
+    filled = sum(
+        float((each.sum(1) > 0).float().mean()) for each in filters
+    )  # narrow bands of short windows have no bin
+    assert 6 < filled < 7
+    assert metrics.dac_mel_loss(x, y) == pytest.approx(filled * math.log10(2), rel=1e-4)
+    log_part = 2 * 2 * math.log10(2)  # two windows of powers
+    linear_part = sum(
+        float(torch.stft(x.samples, n, n // 4, window=torch.hann_window(n), return_complex=True).abs().mean())
+        for n in (2048, 512)
+    )
+    assert metrics.dac_stft_distance(x, y) == pytest.approx(log_part + linear_part, rel=1e-4)
+
+
+def test_dac_mel_loss_equals_the_formula_with_librosas_filters() -> None:
+    librosa = pytest.importorskip("librosa")
+    x, y = synthesize(1, 0.5), synthesize(2, 0.5)
+    total = 0.0
+    for window, bands in metrics.DAC_MEL:
+        filters = librosa.filters.mel(sr=RATE, n_fft=window, n_mels=bands, fmin=0.0, fmax=None)
+        logs = []
+        for wave in (x, y):
+            spectrum = librosa.stft(wave.numpy(), n_fft=window, hop_length=window // 4, center=True, pad_mode="reflect")
+            logs.append(np.log10(np.maximum(filters @ np.abs(spectrum), 1e-5)))
+        total += float(np.abs(logs[0] - logs[1]).mean())
+    assert metrics.dac_mel_loss(x, y) == pytest.approx(total, rel=1e-3)
+
+
+def test_signed_metrics_point_at_zero_and_need_a_pair() -> None:
+    signed = {key for key, metric in metrics.METRICS.items() if metric.signed}
+    assert signed == {"harmonics", "comb"}
+    assert [metrics.METRICS[key].arrow for key in ("harmonics", "log_mel", "stoi")] == ["→0", "↓", "↑"]
+    x = noise(21, 8192)
+    for key in signed:
+        with pytest.raises(AudioError, match="samples"):
+            metrics.METRICS[key](x, noise(21, 4096))
 
 
 def test_silence_has_no_delay() -> None:

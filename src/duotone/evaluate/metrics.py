@@ -18,6 +18,8 @@ from torch import Tensor
 
 from duotone.audio.waveform import Waveform, check_finite
 from duotone.errors import AudioError
+from duotone.evaluate.comb import comb_excess
+from duotone.evaluate.harmonics import harmonics
 from duotone.evaluate.speech import pesq, stoi
 
 #: Magnitudes are measured against a full-scale sine (0 dB) and floored here, so that digital silence has a logarithm.
@@ -29,6 +31,10 @@ SI_SDR_LIMIT = 100.0
 SILENT = 1e-16
 N_FFT, HOP, MEL_BANDS = 2048, 512, 128
 RESOLUTIONS = (512, 1024, 2048)
+#: Windows and numbers of mel bands of DAC's mel loss, windows of its STFT loss, and their floor.
+DAC_MEL = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
+DAC_STFT = (2048, 512)
+DAC_FLOOR = 1e-5
 
 
 def check_pair(reference: Waveform, estimate: Waveform) -> None:
@@ -99,6 +105,67 @@ def multi_resolution_stft(reference: Waveform, estimate: Waveform) -> float:
     return float(total.mean() / len(RESOLUTIONS))
 
 
+def dac_mel_loss(reference: Waveform, estimate: Waveform) -> float:
+    """DAC's mel loss, lower is better: L1 of ``log10`` mel magnitudes, summed over seven windows.
+
+    Kumar et al., arXiv 2306.06546, section 3.4, with the values of descript-audio-codec's ``conf/final/44khz.yml`` (MIT): windows of 32
+    to 2048 samples with hops of a quarter, 5 to 320 Slaney mel bands from 0 Hz to Nyquist, magnitudes of the unnormalised STFT floored at
+    1e-5. Raises `AudioError` for waves that do not match.
+    """
+    check_pair(reference, estimate)
+    total = 0.0
+    for window, count in DAC_MEL:
+        # filters of unit area in Hz, as librosa makes them: a band sums magnitudes and does not average them
+        bands = mel_filterbank(reference.rate, window, count) * (window / reference.rate)
+        r, e = (
+            (bands @ _dac_magnitudes(w.samples, window)).clamp_min(DAC_FLOOR).log10() for w in (reference, estimate)
+        )
+        total += float((r - e).abs().mean())
+    return total
+
+
+def dac_stft_distance(reference: Waveform, estimate: Waveform) -> float:
+    """DAC's STFT distance, lower is better: L1 of magnitudes plus L1 of ``log10`` powers, summed over two windows.
+
+    ``MultiScaleSTFTLoss`` of descript-audio-codec (MIT) with its default values (Engel et al., DDSP, arXiv 2001.04643, eq. 4): windows of
+    2048 and 512 samples, hops of a quarter, floored at 1e-5. Raises `AudioError` for waves that do not match.
+    """
+    check_pair(reference, estimate)
+    total = 0.0
+    for window in DAC_STFT:
+        r, e = (_dac_magnitudes(w.samples, window) for w in (reference, estimate))
+        logs = [2 * part.clamp_min(DAC_FLOOR).log10() for part in (r, e)]
+        total += float((r - e).abs().mean() + (logs[0] - logs[1]).abs().mean())
+    return total
+
+
+def _dac_magnitudes(samples: Tensor, window: int) -> Tensor:
+    """`[C, T]` -> STFT magnitudes `[C, F, N]`, not normalised, periodic Hann, hop of a quarter, padded by reflection."""
+    short = max(0, window // 2 + 1 - samples.shape[-1])  # reflection needs more samples than it adds
+    padded = torch.nn.functional.pad(samples, (0, short))
+    return torch.stft(
+        padded, window, window // 4, window=_hann(window), center=True, pad_mode="reflect", return_complex=True
+    ).abs()
+
+
+def harmonics_change(reference: Waveform, estimate: Waveform) -> float:
+    """By how many dB harmonics stand out more (above 0) or less in the estimate; 0 is best. See `harmonics`.
+
+    NaN where nothing in the reference has a pitch. Raises `AudioError` for waves that do not match.
+    """
+    check_pair(reference, estimate)
+    return harmonics(reference, estimate).difference
+
+
+def comb_change(reference: Waveform, estimate: Waveform) -> float:
+    """By how many dB lines at multiples of the hop rate stand out more in the estimate; 0 is best. See `comb_excess`.
+
+    Raises `AudioError` for waves that do not match.
+    """
+    check_pair(reference, estimate)
+    return comb_excess(reference, estimate)
+
+
 def log_spectral_distance(reference: Waveform, estimate: Waveform) -> float:
     """Root mean square difference of log spectra over frequency in dB, mean over frames, lower is better.
 
@@ -132,12 +199,12 @@ def magnitudes(samples: Tensor, window: int, hop: int) -> Tensor:
     return spectrum.abs() * (2 / hann.sum())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _hann(window: int) -> Tensor:
     return torch.hann_window(window)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def mel_filterbank(rate: int, n_fft: int, bands: int) -> Tensor:
     """Triangular filters `[M, F]` on the Slaney mel scale (Auditory Toolbox 1998) from 0 Hz to Nyquist, of unit area.
 
@@ -181,13 +248,22 @@ def _log_magnitude(reference: Tensor, estimate: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its key in JSON, its heading, its unit, which way is better; call it with a pair of waves."""
+    """A metric: its key in JSON, its heading, its unit, which way is better; call it with a pair of waves.
+
+    A `signed` metric is best at 0: two systems are compared by its absolute value, and lower is better.
+    """
 
     key: str
     label: str
     unit: str
     higher_is_better: bool
     function: Callable[[Waveform, Waveform], float]
+    signed: bool = False
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better: ↑, ↓, or →0."""
+        return "→0" if self.signed else "↑" if self.higher_is_better else "↓"
 
     def __call__(self, reference: Waveform, estimate: Waveform) -> float:
         return self.function(reference, estimate)
@@ -236,6 +312,10 @@ _ALL = (
     Metric("log_spectral", "log-spectral", "dB", False, log_spectral_distance),
     Metric("side_level", "side level", "dB", False, side_level_error),
     Metric("ild", "ILD", "dB", False, ild_error),
+    Metric("harmonics", "harmonics", "dB", False, harmonics_change, signed=True),
+    Metric("comb", "comb", "dB", False, comb_change, signed=True),
+    Metric("dac_mel", "DAC mel", "", False, dac_mel_loss),
+    Metric("dac_stft", "DAC STFT", "", False, dac_stft_distance),
     Metric("stoi", "STOI", "", True, stoi),
     Metric("pesq", "PESQ", "", True, pesq),
 )

@@ -135,8 +135,14 @@ class Report:
         return bootstrap([row.metrics.get(key, math.nan) for row in self.of(system)], self.settings["seed"])
 
     def difference(self, system: str, other: str, key: str) -> Interval:
-        """Mean and 95% interval of ``system - other`` file by file: a narrower interval than from two separate means."""
-        mine, theirs = ({row.file: row.metrics.get(key, math.nan) for row in self.of(name)} for name in (system, other))
+        """Mean and 95% interval of ``system - other`` file by file: a narrower interval than from two separate means.
+
+        Of a signed metric, which is best at 0, absolute values are compared.
+        """
+        size = abs if key in METRICS and METRICS[key].signed else float
+        mine, theirs = (
+            {row.file: size(row.metrics.get(key, math.nan)) for row in self.of(name)} for name in (system, other)
+        )
         return bootstrap([mine[file] - theirs[file] for file in mine if file in theirs], self.settings["seed"])
 
     def bit_rate(self, system: str) -> float:

@@ -39,7 +39,7 @@ class Column:
     @property
     def heading(self) -> str:
         """Title and unit on one line."""
-        separator = "" if self.unit in ("", "x", "↑", "↓") else ","
+        separator = "" if self.unit in ("", "x", "↑", "↓", "→0") else ","
         return f"{self.title}{separator} {self.unit}".rstrip()
 
 
@@ -55,7 +55,7 @@ def columns(report: Report) -> list[Column]:
 
 
 def _metric_column(report: Report, metric: Metric) -> Column:
-    unit = f"{metric.unit} {'↑' if metric.higher_is_better else '↓'}".lstrip()
+    unit = f"{metric.unit} {metric.arrow}".lstrip()
     return Column(
         metric.key, metric.label, unit,
         lambda system: report.mean(system, metric.key).mean_text(),
