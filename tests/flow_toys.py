@@ -10,6 +10,7 @@ from duotone.flow import FlowModel
 #: Reach of 3 layers x 2 chunks.
 TOY = FlowConfig(dim=32, layers=3, heads=2, head=16, condition=16, tokens=4, channels=6, context_chunks=2)
 UNLIMITED = TOY.model_copy(update={"context_chunks": None, "trained_chunks": 6})
+SPANS = TOY.model_copy(update={"spans": True})
 LOW_RANK = TOY.model_copy(update={"rank": 3})
 
 

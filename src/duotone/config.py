@@ -15,7 +15,7 @@ from duotone.errors import ConfigError
 
 Self = TypeVar("Self", bound="Config")
 Framing = Literal["exact", "published"]
-Solver = Literal["euler", "heun", "midpoint", "rk4", "dpm++", "ping-pong"]
+Solver = Literal["euler", "heun", "midpoint", "rk4", "dpm++", "ping-pong", "average"]
 NegativeBranch = Literal["empty", "noisy", "short"]
 
 
@@ -227,6 +227,7 @@ class FlowConfig(Config):
     head: int = 64
     condition: int = 768  # width of the time embedding
     rank: int | None = Field(default=None, ge=1)  # of modulations that share their first factor; None: full matrices
+    spans: bool = False  # whether velocities are also told the length of the step over which they are the average
     tokens: int = Field(default=8, ge=1)  # in a chunk
     channels: int = Field(default=64, ge=1)  # of a token
     context_chunks: int | None = Field(default=12, ge=1)
@@ -242,6 +243,8 @@ class FlowConfig(Config):
             raise ValueError(f"head must be a multiple of 4 (two rotations of pairs), got {self.head}")
         if self.condition % 2 or self.condition < 4:
             raise ValueError(f"condition must be even and at least 4 (cosines and sines), got {self.condition}")
+        if self.sampling.solver == "average" and not self.spans:
+            raise ValueError("the solver average needs a model with spans")
         return self
 
     @property

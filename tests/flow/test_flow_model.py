@@ -11,7 +11,7 @@ from duotone.flow import FlowCache, FlowModel, Sampler
 from duotone.flow.model import time_features
 from duotone.flow.path import interpolate
 from duotone.flow.rotary import rotate, rotation
-from flow_toys import LOW_RANK, TOY, UNLIMITED, chunks, stirred
+from flow_toys import LOW_RANK, SPANS, TOY, UNLIMITED, chunks, stirred
 from guards import like_mps, moved
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
@@ -97,6 +97,24 @@ def test_short_sequences_use_masks_and_long_ones_bands_with_one_result() -> None
     torch.testing.assert_close(y[:, :3], banded(x[:, :3], t[:, :3]), **CLOSE)
     torch.testing.assert_close(y[:, :3], masked(x, t)[:, :3], **CLOSE)
     assert (y - masked(x, t))[:, 3].abs().max() > 1e-4
+
+
+def test_spans_are_told_to_models_that_take_them_and_start_without_effect() -> None:
+    model = FlowModel(SPANS)
+    assert not any(p.any() for p in model.span_mlp[2].parameters())  # type: ignore[index,union-attr]
+    model = stirred(SPANS)
+    clean, noisy = chunks(1, 4), chunks(1, 2, 4, seed=2)
+    s, t, span = torch.zeros(1, 4), torch.full((1, 2, 4), 0.8), torch.full((1, 2, 4), 0.3)
+    none, some = model.streams(clean, s, noisy, t), model.streams(clean, s, noisy, t, span=span)
+    assert torch.equal(none, model.streams(clean, s, noisy, t, span=0 * span))
+    assert (none - some).abs().max() > 1e-3
+    cache = FlowCache(model)
+    cache.append(clean[:, :3])
+    torch.testing.assert_close(cache.velocity(noisy[:, 1, 3], 0.8, 0.3)[0], some[0, 1, 3], **CLOSE)
+    with pytest.raises(UsageError, match="one with spans"):
+        stirred()(clean, s, span=s + 0.1)
+    with pytest.raises(ConfigError, match="needs a model with spans"):
+        FlowConfig.parse({"sampling": {"solver": "average"}})
 
 
 def test_checkpointing_changes_nothing() -> None:

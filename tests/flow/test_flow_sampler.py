@@ -15,7 +15,7 @@ from duotone.flow.path import interpolate
 from duotone.flow.schedule import times
 from duotone.flow.solvers import SOLVERS, solve
 from duotone.nn.noise import normal
-from flow_toys import TOY, chunks, stirred
+from flow_toys import SPANS, TOY, chunks, stirred
 
 SHAPE = (TOY.tokens, TOY.channels)
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
@@ -41,7 +41,7 @@ def test_noise_depends_on_seed_chunk_and_draw_alone() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_sampled_chunk_is_the_solution_from_its_noise(solver: str) -> None:
-    model, prompt = stirred(), 2 * chunks(1, 4)
+    model, prompt = stirred(SPANS), 2 * chunks(1, 4)
     sampler = Sampler(model, [7], sampling(solver=solver))
     sampler.push(prompt)
     chunk = sampler.next()
@@ -124,7 +124,9 @@ def test_guidance_combines_both_histories_inside_its_interval(branch: str, monke
     velocity = guided(sampler.cache, settings)
     asked: list[int] = []
     original = sampler.cache.velocity
-    monkeypatch.setattr(sampler.cache, "velocity", lambda x, t, b: asked.append(b) or original(x, t, b))
+    monkeypatch.setattr(
+        sampler.cache, "velocity", lambda x, t, s, branches: asked.append(branches) or original(x, t, s, branches)
+    )
     for t in (0.9, 0.5, 0.1):
         positive, negative = plain.velocity(x, t), worse.velocity(x, t)
         wanted = combine(positive, negative, 2.0) if t == 0.5 else positive
@@ -174,6 +176,12 @@ def test_context_noise_is_that_of_its_counter() -> None:
 def test_the_settings_of_the_model_are_the_default() -> None:
     config = TOY.model_copy(update={"sampling": sampling(steps=5, solver="rk4")})
     assert Sampler(stirred(config)).next().evaluations == 20
+
+
+def test_average_velocities_need_a_model_that_has_them() -> None:
+    with pytest.raises(UsageError, match="one with spans"):
+        Sampler(stirred(), settings=sampling(solver="average")).next()
+    assert Sampler(stirred(SPANS), settings=sampling(solver="average", guidance=1.5)).next().evaluations == 3
 
 
 def test_wrong_seeds_are_refused() -> None:

@@ -17,7 +17,7 @@ from duotone.flow.schedule import shifted, times
 from duotone.flow.solvers import SOLVERS, evaluations, solve
 
 DETERMINISTIC = tuple(solver for solver in SOLVERS if solver != "ping-pong")
-COST = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "dpm++": 1, "ping-pong": 1}
+COST = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "dpm++": 1, "ping-pong": 1, "average": 1}
 T_MIN = 0.02
 
 
@@ -28,7 +28,7 @@ class Mixture:
         self.means, self.deviation = means, deviation
         self.asked: list[float] = []
 
-    def __call__(self, x: Tensor, t: float) -> Tensor:
+    def __call__(self, x: Tensor, t: float, span: float = 0.0) -> Tensor:
         self.asked.append(t)
         a, variance = 1 - t, (1 - t) ** 2 * self.deviation**2 + t**2
         offset = x[:, None] - a * self.means
@@ -63,6 +63,28 @@ def test_the_path_of_one_gaussian_is_met_with_the_order_of_the_method(solver: st
         errors.append(float((x - exact).square().mean().sqrt()))
     assert errors[0] < 0.02
     assert math.log2(errors[0] / errors[1]) > order - 0.5
+
+
+def test_average_velocities_of_a_gaussian_are_exact_in_any_number_of_steps() -> None:
+    """``u = (x_t - x_r) / (t - r)`` on the exact path ``x_t = (1 - t) mu + eps sqrt((1 - t)^2 s^2 + t^2)``."""
+    mean, deviation = 0.7, 0.6
+    asked: list[tuple[float, float]] = []
+
+    def spread(t: float) -> float:
+        return math.sqrt((1 - t) ** 2 * deviation**2 + t**2)
+
+    def between(x: Tensor, t: float, span: float) -> Tensor:
+        asked.append((t, span))
+        eps, r = (x - (1 - t) * mean) / spread(t), t - span
+        return (x - (1 - r) * mean - eps * spread(r)) / span
+
+    noise = torch.linspace(-2, 2, 9)[:, None]
+    for steps in (1, 2, 5):
+        asked.clear()
+        found = solve("average", between, noise, times(steps))
+        torch.testing.assert_close(found.x, mean + deviation * noise, rtol=0, atol=1e-5)
+        assert found.evaluations == steps and min(t for t, _ in asked) >= T_MIN
+        assert sum(span for _, span in asked) == pytest.approx(1)
 
 
 def test_the_table_of_a_mixture_of_gaussians() -> None:

@@ -62,7 +62,7 @@ class FlowCache:
         self._limits: list[int | None] = [None, None]
         self._keys, self._values = self._memory(batch * branches)
         self._kept: list[tuple[Tensor, float, Tensor | None, float]] = []  # what was appended, for `exact`
-        self._modulations: OrderedDict[float, Modulation] = OrderedDict()
+        self._modulations: OrderedDict[tuple[float, float], Modulation] = OrderedDict()
 
     def _memory(self, rows: int) -> tuple[Tensor, Tensor]:
         config, model = self.model.config, self.model
@@ -157,10 +157,11 @@ class FlowCache:
         return self.start + last - (last - torch.arange(self.filled)) % self.context
 
     @torch.no_grad()
-    def velocity(self, x: Tensor, t: float, branches: int | None = None) -> Tensor:
+    def velocity(self, x: Tensor, t: float, span: float = 0.0, branches: int | None = None) -> Tensor:
         """The velocity of the next chunk at time t, x `[B, M, C]` -> `[branches B, M, C]`; all of the first branch come first.
 
-        `branches` (default: all) says for how many branches it is computed, in one batch. Raises `UsageError` for other shapes.
+        With a span, it is the average from t down to t - span. `branches` (default: all) says for how many branches it is computed, in
+        one batch. Raises `UsageError` for other shapes, or a span that the model does not take.
         """
         branches = self.branches if branches is None else branches
         if x.shape != self._shape or not 1 <= branches <= self.branches:
@@ -170,7 +171,7 @@ class FlowCache:
         model, m, rows = self.model, self._shape[1], self.batch * branches
         valid = m * (1 + self.filled)
         mask = self._velocity_mask(branches)
-        parts = self._modulation(t)
+        parts = self._modulation(t, span)
         cos, sin = model.turn(self.index, 1)
         turn = cos[0], sin[0]
         h = model.proj_in(x.to(model.device, model.dtype))
@@ -272,14 +273,15 @@ class FlowCache:
             negative = None if negatives[0] is None else torch.cat(negatives, 1)
             self._append(torch.cat(xs, 1), s, negative, negative_s)
 
-    def _modulation(self, t: float) -> Modulation:
+    def _modulation(self, t: float, span: float = 0.0) -> Modulation:
         """The modulation at a time, computed once while the time stays in use."""
-        found = self._modulations.pop(t, None)
+        found = self._modulations.pop((t, span), None)
         if found is None:
-            found = self.model.modulation(torch.tensor(t, dtype=torch.float32, device=self.model.device))
+            times = torch.tensor([t, span], dtype=torch.float32, device=self.model.device)
+            found = self.model.modulation(times[0], times[1] if span else None)
             if len(self._modulations) >= _TIMES:
                 self._modulations.popitem(last=False)
-        self._modulations[t] = found
+        self._modulations[t, span] = found
         return found
 
 

@@ -97,8 +97,7 @@ class Block(nn.Module):
         self.attn = Attention(dim, heads)
         self.mlp = SwiGLU(dim)
         self.mod = nn.Linear(condition, 6 * dim)
-        nn.init.zeros_(self.mod.weight)
-        nn.init.zeros_(self.mod.bias)
+        _zero(self.mod)
 
     def forward(self, x: Tensor, parts: Parts, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """`[..., n, D]` -> `[..., n, D]`."""
@@ -124,15 +123,17 @@ class FlowModel(nn.Module):
         self.register_buffer("lat_mean", torch.zeros(config.channels))
         self.register_buffer("lat_std", torch.ones(config.channels))
         self.proj_in = nn.Linear(config.channels, dim)
-        self.cond_mlp = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
+        self.cond_mlp = _time_mlp(condition)
+        self.span_mlp = _time_mlp(condition) if config.spans else None
         self.mod_in = nn.Identity() if config.rank is None else nn.Linear(condition, config.rank, bias=False)
         width = config.rank or condition
         self.blocks = nn.ModuleList(Block(dim, config.heads, width) for _ in range(config.layers))  # type: ignore[assignment]
         self.mod_out = nn.Linear(width, 2 * dim)
         self.proj_out = nn.Linear(dim, config.channels)
-        for last in (self.mod_out, self.proj_out):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        if self.span_mlp is not None:
+            _zero(self.span_mlp[2])
+        _zero(self.mod_out)
+        _zero(self.proj_out)
         self.checkpointing = False  # in training, store only the layers' inputs and recompute the rest
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlowModel:
@@ -174,23 +175,32 @@ class FlowModel(nn.Module):
         """The inverse of `normalize`."""
         return x.float() * self.lat_std.float() + self.lat_mean.float()
 
-    def forward(self, x: Tensor, t: Tensor, first: int = 0) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, first: int = 0, span: Tensor | None = None) -> Tensor:
         """Noisy chunks `[B, N, M, C]` at times t `[B, N]` -> velocities `[B, N, M, C]`, float32.
 
-        Chunk n attends to itself and the `context_chunks` chunks before it. `first` is the index of chunk 0.
+        Chunk n attends to itself and the `context_chunks` chunks before it. `first` is the index of chunk 0. With `span` `[B, N]`,
+        velocities are averages from t down to t - span, of models with spans (arXiv 2505.13447, equation 3).
         """
         self._check(x, t)
         window = self.config.context_chunks
-        return self._run(x, t, first, lambda q, k, v: full(q, k, v, window))
+        return self._run(x, t, span, first, lambda q, k, v: full(q, k, v, window))
 
     def streams(
-        self, clean: Tensor, s: Tensor, noisy: Tensor, t: Tensor, first: int = 0, keep: Tensor | None = None
+        self,
+        clean: Tensor,
+        s: Tensor,
+        noisy: Tensor,
+        t: Tensor,
+        first: int = 0,
+        keep: Tensor | None = None,
+        span: Tensor | None = None,
     ) -> Tensor:
         """Velocities of K noisy copies of a sequence, each chunk given the clean chunks before it, in one pass.
 
         clean `[B, N, M, C]` at noise levels s `[B, N]`, noisy `[B, K, N, M, C]` at times t `[B, K, N]` -> `[B, K, N, M, C]`.
         Noisy chunk n attends to itself and the clean chunks before it, as when streaming; keys and values of the clean
         chunks are computed once for all copies. Where keep `[B]` is False, noisy chunks attend to themselves only.
+        `span` `[B, K, N]` is that of `forward`.
         """
         self._check(clean, s)
         self._check(noisy, t)
@@ -200,22 +210,32 @@ class FlowModel(nn.Module):
             )
         window = self.config.context_chunks
         x, times = torch.cat([clean[:, None], noisy], 1), torch.cat([s[:, None], t], 1)
-        return self._run(x, times, first, lambda q, k, v: two_streams(q, k, v, window, keep))[:, 1:]
+        spans = None if span is None else torch.cat([torch.zeros_like(s)[:, None], span], 1)
+        return self._run(x, times, spans, first, lambda q, k, v: two_streams(q, k, v, window, keep))[:, 1:]
 
-    def condition(self, t: Tensor) -> Tensor:
-        """Times of any shape -> the input of the modulations, `[..., Q]` or `[..., rank]`."""
-        features = time_features(t, self.config.condition).to(self.dtype)
-        hidden: Tensor = self.mod_in(F.silu(self.cond_mlp(features)))
+    def condition(self, t: Tensor, span: Tensor | None = None) -> Tensor:
+        """Times (and spans) of any shape -> the input of the modulations, `[..., Q]` or `[..., rank]`."""
+        width = self.config.condition
+        embedded = self.cond_mlp(time_features(t, width).to(self.dtype))
+        if self.span_mlp is not None:
+            embedded = embedded + self.span_mlp(
+                time_features(torch.zeros_like(t) if span is None else span, width).to(self.dtype)
+            )
+        elif span is not None and bool((span != 0).any()):
+            raise UsageError(
+                "Got spans for a model that gives velocities at a time only. Take one with spans, or leave them out."
+            )
+        hidden: Tensor = self.mod_in(F.silu(embedded))
         return hidden
 
-    def modulation(self, t: Tensor) -> Modulation:
+    def modulation(self, t: Tensor, span: Tensor | None = None) -> Modulation:
         """Times of any shape -> the vectors of all layers, `[..., 1, D]`; computed once for each distinct time where it can be kept."""
-        hidden = self.condition(t)[..., None, :]
+        hidden = self.condition(t, span)[..., None, :]
         return Modulation(tuple(_parts(block.mod(hidden), 6) for block in self.blocks), _parts(self.mod_out(hidden), 2))
 
-    def _run(self, x: Tensor, t: Tensor, first: int, attend: Attend) -> Tensor:
+    def _run(self, x: Tensor, t: Tensor, span: Tensor | None, first: int, attend: Attend) -> Tensor:
         """Tokens `[..., N, M, C]` at times `[..., N]` through all layers."""
-        hidden = self.condition(t)[..., None, :]
+        hidden = self.condition(t, span)[..., None, :]
         turn = self.turn(first, x.shape[-3])
         h = self.proj_in(x.to(self.dtype))
         for block in self.blocks:
@@ -241,6 +261,15 @@ class FlowModel(nn.Module):
                 f"Got chunks {list(x.shape)} at times {list(t.shape)}, expected [..., N, {self.config.tokens}, {self.config.channels}] "
                 f"at [..., N] with N at least 1."
             )
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def _time_mlp(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
 
 def _layer(block: Block, h: Tensor, hidden: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:

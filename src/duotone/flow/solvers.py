@@ -19,8 +19,8 @@ from duotone.config import Solver
 from duotone.errors import UsageError
 from duotone.flow.path import denoised, interpolate
 
-#: ``velocity(x, t)``, of the shape of x.
-Velocity = Callable[[Tensor, float], Tensor]
+#: ``velocity(x, t)``, of the shape of x; the solver average calls ``velocity(x, t, span)``.
+Velocity = Callable[..., Tensor]
 #: ``renoise(k)``: noise added after step k (from 1 on), of the shape of x, already scaled by the temperature.
 Renoise = Callable[[int], Tensor]
 
@@ -49,10 +49,10 @@ def solve(
         )
     calls = 0
 
-    def counted(x: Tensor, t: float) -> Tensor:
+    def counted(x: Tensor, t: float, *span: float) -> Tensor:
         nonlocal calls
         calls += 1
-        return velocity(x, t)
+        return velocity(x, t, *span)
 
     if solver == "ping-pong":
         if renoise is None:
@@ -132,6 +132,16 @@ def dpm(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Tensor:
     return denoised(x, v, times[-1])
 
 
+def average(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Tensor:
+    """``x_r = x_t - (t - r) u(x_t, r, t)`` with u the average velocity between t and r (arXiv 2505.13447).
+
+    A model with spans gives u in one evaluation at t, so the last step goes to r = 0 itself.
+    """
+    for t, following in itertools.pairwise((*times[:-1], 0.0)):
+        x = x - (t - following) * velocity(x, t, t - following)
+    return x
+
+
 def ping_pong(velocity: Velocity, x: Tensor, times: Sequence[float], renoise: Renoise) -> Tensor:
     """Go to the data at once, add new noise to the next time, and so on: ``x_{i+1} = (1 - t_{i+1}) D_i + t_{i+1} eps``.
 
@@ -155,7 +165,8 @@ _DETERMINISTIC: dict[str, Callable[[Velocity, Tensor, Sequence[float]], Tensor]]
     "midpoint": midpoint,
     "rk4": rk4,
     "dpm++": dpm,
+    "average": average,
 }
 #: Evaluations a step.
-_METHODS: dict[str, int] = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "dpm++": 1, "ping-pong": 1}
+_METHODS: dict[str, int] = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "dpm++": 1, "ping-pong": 1, "average": 1}
 SOLVERS = tuple(_METHODS)
