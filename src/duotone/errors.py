@@ -43,3 +43,7 @@ class WeightsError(DuotoneError, ValueError):
     """Weights that do not fit the network: missing, unexpected or misshapen tensors."""
 
     exit_code = 6
+
+
+class DownloadError(DuotoneError):
+    """A file could not be fetched, or is not what it should be: no network, not on the mirror, another hash, damaged."""

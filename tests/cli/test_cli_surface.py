@@ -34,6 +34,7 @@ COMMANDS = {
     "demo": {"--output", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force", "--json"},
     "train": {"--data", "--out", "--json", "--quiet"},
     "report": {"--output", "--open"},
+    "fetch-sounds": {"--split", "--only", "--mirror", "--licences", "--force", "--quiet"},
     "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--force", "--quiet"},
     "evaluate": {
         "--data", "--against", "--limit", "--seconds", "--rate", "--speech", "--frechet", "--bandwidth",
