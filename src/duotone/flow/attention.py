@@ -61,36 +61,49 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, keep: Tensor | None) -> Tensor:
-    """`two_streams` for windows shorter than the sequence: each chunk's tokens of all copies attend together.
+    """`two_streams` for windows shorter than the sequence, in J blocks of `window` chunks.
 
-    Their keys are the `window` clean chunks before, shared by all copies, and the chunk itself, to each copy its own.
+    The window of any chunk lies in its own block and the one before it, so blocks of queries attend to two clean blocks of keys:
+
+        clean keys   | block j-1 | block j |   a band: to chunk n those of age 0 (1 for noisy copies) to `window`
+        own keys               | block j |     noisy copies only: to each chunk itself
     """
     b, g, n, m = q.shape[:4]
-    queries = q.permute(0, 2, 4, 1, 3, 5).reshape(b * n, q.shape[4], g * m, -1)
-    keys, values = (torch.cat([_before(x[:, 0], window), _together(x)], 3).flatten(0, 1) for x in (k, v))
-    out = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=_band_mask(b, g, n, m, window, keep, q.device)
-    )
-    return out.reshape(b, n, -1, g, m, q.shape[-1]).permute(0, 3, 1, 4, 2, 5)
+    blocks = -(-n // window)
+    q, k, v = (_blocks(x, blocks, window) for x in (q, k, v))
+    keys, values = (torch.cat([F.pad(x[:, 0], (0, 0) * 3 + (1, 0))[:, :-1], x[:, 0]], 3) for x in (k, v))
+    band = _band_mask(blocks, window, m, 0, q.device).repeat(b, 1, 1)[:, None]
+    out = [_sdpa(q[:, 0], keys, values, band)[:, None]]
+    if g > 1:
+        past = _band_mask(blocks, window, m, 1, q.device).expand(b, g - 1, -1, -1, -1)
+        if keep is not None:
+            past = past & keep[:, None, None, None, None]
+        itself = _tokens(torch.eye(window, dtype=torch.bool, device=q.device), m).expand(*past.shape[:-1], -1)
+        mask = torch.cat([past, itself], -1).flatten(0, 2)[:, None]
+        both = (
+            torch.cat([x[:, None].expand(-1, g - 1, *x.shape[1:]), y[:, 1:]], 4) for x, y in ((keys, k), (values, v))
+        )
+        out.append(_sdpa(q[:, 1:], *both, mask))
+    return torch.cat(out, 1).transpose(3, 4).flatten(2, 3).unflatten(2, (-1, m))[:, :, :n]
 
 
-def _together(x: Tensor) -> Tensor:
-    """`[B, G, N, M, H, E]` -> each chunk's tokens of all copies, `[B, N, H, G M, E]`."""
-    return x.permute(0, 2, 4, 1, 3, 5).flatten(3, 4)
+def _blocks(x: Tensor, blocks: int, window: int) -> Tensor:
+    """`[B, G, N, M, H, E]` -> `[B, G, J, H, w M, E]`, with zeros after the last chunk."""
+    b, g, n, m, h, e = x.shape
+    x = F.pad(x, (0, 0) * 3 + (0, blocks * window - n))
+    return x.view(b, g, blocks, window * m, h, e).transpose(3, 4)
 
 
-def _before(x: Tensor, window: int) -> Tensor:
-    """`[B, N, M, H, E]` -> the tokens of the `window` chunks before each chunk, `[B, N, H, w M, E]`; zeros where there are none."""
-    padded = F.pad(x, (0, 0, 0, 0, 0, 0, window, 0))[:, :-1]
-    return padded.unfold(1, window, 1).permute(0, 1, 3, 5, 2, 4).flatten(3, 4)  # unfold puts the window last
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """`[..., H, n, E]` each, with all leading dimensions as one batch."""
+    flat = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
+    return F.scaled_dot_product_attention(*flat, attn_mask=mask).view(q.shape)
 
 
-def _band_mask(b: int, g: int, n: int, m: int, window: int, keep: Tensor | None, device: torch.device) -> Tensor:
-    """Bool `[B N, 1, G M, (w + G) M]` for `_banded`."""
-    exists = torch.arange(n, device=device)[:, None] + torch.arange(window, device=device) >= window
-    past = exists[None, :, None].expand(b, n, g, window)
-    if keep is not None:
-        noisy = (torch.arange(g, device=device) > 0)[None, None, :, None]
-        past = past & (keep[:, None, None, None] | ~noisy)
-    own = torch.eye(g, dtype=torch.bool, device=device).expand(b, n, g, g)
-    return _tokens(torch.cat([past, own], 3), m).flatten(0, 1)[:, None]
+def _band_mask(blocks: int, window: int, m: int, least: int, device: torch.device) -> Tensor:
+    """What the tokens of each block see of those of the block before and of their own, bool `[J, w M, 2 w M]`: ages `least` to w."""
+    chunk = torch.arange(2 * window, device=device)
+    age = chunk[window:, None] - chunk
+    band = ((age >= least) & (age <= window)).repeat(blocks, 1, 1)
+    band[0, :, :window] = False  # nothing is before the first block
+    return _tokens(band, m)
