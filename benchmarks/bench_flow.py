@@ -167,6 +167,20 @@ def page(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def keep(rows: list[dict[str, Any]]) -> None:
+    """Write rows beside those of other settings, so that a long run that is stopped leaves what it measured."""
+    path = machine.RESULTS / "flow.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": [], "commands": []}
+    new = {tuple(row[key] for key in SETTING) for row in rows}
+    others = [row for row in before["rows"] if tuple(row[key] for key in SETTING) not in new]
+    document = {
+        "machine": machine.describe(),
+        "commands": sorted({*before["commands"], machine.command()}),
+        "rows": sorted([*others, *rows], key=lambda r: [r[key] for key in SETTING]),
+    }
+    machine.record("flow", document, page)
+
+
 def main() -> int:
     """Run and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -178,22 +192,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
     for preset in options.presets:
         for kind in options.formats:
             for context in options.contexts:
-                rows += measure(preset, kind, context, options.repeats, options.patience)
-    path = machine.RESULTS / "flow.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": [], "commands": []}
-    new = {tuple(row[key] for key in SETTING) for row in rows}
-    kept = [row for row in before["rows"] if tuple(row[key] for key in SETTING) not in new]
-    commands = sorted({*before["commands"], machine.command()})
-    document = {
-        "machine": machine.describe(),
-        "commands": commands,
-        "rows": sorted([*kept, *rows], key=lambda r: [r[key] for key in SETTING]),
-    }
-    machine.record("flow", document, page)
+                keep(measure(preset, kind, context, options.repeats, options.patience))
     return 0
 
 

@@ -80,11 +80,12 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, keep: Tensor | None) -
             past = past & keep[:, None, None, None, None]
         itself = _tokens(torch.eye(window, dtype=torch.bool, device=q.device), m).expand(*past.shape[:-1], -1)
         mask = torch.cat([past, itself], -1).flatten(0, 2)[:, None]
-        both = (
+        own_keys, own_values = (
             torch.cat([x[:, None].expand(-1, g - 1, *x.shape[1:]), y[:, 1:]], 4) for x, y in ((keys, k), (values, v))
         )
-        out.append(_sdpa(q[:, 1:], *both, mask))
-    return torch.cat(out, 1).transpose(3, 4).flatten(2, 3).unflatten(2, (-1, m))[:, :, :n]
+        out.append(_sdpa(q[:, 1:], own_keys, own_values, mask))
+    tokens = torch.cat(out, 1).transpose(3, 4)
+    return tokens.reshape(b, g, blocks * window, m, *tokens.shape[4:])[:, :, :n]
 
 
 def _blocks(x: Tensor, blocks: int, window: int) -> Tensor:
@@ -96,8 +97,8 @@ def _blocks(x: Tensor, blocks: int, window: int) -> Tensor:
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """`[..., H, n, E]` each, with all leading dimensions as one batch."""
-    flat = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
-    return F.scaled_dot_product_attention(*flat, attn_mask=mask).view(q.shape)
+    q_, k_, v_ = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q_, k_, v_, attn_mask=mask).view(q.shape)
 
 
 def _band_mask(blocks: int, window: int, m: int, least: int, device: torch.device) -> Tensor:
