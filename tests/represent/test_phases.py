@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from duotone.errors import AudioError, ConfigError
-from duotone.represent import phases
 from duotone.represent.phases import PhaseGradient, Reconstruction, deviations, sources, to_radians, to_turns
 from duotone.represent.stft import OverlapAdd, dual_window, window
 
@@ -275,7 +274,3 @@ def test_turns_are_cycles_modulo_one(cycles: list[float]) -> None:
 def test_half_a_turn_is_not_lost() -> None:
     turns = to_turns(np.array([0.5, -0.5, 1.5], np.float32)).astype(np.int64)
     assert (np.abs(turns - 2**31) <= 128).all()
-
-
-def test_the_default_kernel_is_the_plain_one() -> None:
-    assert PhaseGradient(N_FFT, HOP, BLOCK, 0).kernel is phases.integrate

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,14 +38,25 @@ DELAY_SHARE, DELAY_BOUND = 0.8, 2.0
 FLOOR = 1e-7
 MOMENTUM = 0.99
 
-#: Magnitudes `[n + 2, F]` (a frame before, n frames, a frame after), turns `[F]` of the frame before, n_fft, hop
-#: -> turns `[n, F]`: what `integrate` does.
-Integrate = Callable[[Tensor, Tensor, int, int], Tensor]
-
 
 def to_radians(turns: Tensor) -> Tensor:
     """Turns (int32) -> float32 radians, -pi to pi."""
     return turns.float() * (2 * math.pi / 2**32)
+
+
+def polar(magnitudes: Tensor, turns: Tensor) -> Tensor:
+    """Magnitudes and turns `[n, F]`, on one device -> complex spectra `[n, F]`."""
+    return torch.polar(magnitudes, to_radians(turns))
+
+
+def logarithms(magnitudes: Tensor) -> Tensor:
+    """Natural logarithms of magnitudes, those below `FLOOR` raised to it."""
+    return magnitudes.clamp_min(FLOOR).log_()
+
+
+def delay_slope(n_fft: int, hop: int) -> float:
+    """Radians a bin for a difference of 1 between the logarithms of the frames after and before (RTPGHI, equation 12)."""
+    return -DELAY_SHARE * HANN_RATIO * n_fft / hop / 2
 
 
 def to_turns(cycles: NDArray[np.float32]) -> NDArray[np.uint32]:
@@ -73,8 +85,7 @@ def delays(before: NDArray[np.float32], after: NDArray[np.float32], n_fft: int, 
     `before` and `after` are the logarithms of the magnitudes one frame earlier and later. RTPGHI, equation 12; the
     phase's origin is the middle of the frame.
     """
-    slope = np.float32(-DELAY_SHARE * HANN_RATIO * n_fft / hop / 2)
-    bound = np.float32(DELAY_BOUND)
+    slope, bound = np.float32(delay_slope(n_fft, hop)), np.float32(DELAY_BOUND)
     found: NDArray[np.float32] = np.clip((after - before) * slope, -bound, bound)
     return found
 
@@ -113,7 +124,7 @@ def integrate(magnitudes: Tensor, turns: Tensor, n_fft: int, hop: int) -> Tensor
     and now, and the group delays between the source and itself (RTPGHI, algorithm 1, trapezoidal rule).
     """
     m = magnitudes.numpy()
-    log = magnitudes.clamp_min(FLOOR).log().numpy()
+    log = logarithms(magnitudes).numpy()
     deviation = deviations(m[:-1])
     bins = np.arange(m.shape[1], dtype=np.int64)
     centre = ((bins * hop % n_fft << 32) // n_fft).astype(np.uint32)
@@ -130,20 +141,29 @@ def integrate(magnitudes: Tensor, turns: Tensor, n_fft: int, hop: int) -> Tensor
     return torch.from_numpy(out.view(np.int32))
 
 
+class Kernels(NamedTuple):
+    """What computes `integrate` and `polar`: these functions, or faster ones that give the same (`nn.phase_kernels`)."""
+
+    integrate: Callable[[Tensor, Tensor, int, int], Tensor] = integrate
+    polar: Callable[[Tensor, Tensor], Tensor] = polar
+
+
+PLAIN = Kernels()
+
+
 class PhaseGradient:
     """Phases of a stream of magnitudes, by RTPGHI with one frame of look-ahead inside each block of `block` frames.
 
-    The first frame's phases are drawn from `seed`, the same on every machine. `kernel` computes what `integrate` does.
-    Raises `ConfigError` for sizes that make no transform.
+    The first frame's phases are drawn from `seed`, the same on every machine. Raises `ConfigError` for sizes that make no transform.
     """
 
-    def __init__(self, n_fft: int, hop: int, block: int, seed: int, kernel: Integrate = integrate) -> None:
+    def __init__(self, n_fft: int, hop: int, block: int, seed: int, kernels: Kernels = PLAIN) -> None:
         if n_fft < 4 or n_fft % 2 or not 0 < hop <= n_fft // 2 or block < 1:
             raise ConfigError(
                 f"Phases got n_fft {n_fft}, hop {hop} and blocks of {block} frames, expected an even n_fft of at least 4, "
                 "a hop of at most half of it and at least one frame a block."
             )
-        self.n_fft, self.hop, self.block, self.seed, self.kernel = n_fft, hop, block, seed, kernel
+        self.n_fft, self.hop, self.block, self.seed, self.kernels = n_fft, hop, block, seed, kernels
         self.bins = n_fft // 2 + 1
         self._start()
 
@@ -197,7 +217,7 @@ class PhaseGradient:
         after = frames[count : count + 1] if place < self.block and count < len(frames) else frames[count - 1 : count]
         before = self._before if len(self._before) else frames[:1]
         context = torch.cat([before, frames[:count], after])
-        turns = self.kernel(context, self._turns, self.n_fft, self.hop)
+        turns = self.kernels.integrate(context, self._turns, self.n_fft, self.hop)
         self._turns, self._before, self._place = (
             turns[-1].clone(),
             frames[count - 1 : count].clone(),
@@ -221,12 +241,10 @@ class Reconstruction:
     Sondergaard, "A fast Griffin-Lim algorithm", 2013). Parameters and errors are those of `PhaseGradient`.
     """
 
-    def __init__(
-        self, n_fft: int, hop: int, block: int, seed: int, iterations: int, kernel: Integrate = integrate
-    ) -> None:
+    def __init__(self, n_fft: int, hop: int, block: int, seed: int, iterations: int, kernels: Kernels = PLAIN) -> None:
         if iterations < 0:
             raise ConfigError(f"Griffin-Lim got {iterations} iterations, expected 0 or more.")
-        self.phases = PhaseGradient(n_fft, hop, block, seed, kernel)
+        self.phases = PhaseGradient(n_fft, hop, block, seed, kernels)
         self.n_fft, self.hop, self.block, self.iterations = n_fft, hop, block, iterations
         self.pieces = -(-n_fft // hop)  # frames that cover a sample
         self._start()
@@ -270,7 +288,7 @@ class Reconstruction:
     def _take(self, count: int) -> Tensor:
         magnitudes, self._magnitudes = self._magnitudes[:count], self._magnitudes[count:].clone()
         turns, self._turns = self._turns[:count], self._turns[count:].clone()
-        spectra = torch.polar(magnitudes, to_radians(turns.to(magnitudes.device)))
+        spectra = self.phases.kernels.polar(magnitudes, turns.to(magnitudes.device))
         if self.iterations == 0:
             return spectra
         for first in range(0, count, self.block):
