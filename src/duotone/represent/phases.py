@@ -32,7 +32,7 @@ from duotone.represent.stft import window
 #: Sondergaard, "A noniterative method for reconstruction of phase from STFT magnitude", 2017, table I).
 HANN_RATIO = 0.25645
 #: Share of the estimated group delay that is used, and its bound in radians a bin: estimates are noisy, and pi is a
-#: delay of half a window. Found on music and speech, with exact and with disturbed magnitudes.
+#: delay of half a window. Chosen on generated music and speech, with exact and with disturbed magnitudes (LOG.md).
 DELAY_SHARE, DELAY_BOUND = 0.8, 2.0
 #: Magnitudes below this count as this in logarithms.
 FLOOR = 1e-7
