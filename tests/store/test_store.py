@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from duotone.codec.values import Latents
 from duotone.errors import FormatError, UsageError
 from duotone.spec import CodecSpec, Source
 from duotone.store import LatentStore, LatentWriter, StoreInfo
-from duotone.store.manifest import LAYOUTS, RECORDINGS, Layout, to_channels, usual_channels
+from duotone.store.manifest import LAYOUTS, RECORDINGS, Layout
+from duotone.store.statistics import to_channels, usual_channels
 
 SPEC = CodecSpec(
     family="codicodec", model="tiny", fingerprint="f1", space="s1", rate=48_000, rate_out=48_000, channels=2, chunk=512,
@@ -75,6 +78,9 @@ def test_the_files_are_those_of_their_formats(layout: Layout, tmp_path: Path) ->
         from safetensors.numpy import load_file
 
         assert np.array_equal(load_file(tmp_path / "x" / "Op. 5.safetensors")["latents"], values(0, 3))
+    elif layout == "shards":
+        whole = np.load(tmp_path / "shard-000000.latents.npy", mmap_mode="r")
+        assert np.array_equal(whole, np.concatenate([values(0, 3), values(1, 2)]))
     else:
         with tarfile.open(tmp_path / "shard-000000.tar") as tar:
             # WebDataset: neighbours of one name up to the first dot are one example
@@ -121,15 +127,21 @@ def test_a_run_that_was_stopped_goes_on(layout: Layout, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), LatentWriter(tmp_path, info(layout)) as writer:
         writer.add("a", values(0, 2), source(2), "a.wav", (5, 5))
         raise KeyboardInterrupt
-    store = LatentStore(tmp_path)
-    assert [recording.name for recording in store.recordings] == ["a"]
-    with pytest.raises(FormatError, match="did not end"):
+    store = LatentStore(tmp_path)  # where files hold many recordings, what was encoded waits for the next run
+    assert [recording.name for recording in store.recordings] == ([] if layout in ("shards", "tar") else ["a"])
+    with pytest.raises(FormatError, match="no statistics"):
         store.mean  # noqa: B018
     with open(tmp_path / RECORDINGS, "a") as file:
         file.write('{"name": "cut')  # as a crash leaves it
     with LatentWriter(tmp_path, info(layout)) as writer:
-        assert writer.has("a", (5, 5)) and not writer.has("a", (5, 6)) and not writer.has("b", (5, 5))
-        assert not writer.has("a", None)
+        if layout in ("shards", "tar"):
+            assert writer.encoded("a", (5, 6)) is None and writer.encoded("a", None) is None
+            part = writer.encoded("a", (5, 5))
+            assert part is not None
+            writer.take(part)
+        else:
+            assert writer.has("a", (5, 5)) and not writer.has("a", (5, 6)) and not writer.has("b", (5, 5))
+            assert not writer.has("a", None)
         writer.add("b", values(1, 3), source(3), "b.wav", (6, 6))
     store = LatentStore(tmp_path)
     assert store.chunks == 5 and store.damaged() == [] and len(store.mean) == 32
@@ -146,41 +158,45 @@ def test_the_last_encoding_of_a_name_counts(layout: Layout, tmp_path: Path) -> N
 
 
 def test_shards_are_closed_when_they_are_full(tmp_path: Path) -> None:
-    fill(tmp_path, "tar", dict.fromkeys("abcde", 4), shard_bytes=4_000)
+    fill(tmp_path, "tar", dict.fromkeys("abcde", 4), shard_bytes=2_000)
     assert sorted(path.name for path in tmp_path.glob("*.tar")) == [f"shard-{i:06d}.tar" for i in range(3)]
     assert [recording.file for recording in LatentStore(tmp_path).recordings] == [
         f"shard-{i:06d}.tar" for i in (0, 0, 1, 1, 2)
     ]  # fmt: skip
 
 
-def test_an_interrupted_recording_leaves_its_shard_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from duotone.store import writer as module
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_full_disk_leaves_no_half_file(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from duotone.store.parts import Part
 
-    member = module._member
+    fill(tmp_path, layout, {"a": 2})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    blocks = Part.blocks
 
-    def stopped(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-        if name == "b.npy":
-            member(tar, name, data[:700])
-            raise KeyboardInterrupt
-        return member(tar, name, data)
+    def full(self: Part, array: str) -> Iterator[bytes]:
+        yield next(blocks(self, array))[:100]
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_member", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        fill(tmp_path, "tar", {"a": 2, "b": 2})
-    with tarfile.open(tmp_path / "shard-000000.tar") as tar:
-        assert tar.getnames() == ["a.json", "a.npy"]
-    assert [recording.name for recording in LatentStore(tmp_path).recordings] == ["a"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "blocks", full)
+        with pytest.raises(OSError, match="No space"):
+            fill(tmp_path, layout, {"b": 3})
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file() and p.name[0] != "."} == {
+        name: data for name, data in before.items() if name[0] != "."
+    }
+    fill(tmp_path, layout, {"b": 3})
+    assert [recording.name for recording in LatentStore(tmp_path).recordings] == ["a", "b"]
     assert LatentStore(tmp_path).damaged() == []
 
 
-def test_a_shard_of_nothing_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: Any) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("duotone.store.writer._member", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        fill(tmp_path, "tar", {"a": 2})
-    assert not list(tmp_path.glob("*.tar"))
+def test_a_part_that_changed_on_disk_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="changed on disk"), LatentWriter(tmp_path, info("shards")) as writer:
+        writer.add("a", values(0, 2), source(2), "a.wav", (5, 5))
+        (path,) = (tmp_path / ".parts").glob("*.latents")
+        data = bytearray(path.read_bytes())
+        data[9] ^= 4
+        path.write_bytes(data)
+    assert not list(tmp_path.glob("shard*"))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -243,7 +259,7 @@ def test_damaged_manifests_are_told_of(tmp_path: Path) -> None:
             LatentStore(tmp_path)
     (tmp_path / RECORDINGS).write_text(line)
     text = (tmp_path / "store.json").read_text()
-    for bad in ("[", "[]", "{}", text.replace('"version": 1', '"version": 9'), text.replace('"npy"', '"zip"')):
+    for bad in ("[", "[]", "{}", text.replace('"version": 2', '"version": 9'), text.replace('"npy"', '"zip"')):
         (tmp_path / "store.json").write_text(bad)
         with pytest.raises(FormatError, match=r"store\.json"):
             LatentStore(tmp_path)

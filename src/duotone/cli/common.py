@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: Gives what came of a file, for machines and for people, or raises why it failed.
 Result = Callable[[], tuple[dict[str, Any], str]]
 
+_EVERY = 30.0  # seconds between lines of progress where there is no terminal
+
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, one object per line.")]
 SkipExisting = Annotated[
@@ -156,6 +158,43 @@ class Reporter:
                 bar.update(task, completed=done, speed=f"{speed:.1f}x real time")
 
             yield advance
+
+    @contextmanager
+    def overall(self, total: float) -> Iterator[Callable[[float, float], None]]:
+        """Progress over a whole run: yields a function that takes the share of `total`, and the seconds of audio, just done.
+
+        On a terminal a bar with speed and time left; elsewhere a line now and then.
+        """
+        console = stderr_console()
+        if self.quiet:
+            yield lambda share, seconds: None
+            return
+        done, audio, started, told = 0.0, 0.0, time.perf_counter(), time.perf_counter()
+
+        def speed() -> str:
+            return f"{audio / max(1e-9, time.perf_counter() - started):.1f}x real time"
+
+        if not console.is_terminal:
+
+            def advance(share: float, seconds: float) -> None:
+                nonlocal done, audio, told
+                done, audio, now = done + share, audio + seconds, time.perf_counter()
+                if now - told >= _EVERY and 0 < done < total:
+                    told = now
+                    left = duration((now - started) * (total - done) / done)
+                    tell(f"{done / total:.0%} done, {speed()}, about {left} left.")
+
+            yield advance
+            return
+        with _bar(console) as bar:
+            task = bar.add_task("all files", total=total, speed="")
+
+            def move(share: float, seconds: float) -> None:
+                nonlocal audio
+                audio += seconds
+                bar.update(task, advance=share, speed=speed())
+
+            yield move
 
 
 @dataclass

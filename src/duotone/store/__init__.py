@@ -1,10 +1,16 @@
-"""Latents of a whole collection on disk: `LatentWriter` makes a store, `LatentStore` reads it.
+"""Encodings of a whole collection on disk: `prepare` makes a store, `LatentStore` reads it.
 
-docs/latents.md describes the files. Reading needs no torch until a value is asked for as `Latents`.
+docs/store-format.md describes the files, docs/latents.md how to use them. Reading needs no torch until a value is asked for as
+`Latents` or `Codes`.
 """
 
-from duotone.store.manifest import Recording, Statistics, StoreInfo
+from duotone.store.manifest import Recording, StoreInfo
+from duotone.store.prepare import missing, prepare
 from duotone.store.reader import LatentStore
+from duotone.store.split import Crops, Split
+from duotone.store.statistics import Statistics
 from duotone.store.writer import LatentWriter
 
-__all__ = ["LatentStore", "LatentWriter", "Recording", "Statistics", "StoreInfo"]
+__all__ = [
+    "Crops", "LatentStore", "LatentWriter", "Recording", "Split", "Statistics", "StoreInfo", "missing", "prepare",
+]  # fmt: skip
