@@ -28,7 +28,12 @@ COMMANDS = {
     "convert": {"--config", "--dtype", "--force"},
     "latents": {
         "--output", "--codec", "--format", "--channels", "--stereo", "--shard-mb", "--chunk-size-secs",
-        "--context-secs", *_OF_OTHERS, "--device", "--dtype", "--overwrite", "--json", "--quiet",
+        "--context-secs", *_OF_OTHERS, "--device", "--dtype", "--overwrite", "--workers", "--json", "--quiet",
+    },
+    "prepare": {
+        "--output", "--codec", "--codes", "--no-latents", "--workers", "--engine", "--format", "--channels", "--stereo",
+        "--shard-mb", "--chunk-size-secs", "--context-secs", *_OF_OTHERS, "--device", "--dtype", "--overwrite",
+        "--verify", "--json", "--quiet",
     },
     "doctor": {"--device", "--json"},
     "demo": {"--output", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force", "--json"},
@@ -77,6 +82,14 @@ TOKENS = {
 }  # fmt: skip
 
 
+STORE = {
+    "verify": set(),
+    "join": {"--output", "--format", "--shard-mb"},
+    "export": {"--output", "--file-mb"},
+    "import": {"--output", "--codec", "--format", "--shard-mb"},
+}  # fmt: skip
+
+
 def _options(command: Any) -> set[str]:
     flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
     return flags - {"--help"}
@@ -84,9 +97,10 @@ def _options(command: Any) -> set[str]:
 
 def test_commands_and_options_are_pinned() -> None:
     group: Any = typer.main.get_command(app)
-    tokens = group.commands["tokens"]
-    assert {name: _options(command) for name, command in group.commands.items() if command is not tokens} == COMMANDS
-    assert {name: _options(command) for name, command in tokens.commands.items()} == TOKENS
+    groups = {name: group.commands[name] for name in ("tokens", "store")}
+    assert {name: _options(command) for name, command in group.commands.items() if name not in groups} == COMMANDS
+    for name, options in (("tokens", TOKENS), ("store", STORE)):
+        assert {each: _options(command) for each, command in groups[name].commands.items()} == options
     assert _options(group) == {"--version", "--debug"}
 
 

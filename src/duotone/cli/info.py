@@ -154,7 +154,7 @@ def _store(folder: Path) -> dict[str, Any]:
     info, seconds = store.info, store.chunks * store.spec.chunk_seconds
     statistics = info.statistics
     return {
-        "folder": str(folder), "type": "store of latents", "layout": info.layout, **_identity(store.spec),
+        "folder": str(folder), "type": "store of latents", "layout": info.layout, "holds": list(info.holds), **_identity(store.spec),
         "number_format": info.format, "recordings": len(store), "seconds": seconds, "chunks": store.chunks,
         "latents_of_a_chunk": list(info.shape), "channels": info.channels,
         "mean": None if statistics is None else list(statistics.mean),

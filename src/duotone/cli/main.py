@@ -21,6 +21,7 @@ from duotone.cli import (
     latents,
     make_sounds,
     prepare,
+    stores,
     tokens,
     train,
 )
@@ -51,7 +52,7 @@ for _name, _examples, _command, _class in (
     (train.REPORT_NAME, train.REPORT_EXAMPLES, train.report, None),
 ):
     app.command(_name, epilog=_examples, cls=_class)(_command)
-_groups = {tokens.NAME: tokens.app}
+_groups = {tokens.NAME: tokens.app, stores.NAME: stores.app}
 for _name, _group in _groups.items():
     app.add_typer(_group, name=_name)
 

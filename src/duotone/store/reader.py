@@ -6,7 +6,7 @@ Legend: N chunks, M vectors of a chunk, C channels, K codebooks of all streams, 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,24 +111,24 @@ class LatentStore:
         i = self.index(recording)
         scale = None
         if "scale" in self.info.holds:
-            scale = torch.from_numpy(np.array(self._array("scale", i, 0, None).T, order="C"))
+            scale = torch.from_numpy(np.array(self.stored("scale", i, 0, None).T, order="C"))
         return Codes(torch.from_numpy(self.crop_codes(i, 0, None)), self.spec, self.recordings[i].source, scale)
 
     def values(self, recording: int | str) -> Array:
         """The latents of a recording `[N, *latent]` as they are, memory-mapped and read-only."""
-        return self._array("latents", self.index(recording), 0, None)
+        return self.stored("latents", self.index(recording), 0, None)
 
     def crop(self, recording: int | str, first: int, count: int | None) -> Array:
         """Some chunks of a recording `[count, M, C]` in the layout for generative models, scaled as `channels` is.
 
         A `count` of None means all from `first` on. Raises `UsageError` for chunks that it does not have.
         """
-        found = self._array("latents", self.index(recording), first, count)
+        found = self.stored("latents", self.index(recording), first, count)
         return to_channels(found, self.spec.bounded, self.info.channels)
 
     def crop_codes(self, recording: int | str, first: int, count: int | None) -> NDArray[np.int64]:
         """The codes of the same chunks `[K, S]`, with S the steps of `count` chunks. Raises `UsageError` as `crop` does."""
-        found = self._array("codes", self.index(recording), first, count)
+        found = self.stored("codes", self.index(recording), first, count)
         return np.ascontiguousarray(found.transpose(1, 0, 2).reshape(found.shape[1], -1), np.int64)
 
     def channels(self, recording: int | str) -> Array:
@@ -159,13 +159,14 @@ class LatentStore:
                 return False
         return True
 
-    def damaged(self) -> list[Recording]:
-        """The recordings whose bytes are missing or differ from their checksum; reads all of the store."""
-        return [recording for i, recording in enumerate(self.recordings) if not self._is_sound(i, recording)]
+    def damaged(self, recordings: Iterable[int] | None = None) -> list[Recording]:
+        """The recordings (of all, or of some) whose bytes are missing or differ from their checksum; reads all of them."""
+        wanted = range(len(self)) if recordings is None else recordings
+        return [self.recordings[i] for i in wanted if not self._is_sound(i, self.recordings[i])]
 
-    def verify(self) -> None:
-        """Compare all checksums; reads all of the store. Raises `FormatError` naming recordings that are damaged."""
-        bad = self.damaged()
+    def verify(self, recordings: Iterable[int] | None = None) -> None:
+        """Compare checksums, of all recordings or of some. Raises `FormatError` naming those that are damaged."""
+        bad = self.damaged(recordings)
         if bad:
             names = ", ".join(f"{each.name} (in {each.file})" for each in bad[:_NAMED])
             more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
@@ -180,7 +181,7 @@ class LatentStore:
         for array, stored in recording.arrays.items():
             step, crc = max(1, _READ // self.info.chunk_bytes(array)), 0
             for first in range(0, recording.chunks, step):
-                part = self._array(array, index, first, min(step, recording.chunks - first))
+                part = self.stored(array, index, first, min(step, recording.chunks - first))
                 crc = zlib.crc32(np.ascontiguousarray(part).tobytes(), crc)
             if crc != stored.crc32:
                 return False
@@ -193,22 +194,25 @@ class LatentStore:
                 f"{self.folder} holds {' and '.join(self.info.holds)}, no {array}. Make another store {how} ({MADE_BY})."
             )
 
-    def _array(self, array: str, index: int, first: int, count: int | None) -> NDArray[Any]:
-        """Some chunks of an array of a recording, read-only."""
+    def stored(self, array: str, recording: int | str, first: int = 0, count: int | None = None) -> NDArray[Any]:
+        """Some chunks of an array (latents, codes, scale) as they are in the file, read-only; None: all from `first` on.
+
+        Raises `UsageError` for chunks or an array that are not there, `FormatError` for a file that is missing or cut.
+        """
         self._require(array)
-        recording = self.recordings[index]
+        found = self.recordings[self.index(recording)]
         if count is None:
-            count = recording.chunks - first
-        if count < 1 or first < 0 or first + count > recording.chunks:
+            count = found.chunks - first
+        if count < 1 or first < 0 or first + count > found.chunks:
             raise UsageError(
-                f"Chunks {first} to {first + count - 1} were requested from a recording that has {recording.chunks}."
+                f"Chunks {first} to {first + count - 1} were requested from a recording that has {found.chunks}."
             )
-        stored, (kind, shape) = recording.arrays[array], self.info.array(array)
-        offset = stored.offset + first * self.info.chunk_bytes(array)
+        place, (kind, shape) = found.arrays[array], self.info.array(array)
+        offset = place.offset + first * self.info.chunk_bytes(array)
         try:
-            return self.folder.array(stored.file, kind, offset, (count, *shape))
+            return self.folder.array(place.file, kind, offset, (count, *shape))
         except (FileNotFoundError, ValueError) as error:
             raise FormatError(
-                f"{self.folder.show(stored.file)} does not hold the {recording.chunks} chunks of {recording.name} ({error}). "
+                f"{self.folder.show(place.file)} does not hold the {found.chunks} chunks of {found.name} ({error}). "
                 f"Start {MADE_BY} (or duotone latents) again, which encodes what is missing."
             ) from None

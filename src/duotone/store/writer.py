@@ -89,6 +89,12 @@ class LatentWriter:
         found = self._known.get(name)
         return found is not None and stamp is not None and found.stamp == stamp
 
+    def has_same(self, recording: Recording) -> bool:
+        """Whether the store has a recording of this name with the same bytes."""
+        found = self._known.get(recording.name)
+        sums = {array: stored.crc32 for array, stored in recording.arrays.items()}
+        return found is not None and {array: stored.crc32 for array, stored in found.arrays.items()} == sums
+
     def forget(self, names: Iterable[str]) -> None:
         """Take recordings out of the store, for example because their bytes are damaged."""
         for name in names:
