@@ -31,11 +31,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def code_of(text: str) -> None:
-    """Run the first Python block of a page."""
-    code = re.search(r"```python\n(.*?)```", text, re.S)
-    assert code is not None
-    exec(compile(code[1], "a page", "exec"), {})
+def code_of(text: str, number: int = 0) -> None:
+    """Run a Python block of a page, the first by default."""
+    code = re.findall(r"```python\n(.*?)```", text, re.S)[number]
+    exec(compile(code, "a page", "exec"), {})
 
 
 def lines_of(text: str) -> list[str]:
@@ -180,8 +179,9 @@ def test_the_latents_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "sounds").mkdir()
     for i in range(2):
         write(tmp_path / "sounds" / f"{i}.wav", synthesize(i, 1.5))
-    commands_of(text, 3)
-    code_of(text)
+    commands_of(text, 8)
+    for number in range(2):
+        code_of(text, number)
     assert abs(read(tmp_path / "made.wav").seconds - 2 * 0.683) < 0.05
 
 

@@ -43,13 +43,14 @@ def join(
             store.verify()
             for i, recording in enumerate(store.recordings):
                 sums = tuple(each.crc32 for each in recording.arrays.values())
-                if taken.setdefault(recording.name, sums) != sums:
+                if taken.get(recording.name, sums) != sums:
                     raise UsageError(
                         f"{recording.name} is in several stores with different content. Keep it in one of them, or rename a folder "
                         f"and prepare it again."
                     )
-                if not writer.has_same(recording):
+                if recording.name not in taken and not writer.has_same(recording):
                     _copy(store, i, writer)
+                taken[recording.name] = sums
                 if tick is not None:
                     tick(recording.chunks)
     return LatentStore(writer.folder)

@@ -56,7 +56,7 @@ def read_shard(path: PathLike, spec: CodecSpec) -> tuple[Latents, str]:
     """
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
         raise FormatError(f"{path} cannot be read as a published shard ({error}).") from None
     except Exception as error:  # the unpickler's own class, for files that would execute code
         if type(error).__name__ != "UnpicklingError":

@@ -59,7 +59,7 @@ class LatentWriter:
             self._stack.close()
             raise
         self._known = {recording.name: recording for recording in found}
-        self._waiting: list[Part] = []
+        self._waiting: dict[str, Part] = {}
         files = (stored.file for recording in found for stored in recording.arrays.values())
         self._number = 1 + max(map(number_of, files), default=-1)
         self._moments = _Moments(self.folder, info)
@@ -133,23 +133,25 @@ class LatentWriter:
 
     def take(self, part: Part) -> None:
         """Add a recording. Of grouped layouts, recordings are in the store when their shard is full, or at the end."""
-        self._waiting.append(part)
-        if not is_grouped(self.info) or sum(part.size for part in self._waiting) >= self.shard_bytes:
+        self._waiting.pop(part.name, None)  # its files are those of the new part by now
+        self._waiting[part.name] = part
+        if not is_grouped(self.info) or sum(each.size for each in self._waiting.values()) >= self.shard_bytes:
             self._pack()
 
     def _pack(self) -> None:
         """Put the waiting recordings into a file, and add their lines."""
         if not self._waiting:
             return
-        done = write_group(self.folder, self.info, self._waiting, self._number)
+        parts = list(self._waiting.values())
+        done = write_group(self.folder, self.info, parts, self._number)
         append_recordings(self.folder, done)
         self._number += 1
-        for part, recording in zip(self._waiting, done, strict=True):
+        for part, recording in zip(parts, done, strict=True):
             self._known[recording.name] = recording
             if "latents" in self.info.holds:
                 self._moments.add(recording, part.values("latents", self.info))
             part.remove()
-        self._waiting = []
+        self._waiting = {}
 
     def __enter__(self) -> LatentWriter:
         return self
