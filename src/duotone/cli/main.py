@@ -46,7 +46,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_modules = (encode, decode, info, convert, demo, train, evaluate, make_sounds, fetch_sounds, codes, latents, prepare, doctor)
+_modules = (
+    encode,
+    decode,
+    info,
+    convert,
+    demo,
+    train,
+    evaluate,
+    make_sounds,
+    fetch_sounds,
+    codes,
+    latents,
+    prepare,
+    doctor,
+)
 for _name, _examples, _command, _class in (
     *((m.NAME, m.EXAMPLES, m.command, getattr(m, "CLASS", None)) for m in _modules),
     (train.REPORT_NAME, train.REPORT_EXAMPLES, train.report, None),
