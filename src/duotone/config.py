@@ -258,7 +258,104 @@ class FlowConfig(Config):
         return None if self.context_chunks is None else self.layers * self.context_chunks
 
 
-PRESETS: dict[str, CoDiCodecConfig] = {
+class SynthesisConfig(Config):
+    """How samples are made from the estimate of magnitudes."""
+
+    iterations: int = Field(default=0, ge=0, le=32)  # of fast Griffin-Lim, after single-pass phases
+
+
+class BandsConfig(Config):
+    """All sizes of a CoDiCodec with the *bands* frontend; the defaults are those of the bundled codec.
+
+    The spectrum of mid (left plus right) is divided into unequal bands; a chunk has `tokens` time steps of
+    `frames` / `tokens` frames. An explicit estimate gives magnitudes and stereo; phases are made from the magnitudes.
+    """
+
+    family: Literal["codicodec"] = "codicodec"
+    frontend: Literal["bands"] = "bands"
+    rate: int = 48_000
+    audio_channels: Literal[2] = 2
+    n_fft: int = 2048
+    hop: int = 512
+    frames: int = 64
+    tokens: int = 32
+    summary: int = Field(
+        default=0, ge=0
+    )  # summary queries that hold a chunk's latents; 0: each time step holds its own
+    levels: tuple[int, ...] = (11, 11, 11, 11)
+    latents: int = 128
+    low_bins: int = 192  # bins of the long window (twice n_fft) that the encoder sees
+    pitches: int = Field(default=229, ge=0)  # of the source-filter head; 0: no such head, and no salience of pitches
+    lowest_pitch: float = 41.2
+    pitches_per_octave: int = 36
+    salience: bool = True  # the encoder is told each frame's salience of the pitches
+    noise_bands: int = 24
+    stereo_bands: int = 32
+    encoder_dim: int = 256
+    encoder_heads: int = 4
+    encoder_layers: int = 3
+    dim: int = 384
+    heads: int = 6
+    layers: int = 4
+    band_units: int = 64  # of the encoder, a band
+    head_units: tuple[int, int] = (96, 64)  # of the envelope head, a band below and above 9 kHz
+    mlp: int = 2
+    synthesis: SynthesisConfig = SynthesisConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BandsConfig:
+        for name, dim, heads in (("encoder_dim", self.encoder_dim, self.encoder_heads), ("dim", self.dim, self.heads)):
+            if dim % heads:
+                raise ValueError(f"{name} got {dim}, expected a multiple of its {heads} heads")
+        if self.frames % self.tokens or self.n_fft % self.hop:
+            raise ValueError(
+                f"frames {self.frames} and n_fft {self.n_fft} have to be multiples of tokens {self.tokens} and hop {self.hop}"
+            )
+        if self.per_token * self.hop * 2 != self.n_fft:
+            raise ValueError(
+                f"a time step has to advance half a window, {self.n_fft // 2} samples; got {self.per_token * self.hop}"
+            )
+        holders = self.summary or self.tokens
+        if self.summary and self.tokens % self.summary:
+            raise ValueError(f"{self.tokens} time steps cannot be shared by {self.summary} summary queries")
+        if self.latents % holders:
+            raise ValueError(f"{self.latents} latents cannot be shared by {holders} tokens")
+        if any(n < 3 or n % 2 == 0 for n in self.levels):
+            raise ValueError(f"FSQ levels must be odd and at least 3, got {self.levels}")
+        return self
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins, the Nyquist bin included."""
+        return self.n_fft // 2 + 1
+
+    @property
+    def per_token(self) -> int:
+        """Frames of a time step."""
+        return self.frames // self.tokens
+
+    @property
+    def chunk_samples(self) -> int:
+        """Samples a chunk advances."""
+        return self.hop * self.frames
+
+    @property
+    def lead(self) -> int:
+        """Samples from the start of the long window to that of the first frame: two frames lie in the middle of a long window."""
+        return self.n_fft - self.n_fft // 2 - (self.per_token - 1) * self.hop // 2
+
+    @property
+    def spare(self) -> int:
+        """Samples that the windows of a chunk reach beyond its advance."""
+        return 2 * self.n_fft - self.per_token * self.hop
+
+    @property
+    def values(self) -> int:
+        """Values of a chunk's latents that each of its holders (summary tokens or time steps) has."""
+        return self.latents * len(self.levels) // (self.summary or self.tokens)
+
+
+PRESETS: dict[str, CoDiCodecConfig | BandsConfig] = {
     "base": CoDiCodecConfig(),
     "small": CoDiCodecConfig(
         stem=(4, 1), channels=(48, 96, 192, 384), blocks=(1, 2, 2, 1), factors=((2, 2), (2, 2), (2, 1)),
@@ -268,6 +365,7 @@ PRESETS: dict[str, CoDiCodecConfig] = {
         stem=(8, 1), channels=(48, 96, 192), blocks=(1, 1, 0), factors=((2, 4), (4, 1)),
         heads=3, encoder_layers=3, upsampler_layers=2, denoiser_layers=4, anchored=True,
     ),
+    "tiny-bands": BandsConfig(),
 }  # fmt: skip
 
 
@@ -285,7 +383,12 @@ def flow_preset(name: str) -> FlowConfig:
     return FLOW_PRESETS[name]
 
 
-def preset(name: str) -> CoDiCodecConfig:
+def codicodec_config(values: dict[str, Any], where: str = "configuration") -> CoDiCodecConfig | BandsConfig:
+    """The configuration of a CoDiCodec with either frontend. Raises `ConfigError` naming each offending key."""
+    return (BandsConfig if values.get("frontend") == "bands" else CoDiCodecConfig).parse(values, where)
+
+
+def preset(name: str) -> CoDiCodecConfig | BandsConfig:
     """The preset of that name. Raises `ConfigError` that lists the known names."""
     if name not in PRESETS:
         raise ConfigError(f"No preset is named {name!r}. There are: {', '.join(PRESETS)}.")

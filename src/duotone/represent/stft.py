@@ -76,13 +76,14 @@ def expand(y: Tensor, stft: Stft) -> Tensor:
     return y.sign() * (y.abs() / stft.compand_scale) ** (1 / stft.compand_power)
 
 
-def _fft_device(device: torch.device) -> torch.device:
+def transform_device(device: torch.device) -> torch.device:
+    """Where Fourier transforms for a device are computed: there, or on the CPU."""
     return device if device.type in _COMPLEX_DEVICES else torch.device("cpu")
 
 
 def to_spectrum(samples: Tensor, stft: Stft) -> Tensor:
     """Samples `[B, c, (T-1)*hop + n_fft]` -> companded spectrum `[B, 2c, F, T]`, float32, on the same device."""
-    place = _fft_device(samples.device)
+    place = transform_device(samples.device)
     frames = samples.float().to(place).unfold(-1, stft.n_fft, stft.hop) * window(stft.n_fft, place)
     spectrum = torch.view_as_real(torch.fft.rfft(frames, dim=-1)[..., : stft.bins])  # [B, c, T, F, 2]
     b, c, t, f, _ = spectrum.shape
@@ -92,7 +93,7 @@ def to_spectrum(samples: Tensor, stft: Stft) -> Tensor:
 def to_frames(spectrum: Tensor, stft: Stft) -> Tensor:
     """Companded spectrum `[B, 2c, F, T]` -> windowed frames `[B, c, T, n_fft]` to overlap-add, on the same device."""
     b, c, f, t = spectrum.shape
-    place = _fft_device(spectrum.device)
+    place = transform_device(spectrum.device)
     pairs = expand(spectrum.float(), stft).reshape(b, c // 2, 2, f, t).permute(0, 1, 4, 3, 2)
     kept = torch.view_as_complex(pairs.contiguous().to(place))
     full = F.pad(kept, (0, stft.n_fft // 2 + 1 - f))

@@ -16,7 +16,7 @@ from torch import Tensor
 from duotone.codec import consistency
 from duotone.codec.codicodec import CoDiCodec, best_dtype
 from duotone.codec.codicodec.network import CoDiCodecNetwork, stft_of
-from duotone.codec.codicodec.weights import import_codicodec, load_codec, save_codec
+from duotone.codec.codicodec.weights import save_codec
 from duotone.codec.contract import Codec
 from duotone.config import CoDiCodecConfig, NoiseConfig
 from duotone.errors import ConfigError
@@ -25,6 +25,7 @@ from duotone.nn.transformer import Transformer
 from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
 from duotone.train.bottleneck import spread_loss
+from duotone.train.code_use import code_use
 from duotone.train.codec_objective import CodecObjective
 from duotone.train.codec_task import codec_task
 from duotone.train.draws import Draws
@@ -38,6 +39,7 @@ from duotone.train.sections import (
     SoundSection,
     Warn,
 )
+from duotone.train.start import start_codec
 from duotone.train.task import Batch, Task
 
 #: Noise levels at which validation measures one denoising step.
@@ -124,9 +126,15 @@ class ConsistencySection(ObjectiveSection):
                 f"objective.kind consistency trains model.kind codicodec on data.kind sound; the recipe has "
                 f"{model.kind} and {data.kind}. Choose another objective, or these kinds."
             )
+        config = model.build()
+        if not isinstance(config, CoDiCodecConfig):
+            raise ConfigError(
+                f"objective.kind consistency needs a model with frontend convolution; preset {model.preset} has bands, which "
+                f"objective.kind estimate trains. Choose preset base."
+            )
         torch.manual_seed(parts.train.seed)
-        objective = ConsistencyObjective(model.build(), self)
-        began = None if model.start_from is None else _start(model.start_from, parts)
+        objective = ConsistencyObjective(config, self)
+        began = None if model.start_from is None else start_codec(model.start_from, parts.load)
         return codec_task(objective, data, parts, began)
 
 
@@ -273,7 +281,7 @@ class ConsistencyObjective(CodecObjective):
         return {
             "pre_tanh_deviation": float(pre.std(0).mean()),
             "saturated_share": float((bounded.abs() > 0.97).float().mean()),
-            **_code_use(self.fsq, bounded),
+            **code_use(self.fsq, bounded),
         }
 
     @torch.no_grad()
@@ -307,23 +315,3 @@ class ConsistencyObjective(CodecObjective):
         """Write a codec with its weights in bfloat16."""
         assert isinstance(codec, CoDiCodec)
         save_codec(codec, folder, torch.bfloat16)
-
-
-def _start(name: str, parts: Parts) -> Codec:
-    """The codec that training starts from."""
-    if parts.load is not None:
-        found: Codec = parts.load(name)
-        return found
-    return import_codicodec(Path(name)) if Path(name).is_file() else load_codec(Path(name))
-
-
-def _code_use(fsq: FSQ, bounded: Tensor) -> dict[str, float]:
-    """Entropy of the levels as a share of its maximum (mean over dimensions), and the perplexity of the codebook."""
-    shares = []
-    for i, levels in enumerate(fsq.levels):
-        code = torch.round(bounded[..., i] * (levels // 2)).long().flatten() + levels // 2
-        p = torch.bincount(code, minlength=levels).float() / code.numel()
-        shares.append(float(-(p[p > 0] * p[p > 0].log()).sum() / torch.log(torch.tensor(float(levels)))))
-    p = torch.bincount(fsq.bounded_to_index(bounded).flatten(), minlength=fsq.size).float()
-    p = p[p > 0] / p.sum()
-    return {"level_entropy": sum(shares) / len(shares), "codebook_perplexity": float((-(p * p.log()).sum()).exp())}

@@ -31,12 +31,28 @@ LEVEL_LIMIT_DB = 24.0
 
 
 class Crops(Examples):
-    """Batches of stereo crops at one rate, ``{"samples": [B, 2, samples]}``. Longer files are chosen more often."""
+    """Batches of stereo crops at one rate, ``{"samples": [B, 2, samples]}``. Longer files are chosen more often.
 
-    def __init__(self, sounds: list[Sound], rate: int, samples: int, section: SoundSection, seed: int) -> None:
+    With ``balance: sources`` each of `sources` is chosen equally often, and among its files the longer ones more often.
+    """
+
+    def __init__(
+        self,
+        sounds: list[Sound],
+        rate: int,
+        samples: int,
+        section: SoundSection,
+        seed: int,
+        sources: tuple[str, ...] = (),
+    ) -> None:
         self.sounds, self.rate, self.samples, self.section, self.seed = sounds, rate, samples, section, seed
         self.workers = section.workers
-        self._ends = np.cumsum([s.seconds for s in sounds])
+        weights = [s.seconds for s in sounds]
+        if section.balance == "sources":
+            groups = [_source_of(s, sources) for s in sounds]
+            totals = {g: sum(w for w, h in zip(weights, groups, strict=True) if h == g) for g in set(groups)}
+            weights = [w / totals[g] for w, g in zip(weights, groups, strict=True)]
+        self._ends = np.cumsum(weights)
         self._lock = threading.Lock()
         self.unreadable: dict[str, str] = {}
         self.silent_crops = 0
@@ -64,6 +80,8 @@ class Crops(Examples):
     def _gained(self, rng: random.Random) -> NDArray[np.float32]:
         cut = self._crop(rng)
         cut *= np.float32(10 ** (rng.uniform(*self.section.gain_db) / 20))
+        if self.section.swap_share and rng.random() < self.section.swap_share:
+            cut = cut[::-1]
         return cut
 
     def _crop(self, rng: random.Random) -> NDArray[np.float32]:
@@ -189,10 +207,20 @@ def open_sound(
                 f"Give other files to train on."
             )
     return Collection(
-        Crops(training, rate, samples, section, seed),
-        Crops(held, rate, samples, section, seed) if held else None,
+        Crops(training, rate, samples, section, seed, sources),
+        Crops(held, rate, samples, section, seed, sources) if held else None,
         skipped,
     )
+
+
+def _source_of(sound: Sound, sources: tuple[str, ...]) -> int:
+    """Index of the first source that is the file or a folder above it; -1 for a file that a list or a pattern names."""
+    path = os.path.realpath(sound.place.path)
+    for i, source in enumerate(sources):
+        root = os.path.realpath(source)
+        if path == root or path.startswith(root.rstrip(os.sep) + os.sep):
+            return i
+    return -1
 
 
 def _where(sound: Sound) -> tuple[str, str]:

@@ -11,7 +11,10 @@ from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from duotone.config import Config
 from duotone.errors import ConfigError
-from duotone.train import consistency  # importing a file registers its kinds; import files of new objectives here
+from duotone.train import (
+    consistency,
+    estimate,
+)  # importing a file registers its kinds; import files of new objectives here
 from duotone.train.sections import (
     DATA,
     MODELS,
@@ -24,6 +27,8 @@ from duotone.train.sections import (
 from duotone.train.sections import DataSection as AnyDataSection
 from duotone.train.settings import OptimSection, TrainSection
 
+#: Objectives of which importing the file registers the kind.
+_REGISTERED = (consistency.ConsistencySection, estimate.EstimateSection)
 #: The name of the section of sound in earlier versions, which had no other kind of data.
 DataSection = SoundSection
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from duotone.config import CoDiCodecConfig, Config, preset
+from duotone.config import BandsConfig, CoDiCodecConfig, Config, codicodec_config, preset
 from duotone.errors import ConfigError
 from duotone.train.settings import TrainSection
 from duotone.train.task import Task
@@ -124,9 +124,9 @@ class CoDiCodecSection(ModelSection):
     replace: dict[str, Any] = Field(default_factory=dict)
     start_from: str | None = None  # a codec to fine-tune: bundled name, folder, published .pt, or org/name on the Hub
 
-    def build(self) -> CoDiCodecConfig:
+    def build(self) -> CoDiCodecConfig | BandsConfig:
         """The network's configuration. Raises `ConfigError` for an unknown preset or field."""
-        return CoDiCodecConfig.parse({**preset(self.preset).to_dict(), **self.replace}, "model.replace")
+        return codicodec_config({**preset(self.preset).to_dict(), **self.replace}, "model.replace")
 
 
 @DATA.register
@@ -138,6 +138,8 @@ class SoundSection(DataSection):
     kind: Literal["sound"] = "sound"
     mixing_share: float = Field(default=0.5, ge=0, le=1)  # share of examples that are the sum of two crops
     gain_db: tuple[float, float] = (-6.0, 3.0)
+    swap_share: float = Field(default=0.0, ge=0, le=1)  # share of crops whose channels are exchanged
+    balance: Literal["seconds", "sources"] = "seconds"  # sources: each source that is given is heard equally often
     level_db: float | None = None  # normalise every file to this loudness (RMS, dBFS) before the random gain
     silence_db: float = -60.0  # crops below this are drawn again; files below it everywhere are left out
     clipped_share_max: float = Field(default=0.02, ge=0, le=1)  # files with more samples at full scale are left out

@@ -16,6 +16,7 @@ from duotone.codec.codicodec.decoding import Autoregressive, Engine, Parallel, W
 from duotone.codec.codicodec.identity import fingerprint, space
 from duotone.codec.codicodec.network import CoDiCodecNetwork, initialise_dead_ends, stft_of
 from duotone.codec.codicodec.noise import Noise, seeded_noise
+from duotone.codec.codicodec.precision import best_dtype
 from duotone.codec.contract import Codec, as_dtype, resolve_device
 from duotone.codec.sessions import EncodeSession
 from duotone.codec.values import Codes, Latents
@@ -27,15 +28,6 @@ from duotone.spec import CodecSpec, Framing, Source
 
 Strategy = Literal["parallel", "autoregressive", "wavefront"]
 STRATEGIES: tuple[Strategy, ...] = ("parallel", "autoregressive", "wavefront")
-
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 if the device has matrix units for it (CUDA, AMX, AVX512-BF16), else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
-        return torch.bfloat16
-    return torch.float32
 
 
 class CoDiCodec(Codec):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from duotone.config import CoDiCodecConfig
+from duotone.config import BandsConfig, CoDiCodecConfig
 
 #: Fields of the configuration when fingerprints were first written. A later field counts only where it differs from its
 #: default, so that adding one orphans no file.
@@ -51,18 +51,27 @@ _SPACE_FIELDS = (
     "factors", "heads", "mlp", "encoder_layers", "latents", "registers", "anchored", "levels",
 )  # fmt: skip
 
+#: The same for the bands frontend.
+_BAND_FIELDS = (
+    "family", "frontend", "rate", "audio_channels", "n_fft", "hop", "frames", "tokens", "summary", "levels", "latents", "low_bins",
+    "pitches", "lowest_pitch", "pitches_per_octave", "salience", "encoder_dim", "encoder_heads", "encoder_layers", "band_units", "mlp",
+)  # fmt: skip
 
-def fingerprint(config: CoDiCodecConfig, network: nn.Module) -> str:
+
+def fingerprint(config: CoDiCodecConfig | BandsConfig, network: nn.Module) -> str:
     """16 hexadecimal digits of a hash over the configuration and every weight in float32."""
     values = _without_new_defaults(config.to_dict(), type(config)().to_dict(), "")
     return _digest(json.dumps(values, indent=2, sort_keys=True), network.state_dict())
 
 
-def space(config: CoDiCodecConfig, network: nn.Module) -> str:
+def space(config: CoDiCodecConfig | BandsConfig, network: nn.Module) -> str:
     """16 hexadecimal digits of a hash over what latents and codes depend on: the encoder, its weights, the FSQ levels."""
     values, defaults = config.to_dict(), type(config)().to_dict()
-    later = {k: v for k, v in values.items() if k.startswith("encoder_") and v != defaults[k]}
-    decisive = {name: values[name] for name in _SPACE_FIELDS} | later
+    if isinstance(config, BandsConfig):
+        decisive = {name: values[name] for name in _BAND_FIELDS}
+    else:
+        later = {k: v for k, v in values.items() if k.startswith("encoder_") and v != defaults[k]}
+        decisive = {name: values[name] for name in _SPACE_FIELDS} | later
     weights = {name: t for name, t in network.state_dict().items() if name.startswith("encoder.")}
     return _digest(json.dumps(decisive, sort_keys=True), weights)
 

@@ -16,9 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from duotone.atomic import replacing, write_text
+from duotone.codec.codicodec.bands.codec import BandCodec
+from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork
-from duotone.config import CoDiCodecConfig, preset
+from duotone.config import BandsConfig, CoDiCodecConfig, codicodec_config, preset
 from duotone.errors import ConfigError, WeightsError
 from duotone.nn.state import fill, read_tensors
 
@@ -138,14 +140,15 @@ def empty_network(config: CoDiCodecConfig) -> CoDiCodecNetwork:
     return network.to_empty(device="cpu")
 
 
-def save_codec(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+def save_codec(codec: CoDiCodec | BandCodec, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts (e.g. bfloat16)."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in codec.network.state_dict().items()}
     if dtype is not None:
         state = {name: t.to(dtype) for name, t in state.items()}
-    state |= {_EXTRA + name: t.detach().cpu().contiguous() for name, t in codec.extras.items()}
+    if isinstance(codec, CoDiCodec):
+        state |= {_EXTRA + name: t.detach().cpu().contiguous() for name, t in codec.extras.items()}
     with replacing(target / "model.safetensors") as temporary:
         save_file(state, temporary)
     document = {
@@ -157,11 +160,11 @@ def save_codec(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dt
     write_text(target / "config.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
-def load_codec(folder: str | Path) -> CoDiCodec:
+def load_codec(folder: str | Path) -> CoDiCodec | BandCodec:
     """Read a folder written by `save_codec`, as float32 on the CPU. Raises `WeightsError` or `ConfigError`."""
     source = Path(folder).absolute()
     document = _document(source / "config.json")
-    config = CoDiCodecConfig.parse(document.get("config", {}), str(source / "config.json"))
+    config = codicodec_config(document.get("config", {}), str(source / "config.json"))
     weights = source / "model.safetensors"
     if not weights.is_file():
         raise WeightsError(
@@ -170,9 +173,14 @@ def load_codec(folder: str | Path) -> CoDiCodec:
     state = read_tensors(weights)
     extras = {name.removeprefix(_EXTRA): tensor for name, tensor in state.items() if name.startswith(_EXTRA)}
     own = {name: tensor for name, tensor in state.items() if not name.startswith(_EXTRA)}
+    provenance = document.get("provenance", {})
+    if isinstance(config, BandsConfig):
+        bands = BandNetwork(config)
+        fill(bands, own, str(weights))
+        return BandCodec(bands, name=source.name, provenance=provenance)
     network = empty_network(config)
     fill(network, own, str(weights))
-    return CoDiCodec(network, name=source.name, provenance=document.get("provenance", {}), extras=extras)
+    return CoDiCodec(network, name=source.name, provenance=provenance, extras=extras)
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Losses of the estimate of the bands frontend: magnitudes of mid, and mel bands of left, right, mid and side.
+
+Legend: B chunks, n frames, F bins, M mel bands, S stereo bands. All in float32 but for products with filterbanks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from duotone.codec.codicodec.bands import layout
+from duotone.codec.codicodec.bands.features import Features
+from duotone.codec.codicodec.bands.network import Maps
+from duotone.config import BandsConfig
+from duotone.represent.mel import mel_filterbank
+
+#: Beyond this error (in nepers) the likelihood of a magnitude goes on linearly.
+_LINEAR_FROM = 2.0
+#: Added to mel magnitudes before their logarithm.
+_MEL_FLOOR = 1e-5
+#: Magnitude below which errors of a band count less (-74 dB).
+_QUIET = 2e-4
+#: Decibel in a neper.
+DECIBEL = 20 / math.log(10)
+#: Names of the mel distances.
+CHANNELS = ("left", "right", "mid", "side")
+
+
+def exponential_likelihood(error: Tensor) -> Tensor:
+    """``e^r - r - 1`` of r = ln |X| - ln A, linear beyond r = 2.
+
+    Up to a constant the negative logarithm of the likelihood of a magnitude |X| that has an exponential distribution with
+    mean A. A missed peak costs much; the irregular magnitudes of noise little.
+    """
+    capped = error.clamp(max=_LINEAR_FROM)
+    beyond = math.exp(_LINEAR_FROM) * (error - capped)
+    return capped.exp() + beyond - error - 1
+
+
+class EstimateLosses(nn.Module):
+    """The terms of the loss, by name; holds filterbanks and weights of bins."""
+
+    weights: Tensor
+    mel: Tensor
+    to_mel: Tensor
+
+    def __init__(self, config: BandsConfig) -> None:
+        super().__init__()
+        self.edges = layout.band_edges(config)
+        self.register_buffer("weights", layout.bin_weights(config), persistent=False)
+        mel = mel_filterbank(config.rate, config.n_fft, layout.MEL_BANDS).T.contiguous()
+        self.register_buffer("mel", mel, persistent=False)
+        positions = torch.arange(layout.MEL_BANDS) * (config.stereo_bands - 1) / (layout.MEL_BANDS - 1)
+        self.register_buffer("to_mel", layout.tent(config.stereo_bands, positions), persistent=False)
+
+    def forward(self, maps: Maps, features: Features) -> tuple[dict[str, Tensor], Tensor]:
+        """Maps and features of B chunks -> the terms (scalars), and the mel distances of left, right, mid, side `[4]` in nepers."""
+        error = features.mid - maps.mid
+        estimate, truth = maps.mid.exp(), features.mid.exp()
+        distances = self.mel_distances(maps, estimate, features, truth)
+        terms = {
+            "likelihood": (exponential_likelihood(error) * self.weights).mean(),
+            "absolute": (error.abs() * self.weights).mean(),
+            "mel": (distances * distances.new_tensor([1, 1, 1, 0.5])).sum() / 3.5,
+            "convergence": self.convergence(estimate, truth),
+            "local": self.local(estimate, truth),
+        }
+        return terms, distances
+
+    def mel_distances(self, maps: Maps, estimate: Tensor, features: Features, truth: Tensor) -> Tensor:
+        """Mean distances of logarithmic mel magnitudes of left, right, mid, side `[4]`.
+
+        Left and right are mid plus and minus a side of level r and correlation c with it: ``|m| sqrt(1 + r^2 +- 2 r c)``.
+        """
+        mel, r, c = (estimate @ self.mel).float(), (maps.ratio @ self.to_mel).float().exp(), maps.share @ self.to_mel
+        left, right = ((1 + r * r + sign * 2 * r * c).clamp_min(1e-6).sqrt() for sign in (1, -1))
+        bands = torch.stack([mel * left, mel * right, mel, mel * r], 2)
+        with torch.no_grad():
+            sides = features.mels.exp()
+            target = torch.cat([sides[:, :, :2], (truth @ self.mel).float()[:, :, None], sides[:, :, 2:]], 2)
+        return (torch.log(bands + _MEL_FLOOR) - torch.log(target + _MEL_FLOOR)).abs().mean((0, 1, 3))
+
+    def convergence(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Spectral convergence ``|X - A| / |X|`` of each chunk (Frobenius norms), the mean over chunks."""
+        error, energy = ((x.square().sum((1, 2))).sqrt() for x in (estimate - truth, truth))
+        return (error / (energy + 1e-2)).mean()
+
+    def local(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Root of the error's energy over root of the energy, in each band and two frames; at most 4; the mean over all."""
+        error, energy = (x.unflatten(1, (-1, 2)).sum(2) for x in ((estimate - truth).square(), truth.square()))
+        parts = []
+        for a, b in itertools.pairwise(self.edges):
+            top = (error[..., a:b].sum(-1) + 1e-12).sqrt()
+            bottom = energy[..., a:b].sum(-1).sqrt() + _QUIET * (b - a) ** 0.5
+            parts.append((top / bottom).clamp(max=4).mean())
+        return torch.stack(parts).mean()
