@@ -5,12 +5,12 @@ Legend: B rows, N chunks, L latents a chunk, d dimensions of a latent.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from duotone.codec.batches import Batch
+from duotone.codec.batches import Batch, whole_number
 from duotone.codec.codicodec.bands.features import Analysis
 from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.codec.codicodec.bands.synthesis import Synthesis
@@ -84,14 +84,20 @@ class BandCodec(Codec):
             bounded = self.fsq.bound(self.network.encoder(features)).cpu()
         return Batch(latents=bounded.unflatten(0, (len(samples), -1)))
 
-    def decoder(self, source: Source, seed: int = 0, *, strategy: str | None = None, **unknown: Any) -> _Decoder:
-        """A decoder from the estimate. Raises `UsageError` for an unknown option."""
-        if unknown:
-            raise UsageError(f"Decoding got {', '.join(unknown)}, expected no options.")
-        return _Decoder(self, seed)
+    def decoder(
+        self, source: Source, seed: int = 0, *, strategy: str | None = None, iterations: int | None = None, **unknown: Any
+    ) -> _Decoder:
+        """A decoder from the estimate, with `iterations` of Griffin-Lim (default: the configuration's).
 
-    def _strategy(self, use: Literal["whole", "stream", "live"]) -> str | None:
-        return None
+        Raises `UsageError` for an unknown option, or iterations out of range.
+        """
+        if unknown or strategy is not None:
+            names = ", ".join([*unknown, *(["strategy"] if strategy is not None else [])])
+            raise UsageError(f"Decoding got {names}, expected no option but iterations.")
+        if iterations is None:
+            iterations = self.config.synthesis.iterations
+        iterations = whole_number(iterations, "iterations", 0)
+        return _Decoder(self, seed, iterations)
 
 
 def spec_of(network: BandNetwork, name: str = "") -> CodecSpec:
@@ -123,10 +129,10 @@ def spec_of(network: BandNetwork, name: str = "") -> CodecSpec:
 class _Decoder:
     """Latents of chunks -> samples: the estimator's state, and that of the synthesis."""
 
-    def __init__(self, codec: BandCodec, seed: int) -> None:
+    def __init__(self, codec: BandCodec, seed: int, iterations: int) -> None:
         self._codec = codec
         self._state: list[KeyValue] | None = None
-        self._synthesis = Synthesis(codec.config, seed)
+        self._synthesis = Synthesis(codec.config, seed, iterations)
         self._drop = codec.config.n_fft - codec.config.hop  # zeros that were put before the waveform
 
     def push(self, value: Latents | Codes) -> Tensor:
