@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from duotone.hub import load, save
     from duotone.spec import CodecSpec, Source
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "audio.files": ("read", "write"),

@@ -357,15 +357,10 @@ class BandsConfig(Config):
 
 PRESETS: dict[str, CoDiCodecConfig | BandsConfig] = {
     "base": CoDiCodecConfig(),
-    "small": CoDiCodecConfig(
-        stem=(4, 1), channels=(48, 96, 192, 384), blocks=(1, 2, 2, 1), factors=((2, 2), (2, 2), (2, 1)),
-        heads=6, encoder_layers=6, upsampler_layers=4, denoiser_layers=8,
+    "small": BandsConfig(
+        encoder_dim=512, encoder_heads=8, encoder_layers=6, dim=768, heads=12, layers=6, band_units=96, head_units=(160, 96),
     ),
-    "tiny": CoDiCodecConfig(
-        stem=(8, 1), channels=(48, 96, 192), blocks=(1, 1, 0), factors=((2, 4), (4, 1)),
-        heads=3, encoder_layers=3, upsampler_layers=2, denoiser_layers=4, anchored=True,
-    ),
-    "tiny-bands": BandsConfig(),
+    "tiny": BandsConfig(),
 }  # fmt: skip
 
 

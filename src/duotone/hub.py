@@ -64,12 +64,12 @@ def load(
     return found
 
 
-def save(codec: CoDiCodec, folder: str | os.PathLike[str], dtype: torch.dtype | str | None = None) -> None:
+def save(codec: CoDiCodec | BandCodec, folder: str | os.PathLike[str], dtype: torch.dtype | str | None = None) -> None:
     """Write a codec as `config.json` + `model.safetensors`; `dtype` converts the weights (for example bfloat16).
 
     Raises `UsageError` for codecs of other projects.
     """
-    if not isinstance(codec, CoDiCodec):
+    if not isinstance(codec, CoDiCodec | BandCodec):
         raise UsageError(
             f"save got {type(codec).__name__}, expected a codec and a folder: save(codec, folder). "
             f"Latents and codes are written by duotone.write_duo(path, value)."

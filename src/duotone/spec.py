@@ -71,17 +71,20 @@ class CodecSpec:
         return max(0, chunks * self.chunk + (self.ahead if self.extra < 0 else -self.extra))
 
     def framed(self, framing: Framing) -> CodecSpec:
-        """The spec under a framing. *published* (CoDiCodec only) frames the audio as the published package does.
+        """The spec under a framing. *published* (CoDiCodec with convolutions only) frames the audio as the published package does.
 
         There, frame i starts at sample ``i * hop`` and only complete frames are used: n samples have ``n // hop - 1`` frames.
         Raises `UsageError` for a codec without this framing.
         """
         if framing == "exact":
             return self
-        if framing != "published" or self.family != "codicodec":
+        known = (
+            self.family == "codicodec" and self.behind == self.extra
+        )  # not the bands frontend, which has other windows
+        if framing != "published" or not known:
             raise UsageError(
                 f"framing got {framing!r}, expected 'exact'"
-                + (" or 'published'." if self.family == "codicodec" else f" (the only framing of {self.family}).")
+                + (" or 'published'." if known else f" (the only framing of {self.model or self.family}).")
             )
         hop = self.extra
         return dataclasses.replace(self, behind=0, ahead=hop, extra=1 - 2 * hop)

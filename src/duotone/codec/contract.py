@@ -30,6 +30,8 @@ Self = TypeVar("Self", bound="Codec")
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DEVICES = ("cpu", "cuda", "mps")
+#: Spaces of codecs that earlier versions bundled, whose encodings can be read but no longer decoded.
+RETIRED = {"953e3f4a2b72cae3": "the codec `tiny` that Duotone 0.1 bundled"}
 
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -157,6 +159,11 @@ class Codec(ABC):
         """
         own = self.spec
         if not _equal_space(spec, own):
+            if spec.space in RETIRED:
+                raise CodecMismatchError(
+                    f"This encoding was made by {RETIRED[spec.space]}, whose decoder is no longer part of Duotone; the codec at hand "
+                    f"is {own.space} ({own.model or own.family}). Its tokens and latents can be read; to decode them, install that version."
+                )
             there, here = (_described(s, spec.codebooks != own.codebooks) for s in (spec, own))
             raise CodecMismatchError(
                 f"This encoding was made by codec {there}, but the codec at hand is {here}. Load the codec that made it (duotone info FILE names it), or "

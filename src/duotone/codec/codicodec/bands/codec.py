@@ -85,7 +85,13 @@ class BandCodec(Codec):
         return Batch(latents=bounded.unflatten(0, (len(samples), -1)))
 
     def decoder(
-        self, source: Source, seed: int = 0, *, strategy: str | None = None, iterations: int | None = None, **unknown: Any
+        self,
+        source: Source,
+        seed: int = 0,
+        *,
+        strategy: str | None = None,
+        iterations: int | None = None,
+        **unknown: Any,
     ) -> _Decoder:
         """A decoder from the estimate, with `iterations` of Griffin-Lim (default: the configuration's).
 
@@ -138,7 +144,7 @@ class _Decoder:
     def push(self, value: Latents | Codes) -> Tensor:
         latents = value.latents() if isinstance(value, Codes) else value
         pieces = [torch.zeros(2, 0, dtype=torch.float32)]
-        for values in torch.split(latents.values, TOGETHER):
+        for values in torch.split(latents.values, TOGETHER) if len(latents) else ():
             with torch.no_grad():
                 maps, self._state = self._codec.network.estimator(values[None].to(self._codec.device), self._state)
             pieces.append(self._synthesis.push(maps))

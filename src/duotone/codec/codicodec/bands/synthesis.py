@@ -17,12 +17,13 @@ from duotone.nn.phases import KERNELS
 from duotone.represent.phases import Reconstruction
 from duotone.represent.stft import OverlapAdd, dual_window, window
 
-#: Deviation, in radians a frame, of the phase between mid and the part of side that is not correlated with it.
-_DRIFT = 0.15
+#: Deviation, in radians from bin to bin, of the phase between mid and the part of side that is not correlated with it: a delay
+#: of about 2 ms, short against a window.
+_STEP = 0.35
 
 
 class Synthesis:
-    """State of one stream: phases so far, and the overlap of frames. `seed` decides phases that magnitudes do not."""
+    """State of one stream: phases so far, and the overlap of frames. `seed` decides what magnitudes do not."""
 
     def __init__(self, config: BandsConfig, seed: int, iterations: int) -> None:
         self.config = config
@@ -31,29 +32,20 @@ class Synthesis:
         self._dual = dual_window(config.n_fft, config.hop)
         self._scale = float(window(config.n_fft).sum()) / 2  # magnitude of a sine at full scale
         self._to_bins = layout.mel_tent(config.stereo_bands, config)
-        self._seed, self._chunk = seed, 0
-        self._turn = torch.zeros(config.bins)
+        turns = (normal(f"side/{seed}", (config.bins,)) * _STEP).cumsum(0)
+        self._apart = torch.complex(turns.cos(), turns.sin())  # an all-pass filter
 
     def push(self, maps: Maps) -> Tensor:
         """Maps of consecutive chunks -> the next samples `[2, n * hop]`."""
         mid, ratio, share = (x.flatten(0, 1).cpu() for x in (maps.mid, maps.ratio, maps.share))
         spectrum = self._mid.push((mid.exp() - FLOOR).clamp_min(0) * self._scale)
-        side = spectrum * self._side(ratio, share, len(maps.mid))
+        side = spectrum * self._side(ratio, share)
         frames = torch.fft.irfft(torch.stack([spectrum + side, spectrum - side]), n=self.config.n_fft) * self._dual
         return self._add.push(frames)
 
-    def _side(self, ratio: Tensor, share: Tensor, chunks: int) -> Tensor:
-        """Side over mid, complex `[n, F]`: a part in phase with mid, and one whose phase drifts against it."""
+    def _side(self, ratio: Tensor, share: Tensor) -> Tensor:
+        """Side over mid, complex `[n, F]`: a part in phase with mid, and one that an all-pass filter decorrelates from it."""
         level = (ratio @ self._to_bins).exp()
         correlation = (share @ self._to_bins).clamp(-1, 1)
-        turns = torch.cat([self._turns() for _ in range(chunks)])
         apart = (1 - correlation.square()).clamp_min(0).sqrt()
-        return torch.complex(level * (correlation + apart * turns.cos()), level * apart * turns.sin())
-
-    def _turns(self) -> Tensor:
-        """Phases of the next chunk's uncorrelated part of side against mid `[frames, F]`, in radians: a random walk."""
-        steps = normal(f"side/{self._seed}/{self._chunk}", (self.config.frames, self.config.bins)) * _DRIFT
-        self._chunk += 1
-        turns = self._turn + steps.cumsum(0)
-        self._turn = turns[-1].remainder(2 * torch.pi)
-        return turns
+        return level * (correlation + apart * self._apart)
