@@ -13,6 +13,7 @@ import torch
 
 from duotone.codec.adapters.table import CODECS, kind_of
 from duotone.codec.adapters.table import load_codec as load_adapter
+from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.weights import FORMAT, import_codicodec, load_codec, save_codec
 from duotone.codec.contract import Codec, as_dtype, resolve_device

@@ -21,7 +21,6 @@ from duotone.config import BandsConfig, preset
 from duotone.errors import ConfigError, UsageError
 from small_bands import SMALL_BANDS, random_bands
 
-
 CODEC = random_bands()
 
 

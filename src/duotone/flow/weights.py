@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from duotone.atomic import replacing, write_text
+from duotone.atomic import write_text
 from duotone.codec.values import Latents
 from duotone.config import FlowConfig, flow_preset
 from duotone.errors import ConfigError, FormatError, WeightsError
 from duotone.flow.model import FlowModel
-from duotone.nn.state import fill, read_tensors
+from duotone.nn.state import fill, read_weights, write_weights
 from duotone.spec import CodecSpec, Source
 
 FORMAT = "duotone-flow"
@@ -71,11 +70,10 @@ def save(
     """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts the weights (e.g. bfloat16)."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = dict(model.state_dict())
     if dtype is not None:
         state = {name: tensor if name in _STATISTICS else tensor.to(dtype) for name, tensor in state.items()}
-    with replacing(target / "model.safetensors") as temporary:
-        save_file(state, temporary)
+    write_weights(state, target)
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -90,13 +88,8 @@ def load(folder: str | os.PathLike[str]) -> FlowModel:
     source = Path(folder)
     document = _document(source / "config.json")
     config = FlowConfig.parse(document.get("config", {}), str(source / "config.json"))
-    weights = source / "model.safetensors"
-    if not weights.is_file():
-        raise WeightsError(
-            f"{source} has no model.safetensors; a flow's folder holds config.json and model.safetensors."
-        )
     model = _empty(config)
-    fill(model, read_tensors(weights), str(weights))
+    fill(model, read_weights(source), str(source))
     return model.eval()
 
 

@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from duotone.atomic import replacing, write_text
 from duotone.errors import WeightsError
+
+#: Weights larger than this are written in several files, as those of transformers are.
+SHARD_BYTES = 16 << 20
+NAME = "model.safetensors"
+INDEX = NAME + ".index.json"
+
+
+def write_weights(state: dict[str, Tensor], folder: Path, limit: int = SHARD_BYTES) -> None:
+    """Write tensors to `model.safetensors` in a folder, or to shards of at most `limit` bytes and an index.
+
+    Each file is written atomically, the index last; files of an earlier division are removed after it.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    division = split_torch_state_dict_into_shards(plain, max_shard_size=limit)
+    for file, names in division.filename_to_tensors.items():
+        with replacing(folder / file) as temporary:
+            save_file({name: plain[name] for name in names}, temporary, {"format": "pt"})
+    if division.is_sharded:
+        index = {"metadata": division.metadata, "weight_map": division.tensor_to_filename}
+        write_text(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    for earlier in folder.glob("model*.safetensors"):
+        if earlier.name not in division.filename_to_tensors:
+            earlier.unlink()
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors that `write_weights` wrote. Raises `WeightsError` if files are missing or damaged."""
+    if not (folder / INDEX).is_file():
+        if not (folder / NAME).is_file():
+            raise WeightsError(f"{folder} has no {NAME}; a folder of weights holds config.json and {NAME}.")
+        return read_tensors(folder / NAME)
+    try:
+        places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({str(place) for place in places.values()})
+    except (ValueError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"{folder / INDEX} is not an index of weights ({error}). Download or export it again."
+        ) from None
+    state: dict[str, Tensor] = {}
+    for name in files:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise WeightsError(f"{folder} has no {name}, which its index names. Download or export it again.")
+        state |= read_tensors(folder / name)
+    return state
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

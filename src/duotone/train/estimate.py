@@ -179,7 +179,7 @@ class EstimateObjective(CodecObjective):
         """Mel distances of the estimate in dB, from continuous and from rounded latents; samples `[B, 2, crop]`."""
         features = self.features(batch["samples"].to(self.losses.weights.device))
         pre = self.network.encoder(features)
-        out = {}
+        out: dict[str, float] = {}
         for face, keep in (("continuous", True), ("rounded", False)):
             skip = torch.full((len(pre),), keep, device=pre.device)
             maps, _ = self.network.estimator(self.bottleneck(pre, skip).unflatten(0, (-1, self.section.chunks)))

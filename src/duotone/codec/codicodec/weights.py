@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from duotone.atomic import replacing, write_text
@@ -20,9 +19,9 @@ from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork
-from duotone.config import BandsConfig, CoDiCodecConfig, codicodec_config, preset
+from duotone.config import BandsConfig, CoDiCodecConfig, codicodec_config
 from duotone.errors import ConfigError, WeightsError
-from duotone.nn.state import fill, read_tensors
+from duotone.nn.state import fill, read_weights, write_weights
 
 FORMAT = "duotone-codec"
 VERSION = 1
@@ -107,7 +106,7 @@ def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) ->
     state = loaded.get(_KEY) if isinstance(loaded, dict) else None
     if not isinstance(state, dict):
         raise WeightsError(f"{file} has no entry {_KEY!r}; the published codicodec.pt has one.")
-    network = empty_network(config or preset("base"))
+    network = empty_network(config or CoDiCodecConfig())
     own, extras = {}, {}
     names = published_names(network.config)
     for name, tensor in state.items():
@@ -141,16 +140,18 @@ def empty_network(config: CoDiCodecConfig) -> CoDiCodecNetwork:
 
 
 def save_codec(codec: CoDiCodec | BandCodec, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
-    """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts (e.g. bfloat16)."""
+    """Write `config.json` and `model.safetensors` (large ones in shards) into a folder, each atomically.
+
+    `dtype` converts the parameters (for example to bfloat16), not the constants: means and scales.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    state = {name: t.detach().cpu().contiguous() for name, t in codec.network.state_dict().items()}
+    state = dict(codec.network.state_dict())
     if dtype is not None:
-        state = {name: t.to(dtype) for name, t in state.items()}
+        state |= {name: p.to(dtype) for name, p in codec.network.named_parameters()}
     if isinstance(codec, CoDiCodec):
-        state |= {_EXTRA + name: t.detach().cpu().contiguous() for name, t in codec.extras.items()}
-    with replacing(target / "model.safetensors") as temporary:
-        save_file(state, temporary)
+        state |= {_EXTRA + name: t for name, t in codec.extras.items()}
+    write_weights(state, target)
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -165,21 +166,16 @@ def load_codec(folder: str | Path) -> CoDiCodec | BandCodec:
     source = Path(folder).absolute()
     document = _document(source / "config.json")
     config = codicodec_config(document.get("config", {}), str(source / "config.json"))
-    weights = source / "model.safetensors"
-    if not weights.is_file():
-        raise WeightsError(
-            f"{source} has no model.safetensors; a codec folder holds config.json and model.safetensors."
-        )
-    state = read_tensors(weights)
+    state = read_weights(source)
     extras = {name.removeprefix(_EXTRA): tensor for name, tensor in state.items() if name.startswith(_EXTRA)}
     own = {name: tensor for name, tensor in state.items() if not name.startswith(_EXTRA)}
     provenance = document.get("provenance", {})
     if isinstance(config, BandsConfig):
         bands = BandNetwork(config)
-        fill(bands, own, str(weights))
+        fill(bands, own, str(source))
         return BandCodec(bands, name=source.name, provenance=provenance)
     network = empty_network(config)
-    fill(network, own, str(weights))
+    fill(network, own, str(source))
     return CoDiCodec(network, name=source.name, provenance=provenance, extras=extras)
 
 

@@ -127,7 +127,7 @@ class BandEncoder(nn.Module):
             x = torch.cat([x, own + self.summary.to(x.dtype)], 1)
             wanted = slice(config.tokens, None)
         x, _ = self.transformer(x, wanted=wanted)
-        pre = self.head(x).float() * self.scale + self.shift
+        pre: Tensor = self.head(x).float() * self.scale + self.shift
         return pre.reshape(b, config.latents, -1)
 
     def salience(self, mid: Tensor) -> Tensor:
