@@ -21,6 +21,7 @@ from duotone.codec.codicodec.weights import (
 from duotone.config import preset
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.hub import bundled, load
+from duotone.nn.state import read_weights, write_weights
 from small import SMALL
 
 TSV = Path(__file__).resolve().parents[1] / "golden" / "codicodec_state_dict.tsv"
@@ -54,9 +55,29 @@ def test_the_bundled_codec_is_small_and_says_where_it_comes_from() -> None:
     assert "tiny" in bundled()
     codec = load("tiny", dtype="float32")
     assert codec.config.family == "codicodec" and codec.provenance["steps"] > 0
-    weights = Path(__import__("duotone").__file__).parent / "weights" / "tiny" / "model.safetensors"
-    assert weights.stat().st_size <= 16 << 20
-    assert sum(p.numel() for p in codec.network.parameters()) <= 8_000_000
+    folder = Path(__import__("duotone").__file__).parent / "weights" / "tiny"
+    shards = list(folder.glob("*.safetensors"))
+    assert shards and all(shard.stat().st_size <= 16 << 20 for shard in shards)
+    assert sum(p.numel() for p in codec.network.parameters()) <= 12_000_000
+
+
+def test_large_weights_are_divided_and_come_back(tmp_path: Path) -> None:
+    state = {f"layer.{i}": torch.randn(10, 100, generator=torch.Generator().manual_seed(i)) for i in range(7)}
+    write_weights(state, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    write_weights(state, tmp_path, limit=9000)
+    assert not (tmp_path / "model.safetensors").exists() and (tmp_path / "model.safetensors.index.json").exists()
+    assert all(p.stat().st_size < 10_000 for p in tmp_path.glob("*.safetensors"))
+    again = read_weights(tmp_path)
+    assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
+    next(iter(sorted(tmp_path.glob("*.safetensors")))).unlink()
+    with pytest.raises(WeightsError, match="which its index names"):
+        read_weights(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(WeightsError, match="not an index"):
+        read_weights(tmp_path)
+    write_weights(state, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_what_is_refused(codec: CoDiCodec, tmp_path: Path) -> None:

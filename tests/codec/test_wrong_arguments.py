@@ -18,12 +18,7 @@ from duotone.codec.batches import Window
 WAVE = Waveform(0.1 * np.sin(np.arange(40_000) / 20), 48_000)
 
 
-@pytest.fixture(scope="module")
-def codec() -> Any:
-    return duotone.load("tiny")
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def latents(codec: Any) -> Any:
     return codec.encode(WAVE)
 

@@ -67,7 +67,7 @@ def _in(source: Path, target: Path, config: str | None, dtype: str, force: bool)
     import torch
 
     from duotone.codec.codicodec.weights import import_codicodec
-    from duotone.config import PRESETS, CoDiCodecConfig, preset
+    from duotone.config import PRESETS, BandsConfig, CoDiCodecConfig, preset
     from duotone.flow.weights import is_published
     from duotone.hub import save
 
@@ -75,6 +75,10 @@ def _in(source: Path, target: Path, config: str | None, dtype: str, force: bool)
         _flow(source, target, config, dtype)
         return
     sizes = None if config is None else preset(config) if config in PRESETS else CoDiCodecConfig.read(config)
+    if isinstance(sizes, BandsConfig):
+        raise UsageError(
+            f"--config got {config}, a network with bands; published checkpoints have convolutions. Use base."
+        )
     codec = import_codicodec(source, sizes)
     save(codec, target, None if dtype == "float32" else torch.bfloat16)
     tell(f"{source} -> {target}: codec {codec.fingerprint}. The published weights are CC BY-NC 4.0.")
@@ -98,9 +102,14 @@ def _back(source: Path, target: Path, force: bool) -> None:
     if target.suffix != ".pt":
         raise UsageError(f"A folder converts to a .pt file, got {target}. Give a name ending in .pt.")
     _refuse([target], force)
+    from duotone.codec.codicodec.bands.codec import BandCodec
     from duotone.codec.codicodec.weights import export_codicodec, load_codec
 
     codec = load_codec(source)
+    if isinstance(codec, BandCodec):
+        raise UsageError(
+            f"{source} is a codec with bands; the published layout is for those with convolutions. Use its folder."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     export_codicodec(codec, target)
     tell(f"{source} -> {target}: codec {codec.fingerprint}.")

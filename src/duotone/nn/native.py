@@ -80,7 +80,7 @@ def plain(*tensors: Tensor) -> bool:
     """
     if _declined or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    if is_tracing() or _get_current_dispatch_mode() is not None:  # type: ignore[no-untyped-call]
+    if is_tracing() or _get_current_dispatch_mode() is not None:
         return False
     return all(map(_plain, tensors))
 
@@ -94,7 +94,7 @@ def _plain(t: Tensor) -> bool:
         and t.layout == torch.strided
         and not t.is_neg()
         and not is_functorch_wrapped_tensor(t)
-        and forward_ad.unpack_dual(t).tangent is None  # type: ignore[no-untyped-call]
+        and forward_ad.unpack_dual(t).tangent is None
     )
 
 

@@ -54,4 +54,4 @@ def _packed(layer: nn.Linear) -> Tensor | None:
 
 def _supported() -> bool:
     """Whether this PyTorch has oneDNN and its operations for packed weights, which are not a part of the public interface."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -194,7 +194,7 @@ class _Differentiable(torch.autograd.Function):
         if ctx.needs_input_grad[1] and weight.shape[0] * weight.shape[1] <= _WIDE:
             of_weight = _gradient(x, above)
         elif ctx.needs_input_grad[1]:
-            of_weight = conv2d_weight(x, weight.shape, above, padding=1)  # type: ignore[no-untyped-call]
+            of_weight = conv2d_weight(x, weight.shape, above, padding=1)
         return of_x, of_weight
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duotone.codec.batches import Batch, whole_number
 from duotone.codec.codicodec.bands.features import Analysis
@@ -55,10 +55,10 @@ class BandCodec(Codec):
         """
         target = self.device if device is None else resolve_device(device)
         if dtype == "auto":
-            self.network.encoder.to(device=target, dtype=torch.float32)
-            self.network.estimator.to(device=target, dtype=best_dtype(target))
+            _move(self.network.encoder, target, torch.float32)
+            _move(self.network.estimator, target, best_dtype(target))
         else:
-            self.network.to(device=target, dtype=as_dtype(dtype))
+            _move(self.network, target, as_dtype(dtype))
         self._analysis = Analysis(self.config, target)
         return self
 
@@ -104,6 +104,14 @@ class BandCodec(Codec):
             iterations = self.config.synthesis.iterations
         iterations = whole_number(iterations, "iterations", 0)
         return _Decoder(self, seed, iterations)
+
+
+def _move(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Move parameters to a device and a number format; constants (means, scales, filters) stay in float32."""
+    module.to(device=device)
+    if dtype is not None:
+        for p in module.parameters():
+            p.data = p.data.to(dtype)
 
 
 def spec_of(network: BandNetwork, name: str = "") -> CodecSpec:

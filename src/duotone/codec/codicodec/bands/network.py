@@ -118,9 +118,10 @@ class BandEncoder(nn.Module):
         mid = ((features.mid - self.mean_mid) / 2).unflatten(1, (config.tokens, config.per_token))
         mels = ((features.mels - self.mean_mels) @ self.pool).flatten(2).reshape(b, config.tokens, -1) / 2
         low = (features.low - self.mean_low) / 2
-        x = self.stem(mid) + self.side(torch.cat([mels, low], -1))
+        kind = self.head.weight.dtype
+        x = self.stem(mid.to(kind)) + self.side(torch.cat([mels, low], -1).to(kind))
         if self.pitch is not None:
-            x = x + self.pitch(self.salience(features.mid).reshape(b, config.tokens, -1))
+            x = x + self.pitch(self.salience(features.mid).to(kind).reshape(b, config.tokens, -1))
         wanted = None
         if self.summary is not None:
             own = x.unflatten(1, (config.summary, -1)).mean(2)  # so that it depends on the sound from the first step on

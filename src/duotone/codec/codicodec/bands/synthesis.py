@@ -5,6 +5,8 @@ Legend: n frames, F bins, S stereo bands.
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from duotone.codec.codicodec.bands.features import FLOOR
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig
 from duotone.nn.noise import normal
-from duotone.nn.phases import KERNELS
+from duotone.nn.phase_kernels import KERNELS
 from duotone.represent.phases import Reconstruction
 from duotone.represent.stft import OverlapAdd, dual_window, window
 
@@ -27,7 +29,7 @@ class Synthesis:
 
     def __init__(self, config: BandsConfig, seed: int, iterations: int) -> None:
         self.config = config
-        self._mid = Reconstruction(config.n_fft, config.hop, config.frames, seed, iterations, KERNELS)
+        self._mid = Reconstruction(config.n_fft, config.hop, config.frames, _key(seed), iterations, KERNELS)
         self._add = OverlapAdd(config.n_fft, config.hop, config.audio_channels)
         self._dual = dual_window(config.n_fft, config.hop)
         self._scale = float(window(config.n_fft).sum()) / 2  # magnitude of a sine at full scale
@@ -49,3 +51,8 @@ class Synthesis:
         correlation = (share @ self._to_bins).clamp(-1, 1)
         apart = (1 - correlation.square()).clamp_min(0).sqrt()
         return level * (correlation + apart * self._apart)
+
+
+def _key(seed: int) -> int:
+    """A seed of any size or sign -> 64 bits."""
+    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little")
