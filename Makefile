@@ -1,5 +1,7 @@
 # Everything from a fresh clone with Python >= 3.10 and make; the network is used for the package index alone.
 #   make demo [FILE=song.wav]   make test [ARGS="-k container"]   make test-long   make check   make bench
+#   make evaluate [HELDOUT=DIR]   the bundled codec on held-out sound, into its card and the README; needs opus-tools, and
+#   sound that `make heldout` makes and fetches (fluidsynth, espeak-ng; the network for a Debian mirror)
 # PYTHON=python3.12 picks another Python; PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" spares the
 # download of CUDA on a machine without a GPU.
 
@@ -10,9 +12,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 # A worker a core; each computes with one thread (tests/conftest.py), and keeps a file's tests together.
 WORKERS := -n auto --dist loadfile
+HELDOUT ?= data
+STEPS ?=
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-long check bench transformers4 clean
+.PHONY: demo test test-long check bench evaluate heldout transformers4 clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/core.stamp
@@ -32,6 +36,15 @@ check: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+evaluate: $(VENV)/bench.stamp
+	$(BIN)/python benchmarks/bench_against_encodec.py $(if $(STEPS),--steps $(lastword $(STEPS)))
+	$(BIN)/python benchmarks/evaluate_bundled.py --heldout $(HELDOUT) $(if $(STEPS),--steps $(STEPS)) --dtype float32 --publish $(ARGS)
+
+heldout: $(VENV)/core.stamp
+	$(BIN)/duotone fetch-sounds $(HELDOUT)/recorded --split heldout
+	$(BIN)/duotone make-sounds $(HELDOUT)/made/heldout/music --split heldout --kinds music --minutes 12 --seed 902
+	$(BIN)/duotone make-sounds $(HELDOUT)/made/heldout/speech --split heldout --kinds speech --minutes 8 --seed 901
 
 # Another environment, for the test that saved tokenizers load in transformers 4; the test looks for it by this variable.
 transformers4: $(VENV)/made.stamp
@@ -60,5 +73,5 @@ $(VENV)/test.stamp: $(VENV)/core.stamp
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/core.stamp
-	$(PIP) -e ".[bench]"
+	$(PIP) -e ".[bench,speech]"
 	@touch $@

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_against_encodec.py [--seconds 20] [--repeats 3] [--threads N]
 
-EnCodec gets random weights in the published 48 kHz configuration (speed does not depend on their values) and runs in
-float32. Ours encodes in float32 and decodes in the format that is fastest on this machine. Writes benchmarks/results/against_encodec.{json,md}.
+EnCodec gets random weights in the published 48 kHz configuration (speed does not depend on their values). Both run in
+float32. Writes benchmarks/results/against_encodec.{json,md}, from which evaluate_bundled.py takes the speeds.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--steps", type=int, help="also decode in so many steps of refinement")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    theirs, ours = make_encodec(), hub.load(options.codec, dtype="auto")
+    theirs, ours = make_encodec(), hub.load(options.codec, dtype="float32")
     wave = synthesize(0, options.seconds)
     batch = wave.samples[None]
     mask = torch.ones(1, 1, wave.length, dtype=torch.bool)
@@ -61,17 +62,23 @@ def main() -> int:
         with torch.no_grad():
             theirs.decode(made.audio_codes, made.audio_scales, mask, last_frame_pad_length=made.last_frame_pad_length)
 
-    pairs = {
-        "encode": (their_encode, lambda: ours.encode(wave).codes()),
-        "decode (ours parallel, 4 steps)": (their_decode, lambda: ours.decode(latents, "parallel", steps=4)),
-        "decode (ours autoregressive, 2 steps)": (their_decode, lambda: ours.decode(latents, "autoregressive")),
+    codes = latents.codes()
+    pairs: dict[str, tuple[str, Any, Any]] = {
+        "encode": ("encode", their_encode, lambda: ours.encode(wave).codes()),
+        "decode": ("decode (ours with defaults)", their_decode, lambda: ours.decode(codes)),
     }
+    if options.steps is not None:
+        task = f"decode (ours in {options.steps} steps)"
+        pairs[f"decode_{options.steps}"] = (task, their_decode, lambda: ours.decode(codes, steps=options.steps))
+    if "autoregressive" in ours.spec.strategies:
+        task = "decode (ours autoregressive)"
+        pairs["decode_autoregressive"] = (task, their_decode, lambda: ours.decode(codes, "autoregressive"))
     rows = []
-    for task, pair in pairs.items():
-        their_time, our_time = map(statistics.median, measure(pair, options.repeats))
-        format = ours.encoding_format if task == "encode" else str(ours.dtype).removeprefix("torch.")
+    for key, (task, *pair) in pairs.items():
+        their_time, our_time = map(statistics.median, measure((pair[0], pair[1]), options.repeats))
+        format = ours.encoding_format if key == "encode" else str(ours.dtype).removeprefix("torch.")
         row = {
-            "task": task, "their_speed": options.seconds / their_time, "our_speed": options.seconds / our_time,
+            "key": key, "task": task, "their_speed": options.seconds / their_time, "our_speed": options.seconds / our_time,
             "ratio": their_time / our_time, "ours": format,
         }  # fmt: skip
         rows.append(row)
@@ -79,8 +86,15 @@ def main() -> int:
             f"{task:40} EnCodec {row['their_speed']:6.1f}x  ours {row['our_speed']:6.1f}x  ratio {row['ratio']:.2f}",
             flush=True,
         )
+    by_key = {row["key"]: row for row in rows}
     document = {
         "command": machine.command(),
+        "codec": options.codec,
+        "fingerprint": ours.spec.fingerprint,
+        "speeds": {
+            **{key: row["our_speed"] for key, row in by_key.items()},
+            **{f"{key}_ratio": row["ratio"] for key, row in by_key.items()},
+        },
         "seconds_of_sound": options.seconds,
         "machine": machine.describe(),
         "rows": rows,

@@ -185,6 +185,40 @@ def test_seconds_keeps_the_beginning(folder: Path) -> None:
     assert {row.seconds for row in result.rows} == {0.25} and result.seconds == 1
 
 
+def test_the_middle_is_the_middle(folder: Path, tmp_path: Path) -> None:
+    samples = torch.arange(3 * RATE).float()[None] / (3 * RATE)
+    write(tmp_path / "ramp.wav", Waveform(samples, RATE), subtype="FLOAT")
+    got = compare.excerpt(tmp_path / "ramp.wav", 1.0, middle=True)
+    assert torch.equal(got.samples, samples[:, RATE : 2 * RATE])
+    assert torch.equal(compare.excerpt(tmp_path / "ramp.wav", 9.0, middle=True).samples, samples)
+    assert torch.equal(compare.excerpt(tmp_path / "ramp.wav", None, middle=True).samples, samples)
+    assert torch.equal(compare.excerpt(tmp_path / "ramp.wav", 0.5).samples, samples[:, : RATE // 2])
+
+
+def test_folders_by_kind_begin_the_names_and_the_limit_is_of_each(folder: Path) -> None:
+    result = run({"loud": folder, "quiet": folder / "inner"}, limit=2)
+    assert [file.partition("/")[0] for file in result.files] == ["loud", "loud", "quiet"]
+    assert result.kinds == ("loud", "quiet") and run(folder).kinds == ()
+    part = result.of_kind("quiet")
+    assert part.files == ("quiet/c-music.flac",) and part.systems == result.systems
+    with pytest.raises(UsageError, match="loud, quiet"):
+        result.of_kind("silent")
+    assert "share_with_pitch" in result.rows[0].notes
+
+
+def test_numbers_of_steps_are_rows_of_their_own_with_the_default_strategy(tmp_path: Path, codec: CoDiCodec) -> None:
+    wave = Waveform(0.1 * torch.randn(2, 2_000, generator=torch.Generator().manual_seed(1)), 48_000)
+    write(tmp_path / "one.wav", wave)
+    result = compare.evaluate_folder({"a": codec, "b": Pcm()}, tmp_path, [], steps=(1, 3))
+    steps = [system for system in result.systems if "step" in system]
+    assert steps == ["a discrete, parallel, 1 step", "a discrete, parallel, 3 steps"]  # the other takes no steps
+    assert compare.default_system(codec.spec, steps=1) == "discrete, parallel, 1 step"
+    one, three = (result.of(system)[0].metrics["log_mel"] for system in steps)
+    assert one != three
+    with pytest.raises(UsageError, match="steps"):
+        compare.evaluate_folder(codec, tmp_path, [], steps=(-1,))
+
+
 def test_bootstrap_covers_the_mean_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     intervals = [report.bootstrap(list(rng.normal(3, 1, 40)), seed) for seed in range(200)]

@@ -16,7 +16,7 @@ from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.weights import save_codec
 from duotone.config import CoDiCodecConfig
-from duotone.evaluate import opus
+from duotone.evaluate import heldout, opus
 from duotone.evaluate.report import Report
 from duotone.evaluate.tables import markdown
 
@@ -62,6 +62,62 @@ def test_the_committed_page_is_that_of_the_committed_results(command: ModuleType
     report = Report.from_dict(document)
     assert command.page(report, document) == (results / "evaluate_tiny.md").read_text(encoding="utf-8")
     assert markdown(report) in (BENCHMARKS.parent / "model_cards" / "tiny.md").read_text(encoding="utf-8")
+
+
+def test_each_kind_is_evaluated_judged_and_published(
+    command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = CoDiCodec.random(CONFIG)
+    save_codec(codec, tmp_path / "pocket")
+    time = torch.arange(8_000) / 48_000
+    for index, kind in enumerate(("music-recorded", "speech-generated")):
+        tone = 0.1 * torch.sin(2 * math.pi * 220 * (index + 1) * time)
+        (tmp_path / "held" / kind).mkdir(parents=True)
+        write(tmp_path / "held" / kind / "a.wav", Waveform(tone[None], 48_000))
+    (tmp_path / "model_cards").mkdir()
+    pages = [tmp_path / "README.md", tmp_path / "model_cards" / "pocket.md"]
+    for page in pages:
+        page.write_text(f"mine\n{heldout.BEGIN}\n{heldout.END}\nmine too\n")
+    speeds = {"fingerprint": codec.fingerprint, "speeds": {"encode": 170.0, "encode_ratio": 4.0}}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "against_encodec.json").write_text(json.dumps(speeds))
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    arguments = ["--codec", str(tmp_path / "pocket"), f"--heldout={tmp_path / 'held'}", "--out", str(tmp_path / "out")]
+    assert command.main([*arguments, "--against", "--steps", "1", "--seconds", "0.1", "--publish"]) == 0
+    values = json.loads((tmp_path / "out" / "heldout_pocket.json").read_text())
+    assert str(tmp_path) not in json.dumps(values) and values["data"]["kinds"] == ["music-recorded", "speech-generated"]
+    assert {row["seconds"] for row in values["rows"]} == {0.1}
+    assert "discrete, parallel, 1 step" in values["summary"] and values["codes"]["kinds"].keys() == {
+        "music-recorded",
+        "speech-generated",
+    }
+    assert 0 <= values["codes"]["entropy_least"] <= 1 and values["codes"]["decoded_equal"]["count"] == 2
+    encode = {bar["key"]: bar for bar in values["bars"] if bar["kind"] == "all"}
+    assert (
+        encode["encode"]["least_gap"] == 0
+        and encode["encode"]["aim_gap"] == 130
+        and encode["encode_ratio"]["least_gap"] == 1
+    )
+    shown = [page.read_text() for page in pages]
+    assert all(text.startswith("mine\n") and text.endswith("mine too\n") and "reached" in text for text in shown)
+    assert "### Music, recorded" in shown[1] and "### Codes" in shown[1] and "### Codes" not in shown[0]
+    assert "| music, recorded | log-mel, dB |" in capsys.readouterr().out
+    again = ["--codec", str(tmp_path / "pocket"), "--out", str(tmp_path / "out"), "--last", "--publish"]
+    assert command.main(again) == 0
+    assert json.loads((tmp_path / "out" / "heldout_pocket.json").read_text()) == values
+    assert [page.read_text() for page in pages] == shown
+    (tmp_path / "out" / "heldout_pocket.json").unlink()
+    assert command.main(again) == 2 and "no results of codec" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"), [(["--publish"], "--heldout"), (["--heldout", "/nowhere/at/all"], "music-recorded")]
+)
+def test_wrong_ways_to_ask_for_kinds_are_told_of(
+    command: ModuleType, arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(arguments) == 2
+    assert hint in capsys.readouterr().err
 
 
 def test_errors_come_without_a_traceback(

@@ -17,6 +17,8 @@ from duotone.atomic import write_text
 from duotone.codec.codicodec.weights import load_codec
 from duotone.codec.contract import Codec
 from duotone.errors import DuotoneError, UsageError
+from duotone.evaluate import heldout
+from duotone.evaluate.bars import Verdict
 from duotone.evaluate.compare import SILENCE
 from duotone.evaluate.report import Report
 from duotone.evaluate.tables import markdown
@@ -174,6 +176,10 @@ def _examples(provenance: dict[str, Any]) -> int:
 
 
 def _metrics(report: Report, about: dict[str, Any]) -> str:
+    if report.kinds and "bars" in about:
+        verdicts = [Verdict.from_dict(values) for values in about["bars"]]
+        tables = heldout.sections(report, about.get("codes"), verdicts, "###")
+        return f"{heldout.BEGIN}\n{heldout.intro(about)}{tables.strip()}\n{heldout.END}\n"
     machine, data = about.get("machine"), about.get("data")
     lines = []
     if "command" in about:
@@ -194,7 +200,12 @@ def _metrics(report: Report, about: dict[str, Any]) -> str:
 def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any] | None) -> str:
     baselines = report.settings["against"]
     ours = [system for system in report.systems if system not in (*baselines, SILENCE)]
-    points = [verdict(report, system, name) for name in baselines for system in ours if "autoregressive" not in system]
+    shown = [system for system in ours if "autoregressive" not in system and not system.endswith(("step", "steps"))]
+    points = []
+    for kind in report.kinds or ("",):
+        part = report.of_kind(kind) if kind else report
+        told = f"{kind.replace('-', ', ').capitalize()}: " if kind else ""
+        points += [told + verdict(part, system, name) for name in baselines for system in shown]
     if "examples" in provenance:
         share = _examples(provenance) / PUBLISHED_EXAMPLES
         points.append(
@@ -233,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m duotone.evaluate.card", description=__doc__)
     parser.add_argument("run", type=Path, help="folder that training wrote to")
-    parser.add_argument("report", type=Path, help="JSON of benchmarks/evaluate_bundled.py")
+    parser.add_argument("report", type=Path, help="JSON of benchmarks/evaluate_bundled.py, with or without --heldout")
     parser.add_argument("--manifest", type=Path, help="manifest.json of the training collection")
     parser.add_argument("--name", help="title (default: the name in the report)")
     parser.add_argument("-o", "--out", type=Path, required=True)

@@ -26,10 +26,11 @@ from duotone.codec.contract import Codec
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, DuotoneError, UsageError
 from duotone.evaluate.frechet import Embedder, frechet_distance
+from duotone.evaluate.harmonics import harmonics
 from duotone.evaluate.metrics import measure
 from duotone.evaluate.opus import opus_roundtrip, parse_rate, require_programs
 from duotone.evaluate.report import Failure, Report, Row
-from duotone.spec import Face
+from duotone.spec import CodecSpec, Face
 
 SILENCE = "silence"
 FACES: dict[Face, str] = {"latents": "continuous", "tokens": "discrete"}
@@ -41,12 +42,14 @@ Tell = Callable[[str], object]
 
 def evaluate_folder(
     codecs: Codec | Mapping[str, Codec],
-    folder: str | Path,
+    folder: str | Path | Mapping[str, Path],
     against: Sequence[str] = ("opus:6k", "opus:12k"),
     limit: int | None = None,
     seed: int = 0,
     *,
     seconds: float | None = None,
+    middle: bool = False,
+    steps: Sequence[int] = (),
     rate: int | None = None,
     speech: str = "speech",
     embedder: Embedder | None = None,
@@ -56,8 +59,9 @@ def evaluate_folder(
     """Compare codecs (one, or several by name) with Opus (`against`) and silence, file by file.
 
     Latents and codes, decoded with each strategy, are separate systems. All metrics are computed at `rate`, by default
-    the highest that one of the codecs decodes to. `limit` draws that many files with `seed`; `seconds` keeps the beginning
-    of each; `progress` is called with a line about the current file. STOI and PESQ are computed for files with `speech`
+    the highest that one of the codecs decodes to. Several folders are given by the kind of sound that they hold, which then begins the
+    files' names. `limit` draws that many files of a folder with `seed`; `seconds` keeps the beginning of each, or with
+    `middle` its middle. Codecs that decode from noise also decode their codes with each number of `steps`. `progress` is called with a line about the current file. STOI and PESQ are computed for files with `speech`
     in their name. With an `embedder`, each system gets a Fréchet distance to the originals. A file that cannot be evaluated is
     left out and listed in the report; `failed` is called with its name and the error. Raises `AudioError` for a folder without usable sound or missing
     opus-tools, `UsageError` for a baseline that is not known.
@@ -68,20 +72,18 @@ def evaluate_folder(
     if seconds is not None and not seconds > 0:
         raise UsageError(f"seconds got {seconds}, expected more than 0 (or None for whole files).")
     tell = progress or (lambda _: None)
-    root = Path(folder)
-    paths = choose_files(root, limit, seed, tell)
+    files = named_files(folder, limit, seed, tell)
     named = dict(codecs) if isinstance(codecs, Mapping) else {codecs.spec.model or codecs.spec.family: codecs}
     rate = rate or max(codec.spec.rate_out for codec in named.values())
-    systems = _Systems(named, baselines, seed)
+    systems = _Systems(named, baselines, seed, tuple(steps))
     systems.warm_up()
     rows: list[Row] = []
     failures: list[Failure] = []
     embeddings = _Embeddings(embedder)
-    for index, path in enumerate(paths, start=1):
-        file = path.relative_to(root).as_posix()
-        tell(f"{index}/{len(paths)} {file}")
+    for index, (file, path) in enumerate(files.items(), start=1):
+        tell(f"{index}/{len(files)} {file}")
         try:
-            wave = _beginning(path, seconds).resample(rate)
+            wave = excerpt(path, seconds, middle).resample(rate)
             made = list(systems.rows(file, wave, bool(speech) and speech in file))
             embeddings.add(wave, made)
             rows += [row for row, _ in made]
@@ -90,13 +92,15 @@ def evaluate_folder(
             if failed is not None:
                 failed(file, error)
     if not rows:
-        raise AudioError(f"None of the {len(paths)} files could be evaluated. The first: {failures[0].error}")
+        raise AudioError(f"None of the {len(files)} files could be evaluated. The first: {failures[0].error}")
     settings: dict[str, Any] = {
         "against": list(against),
         "limit": limit,
         "seed": seed,
         "seconds": seconds,
+        "middle": middle,
         "rate": rate,
+        "steps": list(steps),
     }
     if embedder is not None:
         settings["frechet"] = embedder.name
@@ -115,6 +119,20 @@ def _by_system(rows: list[Row]) -> tuple[Row, ...]:
     """Group rows by system; systems and files keep their order."""
     places = {system: place for place, system in enumerate(dict.fromkeys(row.system for row in rows))}
     return tuple(sorted(rows, key=lambda row: places[row.system]))
+
+
+def named_files(
+    folder: str | Path | Mapping[str, Path], limit: int | None, seed: int, tell: Tell = lambda _: None
+) -> dict[str, Path]:
+    """Names and paths of the audio files: relative to a folder, or of several ``KIND/NAME``, chosen as by `choose_files`."""
+    if isinstance(folder, Mapping):
+        return {
+            f"{kind}/{path.relative_to(each).as_posix()}": path
+            for kind, each in folder.items()
+            for path in choose_files(each, limit, seed, tell)
+        }
+    root = Path(folder)
+    return {path.relative_to(root).as_posix(): path for path in choose_files(root, limit, seed, tell)}
 
 
 def choose_files(folder: Path, limit: int | None, seed: int, tell: Tell = lambda _: None) -> list[Path]:
@@ -153,6 +171,17 @@ def rows_of(codec: Codec) -> list[tuple[Face, str | None]]:
     return [(face, strategy) for face in spec.faces for strategy in strategies or [None]]
 
 
+def system_name(face: Face, strategy: str | None, steps: int | None = None) -> str:
+    """The name of a way of decoding in reports, like ``discrete, parallel, 4 steps``."""
+    count = None if steps is None else f"{steps} step{'' if steps == 1 else 's'}"
+    return ", ".join(filter(None, (FACES[face], strategy, count)))
+
+
+def default_system(spec: CodecSpec, face: Face = "tokens", steps: int | None = None) -> str:
+    """The name of decoding with the default strategy, the first of the codec's."""
+    return system_name(face, next(iter(spec.strategies), None), steps)
+
+
 @dataclass(frozen=True)
 class _Systems:
     """All systems that are compared, run on one file at a time."""
@@ -160,14 +189,23 @@ class _Systems:
     codecs: Mapping[str, Codec]
     baselines: Mapping[str, float]  #: kbit/s by specification
     seed: int
+    steps: tuple[int, ...] = ()  #: numbers of steps that codes are also decoded with
+
+    def ways(self, codec: Codec) -> list[tuple[Face, str | None, dict[str, Any]]]:
+        """Encoding, strategy and options of each row: every strategy, then the default one with each number of steps."""
+        ways: list[tuple[Face, str | None, dict[str, Any]]] = [(face, way, {}) for face, way in rows_of(codec)]
+        if codec.spec.seeded:  # decoders without noise take no number of steps
+            face, strategy = codec.spec.faces[-1], next(iter(codec.spec.strategies), None)
+            ways += [(face, strategy, {"steps": count}) for count in self.steps]
+        return ways
 
     def warm_up(self) -> None:
         """Run each codec on one second without timing it, so that the first file's times exclude allocation and compilation."""
         for codec in self.codecs.values():
             length = max(codec.rate, 2 * codec.spec.chunk)
             value = codec.encode(Waveform(torch.zeros(2, length), codec.rate))
-            for strategy in dict.fromkeys(strategy for _, strategy in rows_of(codec)):
-                codec.decode(value, strategy, seed=self.seed)
+            for _, strategy, options in self.ways(codec):
+                codec.decode(value, strategy, seed=self.seed, **options)
 
     def rows(self, file: str, wave: Waveform, speech: bool) -> Iterator[tuple[Row, Waveform]]:
         """Yield every system's row for a file, with the decoded audio."""
@@ -183,17 +221,17 @@ class _Systems:
     def _codec_rows(
         self, codec: Codec, file: str, wave: Waveform, speech: bool, label: str
     ) -> Iterator[tuple[Row, Waveform]]:
-        """Encode once; decode latents and codes with every strategy."""
+        """Encode once; decode latents and codes in every way."""
         start = time.perf_counter()
         value = codec.encode(wave)
         encode_seconds = time.perf_counter() - start
         stored = {face: through_file(value.codes() if face == "tokens" else value) for face in codec.spec.faces}
-        for face, strategy in rows_of(codec):
+        for face, strategy, options in self.ways(codec):
             held, size = stored[face]
             start = time.perf_counter()
-            decoded = codec.decode(held, strategy, seed=self.seed)
+            decoded = codec.decode(held, strategy, seed=self.seed, **options)
             spent = time.perf_counter() - start
-            system = f"{label}{FACES[face]}{f', {strategy}' if strategy else ''}"
+            system = label + system_name(face, strategy, options.get("steps"))
             row, decoded = _row(file, system, wave, decoded, size, encode_seconds, spent, speech)
             if isinstance(held, Codes):
                 row.notes["information_bit_rate"] = held.streams * held.spec.bit_rate
@@ -230,16 +268,21 @@ class _Embeddings:
         return {system: frechet_distance(originals, torch.cat(parts)) for system, parts in self.sets.items() if system}
 
 
-def _beginning(path: Path, seconds: float | None) -> Waveform:
-    """A file's first seconds, or all of it."""
+def excerpt(path: Path, seconds: float | None, middle: bool = False) -> Waveform:
+    """The first seconds of a file, or those in its middle, or all of it (None, or a file that is not longer)."""
     with open_reader(path) as reader:
         length = None if seconds is None else max(1, round(seconds * reader.rate))
+        start = max(0, ((reader.samples or 0) - length) // 2) if middle and length is not None else 0
+        end = None if length is None else start + length
         blocks: list[Tensor] = []
+        place = 0
         for block in reader:
-            blocks.append(block.samples)
-            if length is not None and sum(part.shape[1] for part in blocks) >= length:
+            kept = block.samples[:, max(0, start - place) : None if end is None else max(0, end - place)]
+            blocks.append(kept)
+            place += block.length
+            if end is not None and place >= end:
                 break
-        return Waveform(torch.cat(blocks, dim=1)[:, :length].contiguous(), reader.rate)
+        return Waveform(torch.cat(blocks, dim=1).contiguous(), reader.rate)
 
 
 def _opus_row(file: str, spec: str, wave: Waveform, kbps: float, speech: bool) -> tuple[Row, Waveform]:
@@ -267,4 +310,6 @@ def _row(
     speech: bool = False,
 ) -> tuple[Row, Waveform]:
     metrics = measure(wave, decoded, speech)
-    return Row(file, system, wave.seconds, file_bytes, metrics, encode_seconds, decode_seconds), decoded
+    found = harmonics(wave, decoded)
+    notes = {"harmonics_original": found.original, "harmonics_decoded": found.decoded, "share_with_pitch": found.share}
+    return Row(file, system, wave.seconds, file_bytes, metrics, encode_seconds, decode_seconds, notes), decoded

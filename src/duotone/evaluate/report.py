@@ -106,6 +106,12 @@ class Report:
         return tuple(dict.fromkeys(row.file for row in self.rows))
 
     @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of sound, which begin the names of the files; empty where a file has none."""
+        parts = [file.partition("/") for file in self.files]
+        return tuple(dict.fromkeys(kind for kind, _, _ in parts)) if all(rest for _, _, rest in parts) else ()
+
+    @cached_property
     def measured(self) -> tuple[Metric, ...]:
         """The metrics that are defined for some row."""
         rows = self.rows
@@ -129,6 +135,13 @@ class Report:
             raise UsageError(f"No file of the report has {part!r} in its name. There are: {', '.join(self.files)}.")
         # Fréchet distances belong to whole sets of files: left out.
         return dataclasses.replace(self, settings={**self.settings, "only": part}, rows=rows, frechet={}, failures=())
+
+    def of_kind(self, kind: str) -> Report:
+        """The report of the files of a kind. Raises `UsageError` that lists the kinds."""
+        if kind not in self.kinds:
+            raise UsageError(f"The report has no kind {kind!r}. It has: {', '.join(self.kinds) or 'none'}.")
+        rows = tuple(row for row in self.rows if row.file.startswith(f"{kind}/"))
+        return dataclasses.replace(self, settings={**self.settings, "only": kind}, rows=rows, frechet={}, failures=())
 
     def mean(self, system: str, key: str) -> Interval:
         """Mean and 95% interval of a metric for a system."""
