@@ -13,7 +13,8 @@ from transformers import LlamaForCausalLM
 
 import duotone
 from duotone.audio.synth import synthesize
-from duotone.evaluate.metrics import HOP, N_FFT, magnitudes, mel_filterbank
+from duotone.evaluate.metrics import HOP, N_FFT, magnitudes
+from duotone.represent.mel import mel_filterbank
 from duotone.tokens import AudioTokenizer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "language_model.py"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from duotone.audio.waveform import Waveform
 from duotone.errors import UsageError, WeightsError
-from duotone.evaluate.metrics import FLOOR, magnitudes, mel_filterbank
+from duotone.evaluate.metrics import FLOOR, magnitudes
+from duotone.represent.mel import mel_filterbank
 
 
 class Embedder(Protocol):

@@ -21,6 +21,7 @@ from duotone.errors import AudioError
 from duotone.evaluate.comb import comb_excess
 from duotone.evaluate.harmonics import harmonics
 from duotone.evaluate.speech import pesq, stoi
+from duotone.represent.mel import mel_filterbank
 
 #: Magnitudes are measured against a full-scale sine (0 dB) and floored here, so that digital silence has a logarithm.
 FLOOR_DB = -100.0
@@ -202,32 +203,6 @@ def magnitudes(samples: Tensor, window: int, hop: int) -> Tensor:
 @lru_cache(maxsize=16)
 def _hann(window: int) -> Tensor:
     return torch.hann_window(window)
-
-
-@lru_cache(maxsize=16)
-def mel_filterbank(rate: int, n_fft: int, bands: int) -> Tensor:
-    """Triangular filters `[M, F]` on the Slaney mel scale (Auditory Toolbox 1998) from 0 Hz to Nyquist, of unit area.
-
-    The weights of a band sum to about 1: a band's value is the mean magnitude in it.
-    """
-    top = _hertz_to_mel(torch.tensor(rate / 2, dtype=torch.float64))
-    edges = _mel_to_hertz(torch.linspace(0, float(top), bands + 2, dtype=torch.float64))[:, None]
-    bins = torch.linspace(0, rate / 2, n_fft // 2 + 1, dtype=torch.float64)[None]
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    triangles = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp_min(0)
-    return (triangles * 2 / (high - low) * (rate / n_fft)).float()
-
-
-# The Slaney scale: linear (3 mel per 200 Hz) up to 1 kHz = 15 mel, then 27 mel for each factor of 6.4.
-_LOG_STEP = math.log(6.4) / 27
-
-
-def _hertz_to_mel(hertz: Tensor) -> Tensor:
-    return torch.where(hertz < 1000, hertz * 3 / 200, 15 + torch.log(hertz.clamp_min(1000) / 1000) / _LOG_STEP)
-
-
-def _mel_to_hertz(mel: Tensor) -> Tensor:
-    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * _LOG_STEP))
 
 
 def _decibel(magnitude: Tensor) -> Tensor:

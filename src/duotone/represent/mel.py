@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -26,10 +27,12 @@ def mel_density(hertz: Tensor) -> Tensor:
     return torch.where(hertz < 1000, torch.full_like(hertz, 3 / 200), 1 / (hertz.clamp_min(1000) * _LOG_STEP))
 
 
+@lru_cache(maxsize=32)
 def mel_filterbank(rate: int, n_fft: int, bands: int) -> Tensor:
     """Triangular filters `[M, F]` on the mel scale from 0 Hz to Nyquist, of unit area, float32.
 
-    The weights of a band sum to about 1: a band's value is the mean magnitude in it.
+    The weights of a band sum to about 1: a band's value is the mean magnitude in it. The result is kept and shared; do
+    not change it in place.
     """
     top = hertz_to_mel(torch.tensor(rate / 2, dtype=torch.float64))
     edges = mel_to_hertz(torch.linspace(0, float(top), bands + 2, dtype=torch.float64))[:, None]
