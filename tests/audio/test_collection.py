@@ -1,4 +1,4 @@
-"""Speech, loudness, and collections on disk."""
+"""Loudness, and collections on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import math
-import random
 import shutil
 from collections import Counter
 from functools import partial
@@ -20,12 +19,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotone.audio import collection
-from duotone.audio.collection import LIMIT_DB, PEAK, TARGET_DBFS, make_collection, make_piece, master, plan
+from duotone.audio.collection import (
+    LIMIT_DB,
+    PEAK,
+    TARGET_DBFS,
+    make_collection,
+    make_piece,
+    master,
+    missing_packages,
+    plan,
+)
 from duotone.audio.collection_folder import CollectionFolder
 from duotone.audio.compose import KITS, PROGRAMS, TEMPI
 from duotone.audio.files import read, write
-from duotone.audio.midi import run_program
-from duotone.audio.speech import VOICES, sentences, speak
+from duotone.audio.midi import SOUNDFONTS
+from duotone.audio.speech import VOICES, licence
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.errors import AudioError, UsageError
@@ -81,60 +89,14 @@ def test_silence_stays_silent() -> None:
     assert not master(Waveform(torch.zeros(2, 100), 48_000)).samples.any()
 
 
-# Speech
-
-
-def test_splits_share_no_voice() -> None:
-    train, heldout = set(VOICES["train"]), set(VOICES["heldout"])
-    assert train and heldout and not train & heldout
-    variants = [{v.split("+")[1] for v in voices if "+" in v} for voices in (train, heldout)]
-    assert not variants[0] & variants[1]
-
-
-@needs_espeak
-def test_no_two_voices_are_secretly_the_same(tmp_path: Path) -> None:
-    """espeak-ng falls back in silence when it does not know a variant, so compare what is heard."""
-    prints: dict[bytes, str] = {}
-    for voice in (*VOICES["train"], *VOICES["heldout"]):
-        out = tmp_path / "a.wav"
-        run_program(["espeak-ng", "-v", voice, "-w", str(out), "hello there"])
-        found = hashlib.sha256(out.read_bytes()).digest()
-        assert found not in prints, f"{voice} sounds as {prints[found]}"
-        prints[found] = voice
-
-
-@pytest.mark.parametrize("voice", sorted({v[:2] for voices in VOICES.values() for v in voices}))
-def test_every_voice_has_a_language_to_speak(voice: str) -> None:
-    text = sentences(random.Random(0), 5, voice)
-    assert len(text.split()) > 15 and text[0].isupper() and text[-1] in ".?!"
-    assert text == sentences(random.Random(0), 5, voice) != sentences(random.Random(1), 5, voice)
-
-
-@needs_espeak
-def test_speech_fills_its_length_in_stereo_and_is_its_seed() -> None:
-    wave, voice = speak(11, 5.0, "heldout")
-    assert wave.samples.shape == (2, 240_000) and voice in VOICES["heldout"]
-    assert speak(11, 5.0, "heldout")[0].samples.equal(wave.samples)
-    assert not speak(12, 5.0, "heldout")[0].samples.equal(wave.samples)
-    seconds = wave.samples.reshape(2, 5, 48_000).pow(2).mean((0, 2))
-    assert float(seconds.min()) > 1e-6  # somebody speaks in every second
-    assert not wave.samples[0].equal(wave.samples[1])
-
-
-def test_missing_espeak_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(AudioError, match="Debian package espeak-ng"):
-        speak(0)
-
-
 # Collections
 
 
 def test_a_plan_keeps_its_shares_and_its_beginning() -> None:
     held = plan("heldout", 0, 24)
-    assert Counter(kind for kind, _ in held) == {"music": 18, "speech": 6}
+    assert Counter(kind for kind, _ in held) == {"music": 14, "speech": 10}
     train = plan("train", 0, 200)
-    assert Counter(kind for kind, _ in train) == {"music": 150, "speech": 30, "synth": 20}
+    assert Counter(kind for kind, _ in train) == {"music": 120, "speech": 64, "synth": 16}
     assert plan("train", 0, 40) == train[:40]
     assert len({seed for _, seed in train}) == 200
     assert plan("train", 1, 10) != train[:10]
@@ -365,6 +327,81 @@ def test_two_processes_fill_one_folder_together(
     monkeypatch.setattr(collection, "make_piece", meanwhile)
     make_collection(tmp_path / "both", 1.0, kinds=["synth"])
     assert contents(tmp_path / "both") == alone
+
+
+@needs_all
+@pytest.mark.long
+def test_several_processes_make_the_same_collection(tmp_path: Path) -> None:
+    one = make_collection(tmp_path / "one", 4 / 3, seed=5, kinds=["speech", "synth"])
+    made: list[tuple[int, int]] = []
+    make_collection(
+        tmp_path / "two", 4 / 3, seed=5, kinds=["speech", "synth"], workers=2, progress=lambda *m: made.append(m)
+    )
+    assert contents(tmp_path / "two") == contents(one)
+    assert made == [(k, 4) for k in range(5)]
+
+
+@pytest.mark.long
+def test_a_process_that_fails_ends_the_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    font = tmp_path / "font.sf2"
+    font.write_bytes(b"no soundfont")
+    program = tmp_path / "fluidsynth"
+    program.write_text("#!/bin/sh\necho broken font >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(AudioError, match="broken font"):
+        make_collection(tmp_path / "c", 1.0, kinds=["music"], soundfont=font, workers=2)
+    assert not list((tmp_path / "c").glob("*.flac"))
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        make_collection(tmp_path / "c", 1.0, workers=workers)
+    assert not (tmp_path / "c").exists()
+
+
+@needs_all
+def test_notes_name_the_material_and_its_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "make_piece", partial(make_piece, seconds=0.5))
+    for split in ("train", "heldout"):
+        folder = make_collection(tmp_path / split, 10 / 3, split, seed=8, kinds=["music", "speech"])
+        pieces = json.loads((folder / "manifest.json").read_text())["pieces"]
+        assert len(pieces) == 10
+        for piece in pieces:
+            if piece["kind"] == "speech":
+                assert piece["voice"] in VOICES[split] and piece["voice_licence"] == licence(piece["voice"])
+            else:
+                (font,) = (f for f in SOUNDFONTS if piece["font"] in f.files)
+                assert split in font.splits and piece["font_licence"] == font.licence
+
+
+def test_held_out_pieces_have_no_variant_and_training_pieces_may_be_plain() -> None:
+    several = [make_piece(seed, "train", "synth", seconds=0.1) for seed in range(40)]
+    assert any("variant" in about for _, about in several)
+    for seed, (wave, about) in enumerate(several):
+        plain, said = make_piece(seed, "train", "synth", seconds=0.1, plain=True)
+        assert "variant" not in said and "variant" not in make_piece(seed, "heldout", "synth", seconds=0.1)[1]
+        assert plain.samples.equal(wave.samples) == ("variant" not in about)
+        assert float(wave.samples.abs().max()) <= PEAK + 1e-6
+
+
+def test_plain_and_varied_collections_do_not_mix(short: list[int], tmp_path: Path) -> None:
+    make_collection(tmp_path / "c", 1.0, kinds=["synth"])
+    with pytest.raises(UsageError, match="plain False, and plain True is asked for"):
+        make_collection(tmp_path / "c", 1.0, kinds=["synth"], plain=True)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("duotone.audio.midi._FONT_FOLDERS", ())
+    monkeypatch.setattr(collection, "installed", lambda voice: False)
+    music, speech = missing_packages("train", ["music"]), missing_packages("train", ["speech"])
+    assert (
+        set(music) >= {"fluid-soundfont-gm", "musescore-general-soundfont-lossless"}
+        and "timgm6mb-soundfont" not in music
+    )
+    assert set(speech) >= {"espeak-ng", "flite", "festival", "festvox-czech-ph"} and len(set(speech)) == len(speech)
+    assert missing_packages("train", ["synth"]) == []
 
 
 def test_some_kinds_only(short: list[int], tmp_path: Path) -> None:

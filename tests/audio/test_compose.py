@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
+from collections import Counter
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duotone.audio.compose import KITS, PROGRAMS, TEMPI, Split, compose
-from duotone.audio.midi import DRUM_CHANNEL, TICKS, Note, Part, find_soundfont, render, to_midi, write_midi
+from duotone.audio.compose import KITS, METERS, PROGRAMS, STYLES, TEMPI, Meter, Split, compose, on_drum_font
+from duotone.audio.drums import LOOPS, beat, hands, loop
+from duotone.audio.midi import (
+    DRUM_CHANNEL,
+    TICKS,
+    Note,
+    Part,
+    choose_soundfont,
+    find_soundfont,
+    render,
+    soundfonts_here,
+    to_midi,
+    write_midi,
+)
 from duotone.errors import AudioError, UsageError
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -130,9 +144,90 @@ def test_pieces_keep_to_their_split_and_length(split: Split) -> None:
             assert part.program in (KITS[split] if part.channel == DRUM_CHANNEL else programs)
         assert len({p.channel for p in piece.parts}) == len(piece.parts)
         assert {n.channel for n in piece.notes} <= {p.channel for p in piece.parts}
-        assert any(n.channel != DRUM_CHANNEL for n in piece.notes)
+        assert piece.notes and any(n.channel != DRUM_CHANNEL for n in piece.notes) == (piece.style != "loop")
         assert 12.0 <= piece.seconds < 12.0 + 5 * 60 / piece.tempo
         to_midi(piece.notes, piece.parts, piece.tempo)  # raises unless everything is in MIDI's range
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("style", list(STYLES))
+def test_every_style_writes_its_parts(style: str, split: Split) -> None:
+    for seed in range(15):
+        piece = compose(seed, 8.0, split, style)
+        assert piece.style == style and piece == compose(seed, 8.0, split, style)
+        channels = {p.channel for p in piece.parts}
+        assert {n.channel for n in piece.notes} <= channels and len(piece.parts) == len(channels)
+        drums, pitched = DRUM_CHANNEL in channels, channels - {DRUM_CHANNEL}
+        if style in ("solo", "held", "chords", "ensemble"):
+            assert not drums and len(pitched) <= (4 if style == "ensemble" else 2)
+        if style == "solo":
+            assert len({p.program for p in piece.parts}) == 1
+        if style in ("electronic", "loop"):
+            assert drums and bool(pitched) == (style == "electronic")
+        to_midi(piece.notes, piece.parts, piece.tempo)
+
+
+def test_styles_come_as_often_as_said() -> None:
+    counts = Counter(compose(seed, 1.0).style for seed in range(1000))
+    whole = sum(STYLES.values())
+    for style, share in STYLES.items():
+        assert counts[style] / 1000 == pytest.approx(share / whole, abs=0.05)
+
+
+@pytest.mark.parametrize("name", list(LOOPS))
+def test_loops_are_bars_of_sixteenths(name: str) -> None:
+    assert all(len(row) == 16 and set(row) <= set("Xxo.") for row in LOOPS[name].values())
+
+
+@pytest.mark.parametrize("play", [beat, hands, loop])
+@pytest.mark.parametrize("meter", METERS, ids=lambda m: m.name)
+def test_drums_stay_in_their_bars(play: Any, meter: Meter) -> None:
+    for seed in range(10):
+        hits: list[tuple[float, int]] = []
+        play(lambda at, _, key, loud: hits.append((at, key)), random.Random(seed), 8, meter.bar, meter.pulses)  # noqa: B023
+        assert hits and all(0 <= at < 8 * meter.bar + 0.51 and 35 <= key <= 82 for at, key in hits)
+
+
+def test_a_drum_font_gets_the_drums_alone() -> None:
+    piece = on_drum_font(compose(0, 4.0, "train", "electronic"))
+    assert [(p.channel, p.program) for p in piece.parts] == [(0, 0)]
+    assert piece.notes and {n.channel for n in piece.notes} == {0}
+
+
+def test_tuning_and_vibrato_are_written_as_pitch_bend_and_modulation() -> None:
+    events = parse(to_midi([], [Part(3, 0, vibrato=50, cents=100)], 120))
+    assert (0, bytes([0xB3, 1, 50])) in events and (0, bytes([0xE3, 0, 96])) in events  # 8192 * 1.5 = 96 * 128
+    assert not [m for _, m in parse(to_midi([], [Part(3, 0)], 120)) if m[0] >> 4 == 0xE]
+    with pytest.raises(UsageError, match="cents"):
+        to_midi([], [Part(0, 0, cents=201)], 120)
+
+
+def test_an_unknown_style_is_refused() -> None:
+    with pytest.raises(UsageError, match="band, solo"):
+        compose(0, 1.0, style="opera")
+
+
+def test_a_soundfont_is_chosen_by_seed_and_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duotone.audio.midi._FONT_FOLDERS", (str(tmp_path),))
+    monkeypatch.delenv("DUOTONE_SOUNDFONT", raising=False)
+    for name in (
+        "FluidR3_GM.sf2",
+        "MuseScore_General_Full.sf3",
+        "OPL-3_FM_128M.sf2",
+        "TimGM6mb.sf2",
+        "Black_Pearl_4_LV2.sf2",
+    ):
+        (tmp_path / name).write_bytes(b"x")
+    fonts = soundfonts_here("train")
+    assert {f.name for f in fonts} == {p.name for p in tmp_path.iterdir()} - {"TimGM6mb.sf2"}
+    counts = Counter(choose_soundfont(seed, fonts).name for seed in range(1000))
+    assert counts == Counter(choose_soundfont(seed, fonts).name for seed in range(1000))
+    assert counts["FluidR3_GM.sf2"] > 3 * counts["OPL-3_FM_128M.sf2"] > 0
+    assert soundfonts_here("train", tmp_path / "TimGM6mb.sf2") == (tmp_path / "TimGM6mb.sf2",)
+    for name in ("FluidR3_GM.sf2", "MuseScore_General_Full.sf3", "OPL-3_FM_128M.sf2"):
+        (tmp_path / name).unlink()
+    with pytest.raises(AudioError, match="fluid-soundfont-gm"):  # drums alone do not do
+        soundfonts_here("train")
 
 
 def test_a_piece_is_its_seed_and_seeds_differ() -> None:

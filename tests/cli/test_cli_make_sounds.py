@@ -40,3 +40,19 @@ def test_a_foreign_manifest_is_refused_and_replaced_by_force(duotone: Any) -> No
 def test_an_empty_name_is_refused(duotone: Any) -> None:
     result = duotone("make-sounds", "", "--kinds", "synth")
     assert result.exit_code == 2 and "empty name" in result.stderr and not list(Path().iterdir())
+
+
+def test_workers_and_plain_reach_the_collection(duotone: Any) -> None:
+    assert (
+        duotone("make-sounds", "s", "--minutes", "0.3", "--kinds", "synth", "--workers", "1", "--plain").exit_code == 0
+    )
+    assert '"plain": true' in Path("s/manifest.json").read_text()
+    refused = duotone("make-sounds", "t", "--kinds", "synth", "--workers", "0")
+    assert refused.exit_code == 2 and "at least 1" in refused.stderr and not Path("t").exists()
+
+
+def test_what_could_be_added_is_said(duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "missing_packages", lambda split, kinds: ["flite", "festival"])
+    words = ("make-sounds", "s", "--minutes", "0.3", "--kinds", "synth")
+    assert "apt install flite festival" in duotone(*words).stderr
+    assert "apt install" not in duotone(*words, "--quiet").stderr

@@ -40,7 +40,9 @@ COMMANDS = {
     "train": {"--data", "--out", "--json", "--quiet"},
     "report": {"--output", "--open"},
     "fetch-sounds": {"--split", "--only", "--mirror", "--licences", "--force", "--quiet"},
-    "make-sounds": {"--minutes", "--split", "--seed", "--kinds", "--soundfont", "--force", "--quiet"},
+    "make-sounds": {
+        "--minutes", "--split", "--seed", "--kinds", "--soundfont", "--workers", "--plain", "--force", "--quiet",
+    },
     "evaluate": {
         "--data", "--against", "--limit", "--seconds", "--rate", "--speech", "--frechet", "--bandwidth",
         "--n-quantizers", "--codec-repo", "--seed", "--intervals", "--html", "--force", "--device", "--dtype", "--json",

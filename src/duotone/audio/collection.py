@@ -6,32 +6,45 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from duotone.audio.collection_folder import CollectionFolder
-from duotone.audio.compose import Split, compose
-from duotone.audio.midi import SOUNDFONT_LICENCES, find_soundfont, render, require_program, to_midi
-from duotone.audio.speech import speak
+from duotone.audio.collection_folder import CollectionFolder, write_piece
+from duotone.audio.compose import Piece, Split, compose, on_drum_font
+from duotone.audio.midi import (
+    DRUM_CHANNEL,
+    SOUNDFONTS,
+    choose_soundfont,
+    known_soundfont,
+    render,
+    require_program,
+    soundfonts_here,
+    to_midi,
+)
+from duotone.audio.speech import VOICES, choose_voice, engine, installed, licence, package, speak, voices_here
 from duotone.audio.synth import synthesize
+from duotone.audio.variants import Variant, apply, draw
 from duotone.audio.waveform import Waveform
 from duotone.errors import DuotoneError, UsageError
 
 Kind = Literal["music", "speech", "synth"]
 #: Raised whenever the same seed would give other sound, so that a resumed collection never mixes two recipes.
-RECIPE = 2
+RECIPE = 3
 RATE = 48_000
 PIECE_SECONDS = 20.0
 #: Shares of music, speech and plain synthesis.
 SHARES: dict[Split, dict[Kind, float]] = {
-    "train": {"music": 0.75, "speech": 0.15, "synth": 0.10},
-    "heldout": {"music": 0.75, "speech": 0.25},
+    "train": {"music": 0.60, "speech": 0.32, "synth": 0.08},
+    "heldout": {"music": 0.60, "speech": 0.40},
 }
 #: Loudness asked for, RMS. With the limiter below a training collection comes to about -12.5 dBFS, and its companded
 #: spectra to a mean standard deviation of 0.45 (sigma_data is 0.5); unlimited at -16 dBFS that was 0.30.
@@ -71,32 +84,54 @@ def _limiter_gain(samples: Tensor) -> Tensor:
 
 
 def make_piece(
-    seed: int, split: Split, kind: Kind, seconds: float = PIECE_SECONDS, soundfont: str | Path | None = None
+    seed: int,
+    split: Split,
+    kind: Kind,
+    seconds: float = PIECE_SECONDS,
+    soundfont: str | Path | None = None,
+    voice: str | None = None,
+    plain: bool = False,
 ) -> tuple[Waveform, dict[str, Any]]:
-    """One mastered piece of exactly `seconds`, 48 kHz stereo, and what it is made of; raises `AudioError` without tools."""
+    """One mastered piece of exactly `seconds`, 48 kHz stereo, and what it is made of; raises `AudioError` without tools.
+
+    Training pieces become variants (band-limited, reverberant, mono, narrow) as their seed says, unless they are to be `plain`.
+    """
     about: dict[str, Any] = {}
     if kind == "music":
-        font = find_soundfont(soundfont)
-        piece = compose(seed, seconds, split)
-        wave = render(to_midi(piece.notes, piece.parts, piece.tempo), RATE, font)
-        about = {
-            "tempo": piece.tempo,
-            "meter": piece.meter,
-            "key": piece.key,
-            "programs": [p.program for p in piece.parts if p.channel != 9],
-            "kits": [p.program for p in piece.parts if p.channel == 9],
-            "notes": len(piece.notes),
-            "font_licence": SOUNDFONT_LICENCES.get(font.name, "unknown"),
-        }
+        font = Path(soundfont) if soundfont else choose_soundfont(seed, soundfonts_here(split))
+        wave, about = _play(seed, split, seconds, font)
     elif kind == "speech":
-        wave, about["voice"] = speak(seed, seconds, split, RATE)
+        wave, about["voice"] = speak(seed, seconds, split, RATE, voice)
+        about["voice_licence"] = licence(about["voice"])
     elif kind == "synth":
         wave = synthesize(seed, seconds, RATE)
     else:
         raise UsageError(f"There is no kind of piece {kind!r}. There are: music, speech, synth.")
-    wave = master(_fit(wave, max(1, round(seconds * RATE))))
+    chosen = Variant() if plain or split != "train" else draw(random.Random(f"duotone/variant/{seed}"), kind)
+    wave = master(apply(_fit(wave, max(1, round(seconds * RATE))), chosen))
     level = 20 * math.log10(max(1e-9, float(wave.samples.pow(2).mean().sqrt())))
+    about |= {"variant": chosen.describe()} if chosen.describe() else {}
     return wave, about | {"rms_dbfs": round(level, 2), "peak": round(float(wave.samples.abs().max()), 4)}
+
+
+def _play(seed: int, split: Split, seconds: float, font: Path) -> tuple[Waveform, dict[str, Any]]:
+    """A composed piece played by a soundfont; one that belongs to held-out pieces alone may use all programs."""
+    known = known_soundfont(font)
+    drums = known is not None and known.drums
+    everything = known is not None and known.splits == ("heldout",)
+    piece: Piece = compose(seed, seconds, split, "loop" if drums else None, everything)
+    about = {
+        "style": piece.style,
+        "tempo": piece.tempo,
+        "meter": piece.meter,
+        "key": piece.key,
+        "programs": [p.program for p in piece.parts if p.channel != DRUM_CHANNEL],
+        "kits": [p.program for p in piece.parts if p.channel == DRUM_CHANNEL and not drums],
+        "notes": len(piece.notes),
+        "font_licence": known.licence if known else "unknown",
+    }
+    played = on_drum_font(piece) if drums else piece
+    return render(to_midi(played.notes, played.parts, played.tempo), RATE, font), about
 
 
 def _fit(wave: Waveform, length: int) -> Waveform:
@@ -122,6 +157,15 @@ def plan(split: Split, seed: int, count: int, kinds: Sequence[Kind] | None = Non
     return pieces
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What the pieces of a collection are chosen from: soundfonts and voices; `plain`: no variants."""
+
+    fonts: tuple[Path, ...] = ()
+    voices: tuple[str, ...] = ()
+    plain: bool = False
+
+
 def make_collection(
     out: str | Path,
     minutes: float,
@@ -131,56 +175,116 @@ def make_collection(
     kinds: Sequence[Kind] | None = None,
     progress: Callable[[int, int], None] | None = None,
     force: bool = False,
+    workers: int = 1,
+    plain: bool = False,
 ) -> Path:
     """Fill a folder with pieces of 20 s up to `minutes`, and write `manifest.json`; pieces already made are kept.
 
-    `kinds` selects from music, speech and synth (default: all of the split); `progress` is called with (made, total).
+    `kinds` selects from music, speech and synth (default: all of the split); `progress` is called with (made, total); `workers` processes
+    share the work (a script that asks for several needs `if __name__ == "__main__":`); `plain` makes no variants.
     Other files in the folder are kept; if one has the name of a piece, `UsageError` is raised before any work, or with
-    `force` it is replaced. Raises `UsageError` for a length or split that cannot be, too, and `AudioError` when a program
-    or soundfont is missing.
+    `force` it is replaced. Raises `UsageError` for a length, split or number of workers that cannot be, too, and `AudioError` when a
+    program or soundfont is missing.
     """
     if split not in SHARES:
         raise UsageError(f"There is no split {split!r}. There are: {', '.join(SHARES)}.")
     if not 0 < minutes < 1e6:
         raise UsageError(f"The collection got {minutes} minutes, expected a length above 0.")
+    if workers < 1:
+        raise UsageError(f"The collection got {workers} workers, expected at least 1.")
     count = max(1, round(minutes * 60 / PIECE_SECONDS))
-    uses_font = any(kind == "music" for kind, _ in plan(split, seed, count, kinds))
-    font = find_soundfont(soundfont) if uses_font else Path()
+    used = {kind for kind, _ in plan(split, seed, count, kinds)}
+    tools = Tools(
+        soundfonts_here(split, soundfont) if "music" in used else (),
+        voices_here(split) if "speech" in used else (),
+        plain,
+    )
     head = {
         "made_by": "duotone make-sounds", "recipe": RECIPE, "split": split, "seed": seed,
-        "kinds": list(SHARES[split] if kinds is None else kinds), "rate": RATE, "target_dbfs": TARGET_DBFS,
+        "kinds": list(SHARES[split] if kinds is None else kinds), "plain": plain, "rate": RATE, "target_dbfs": TARGET_DBFS,
     }  # fmt: skip
 
     def orders(several: int) -> list[dict[str, Any]]:
-        return [_order(i, *piece, split, font) for i, piece in enumerate(plan(split, seed, several, kinds))]
+        return [_order(i, *piece, split, tools) for i, piece in enumerate(plan(split, seed, several, kinds))]
 
     folder = CollectionFolder(Path(out), head, orders, PIECE_SECONDS)
     folder.claim(count, force)
-    for index, order in enumerate(orders(count)):
-        if order["file"] not in folder.notes:
-            folder.put(order, *make_piece(order["seed"], split, order["kind"], soundfont=font))
-        if progress:
-            progress(index + 1, count)
+    _fill(folder, orders(count), tools, workers, progress or (lambda made, total: None))
     folder.finish()
     return Path(out)
 
 
-def _order(index: int, kind: Kind, seed: int, split: Split, font: Path) -> dict[str, Any]:
+def _fill(
+    folder: CollectionFolder,
+    orders: Sequence[dict[str, Any]],
+    tools: Tools,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Make the pieces that are lacking, here or in several processes; the sound is the same."""
+    lacking = [order for order in orders if order["file"] not in folder.notes]
+    done = len(orders) - len(lacking)
+    progress(done, len(orders))
+    if min(workers, len(lacking)) <= 1:
+        for order in lacking:
+            folder.notes[order["file"]] = _make(folder.folder, order, tools)
+            done += 1
+            progress(done, len(orders))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(lacking)), context) as pool:
+        waiting = [pool.submit(_make, folder.folder, order, tools) for order in lacking]
+        try:
+            for future in as_completed(waiting):
+                note = future.result()
+                folder.notes[note["file"]] = note
+                done += 1
+                progress(done, len(orders))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _make(folder: Path, order: dict[str, Any], tools: Tools) -> dict[str, Any]:
+    """Make and write a piece; its note."""
+    fonts = [font for font in tools.fonts if font.name == order.get("font")]
+    material: dict[str, Any] = {"soundfont": fonts[0] if fonts else None, "voice": order.get("voice")}
+    piece = make_piece(order["seed"], order["split"], order["kind"], plain=tools.plain, **material)
+    return write_piece(folder, order, *piece)
+
+
+def _order(index: int, kind: Kind, seed: int, split: Split, tools: Tools) -> dict[str, Any]:
     """The description of a piece; an existing piece is kept if its note has the same."""
     order = {"file": f"{index:05d}-{kind}.flac", "kind": kind, "seed": seed, "split": split, "recipe": RECIPE}
-    return order | ({"font": font.name} if kind == "music" else {})
+    if kind == "music":
+        return order | {"font": choose_soundfont(seed, tools.fonts).name}
+    return order | ({"voice": choose_voice(seed, tools.voices)} if kind == "speech" else {})
 
 
-def makeable() -> tuple[list[Kind], list[str]]:
+def makeable(split: Split = "train", soundfont: str | Path | None = None) -> tuple[list[Kind], list[str]]:
     """The kinds of pieces that can be made on this machine, and a line for each that cannot."""
     able: list[Kind] = []
     lacking: list[str] = []
-    for kind, program, package in (("music", "fluidsynth", "fluidsynth"), ("speech", "espeak-ng", "espeak-ng")):
+    for kind in ("music", "speech"):
         try:
-            require_program(program, package)
             if kind == "music":
-                find_soundfont(None)
-            able.append(cast(Kind, kind))
+                require_program("fluidsynth", "fluidsynth")
+                soundfonts_here(split, soundfont)
+            else:
+                voices_here(split)
+            able.append(kind)
         except DuotoneError as error:
             lacking.append(f"no {kind}: {error}")
     return [*able, "synth"], lacking
+
+
+def missing_packages(split: Split, kinds: Sequence[Kind]) -> list[str]:
+    """The Debian packages whose soundfonts or voices would add to these kinds of pieces, and are not installed."""
+    packages: list[str] = []
+    if "music" in kinds:
+        packages += [font.package for font in SOUNDFONTS if split in font.splits and font.find() is None]
+    if "speech" in kinds:
+        for voice in VOICES[split]:
+            if not installed(voice):
+                packages += ["festival"] * (engine(voice) == "festival") + [package(voice)]
+    return list(dict.fromkeys(packages))

@@ -23,7 +23,7 @@ from duotone.errors import AudioError, UsageError
 
 MANIFEST = "manifest.json"
 _PIECE = re.compile(r"(\d{5,7})-[a-z]+\.flac")
-_SETTINGS = ("recipe", "split", "seed", "kinds")
+_SETTINGS = ("recipe", "split", "seed", "kinds", "plain")
 
 Note = dict[str, Any]
 #: What the first so many pieces of a collection have to be: their file, kind, seed and so on.
@@ -51,7 +51,7 @@ class CollectionFolder:
         strange = [] if manifest is None else self._differences(manifest)
         stale = self._stale(proofs)
         states = {n: _state(self.folder / n, note) for n, note in proofs.items() if n not in stale}
-        problems = strange + [f"{name} is a piece of another seed, split, soundfont or recipe" for name in stale]
+        problems = strange + [f"{name} is a piece of another seed, split, soundfont, voice or recipe" for name in stale]
         problems += [f"{name} was changed since it was made" for name, state in states.items() if state == "changed"]
         for order in self.orders(count):
             problems += self._in_the_way(self.folder / order["file"], order["file"] in proofs)
@@ -71,15 +71,6 @@ class CollectionFolder:
             self._write_manifest([])
         elif manifest is None:
             self._mark()
-
-    def put(self, order: Note, wave: Waveform, about: Note) -> None:
-        """Write a piece, its note first."""
-        path = self.folder / order["file"]
-        with replacing(path, suffix=path.suffix) as temporary:
-            write(temporary, wave, force=True)
-            note = {**order, **about, "sha256": _digest(temporary)}
-            write_json(_beside(path), note, indent=None)
-        self.notes[path.name] = note
 
     def finish(self) -> None:
         """Write the manifest: all pieces that are there, those that another process made meanwhile too."""
@@ -137,6 +128,16 @@ class CollectionFolder:
             if each.is_dir():
                 raise UsageError(f"{each} is a folder, and a piece would become a file of that name. Move it away.")
         return [] if known else [f"{each.name} is not known to be of this collection" for each in there]
+
+
+def write_piece(folder: Path, order: Note, wave: Waveform, about: Note) -> Note:
+    """Write a piece, its note first; the note."""
+    path = folder / order["file"]
+    with replacing(path, suffix=path.suffix) as temporary:
+        write(temporary, wave, force=True)
+        note = {**order, **about, "sha256": _digest(temporary)}
+        write_json(_beside(path), note, indent=None)
+    return note
 
 
 def _beside(piece: Path) -> Path:

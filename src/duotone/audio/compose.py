@@ -1,17 +1,19 @@
-"""A seeded composer: keys and modes, meters, chords, melody, bass, pads, drums, varied tempo and instruments.
+"""A seeded composer: bands, solos, held notes, chords, ensembles, synthesizers and drum loops, in keys, meters and tempi.
 
-Training and held-out pieces share no instrument, no drum kit and no tempo (the tables below), so that evaluation
-meets new sounds.
+Training and held-out pieces share no instrument, no drum kit and no tempo (``split.yaml``), so that evaluation meets new sounds.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from duotone.audio import drums
 from duotone.audio.midi import DRUM_CHANNEL, Note, Part
+from duotone.audio.split import section
 from duotone.errors import UsageError
 
 Split = Literal["train", "heldout"]
@@ -31,30 +33,21 @@ _PROGRESSIONS = (
     (0, 5, 1, 4), (3, 4, 2, 5), (0, 0, 3, 3), (0, 6, 3, 0),
 )  # fmt: skip
 
+_TABLES = section("programs")
 #: General MIDI programs a role may use, by split; no program stands in both.
 PROGRAMS: dict[Split, dict[str, tuple[int, ...]]] = {
-    "train": {
-        "melody": (0, 2, 5, 9, 11, 13, 21, 24, 26, 29, 40, 42, 52, 56, 60, 64, 68, 71, 73, 79, 80, 82, 98, 104, 107),
-        "chords": (0, 1, 4, 6, 16, 18, 25, 27, 46, 48, 50, 61, 81, 88, 90, 94),
-        "bass": (32, 33, 35, 38, 43, 58),
-        "pad": (48, 49, 52, 89, 91, 92, 95),
-    },
-    "heldout": {
-        "melody": (3, 12, 22, 41, 57, 65, 70, 74, 75, 105),
-        "chords": (7, 8, 17, 28, 45, 51, 62),
-        "bass": (34, 36, 39),
-        "pad": (53, 54, 93),
-    },
+    split: {role: tuple(values) for role, values in roles.items() if role not in ("kits", "tempi")}
+    for split, roles in _TABLES.items()
 }
 #: Drum kits (programs of the drum channel), by split.
-KITS: dict[Split, tuple[int, ...]] = {"train": (0, 8, 16, 24, 32), "heldout": (25, 40)}
+KITS: dict[Split, tuple[int, ...]] = {split: tuple(roles["kits"]) for split, roles in _TABLES.items()}
 #: Tempi in quarter notes a minute: held-out pieces lie in the gaps of training.
 TEMPI: dict[Split, tuple[tuple[int, int], ...]] = {
-    "train": ((60, 82), (92, 117), (127, 160)),
-    "heldout": ((84, 90), (119, 125), (162, 172)),
+    split: tuple((low, high) for low, high in roles["tempi"]) for split, roles in _TABLES.items()
 }
-_KICK, _SNARE, _RIM, _HAT, _OPEN, _RIDE, _CRASH = 36, 38, 37, 42, 46, 51, 49
-_HANDS = (45, 47, 56, 60, 61, 64, 70, 75, 76, 82)  # toms, cowbell, bongos, conga, maracas, claves, wood block, shaker
+#: What a piece is, and how often: a band; one instrument; held notes; chords alone; a few lone voices together; synthesizers over
+#: a beat; drums alone.
+STYLES: dict[str, int] = {"band": 50, "solo": 15, "held": 6, "chords": 8, "ensemble": 9, "electronic": 6, "loop": 6}
 
 
 @dataclass(frozen=True)
@@ -87,64 +80,170 @@ class Piece:
     key: str
     meter: str
     seconds: float
+    style: str = "band"
 
 
-def compose(seed: int, seconds: float = 20.0, split: Split = "train") -> Piece:
-    """Compose whole bars lasting at least `seconds`, determined by seed, length and split. Raises `UsageError`."""
+def compose(
+    seed: int, seconds: float = 20.0, split: Split = "train", style: str | None = None, everything: bool = False
+) -> Piece:
+    """Compose whole bars lasting at least `seconds`, determined by the arguments, in a style (one of `STYLES`; default: by the seed).
+
+    With `everything` the piece may use the programs of both splits: for a soundfont that belongs to one split. Raises `UsageError`.
+    """
     if split not in PROGRAMS:
         raise UsageError(f"There is no split {split!r}. There are: {', '.join(PROGRAMS)}.")
+    if style is not None and style not in STYLES:
+        raise UsageError(f"There is no style {style!r}. There are: {', '.join(STYLES)}.")
     if not 0 < seconds <= 3600:
         raise UsageError(f"A piece of {seconds} seconds was asked for; give a length above 0 and up to 3600.")
     rng = random.Random(f"duotone/{split}/{seed}")
     tempo = rng.randint(*rng.choice(TEMPI[split]))
     meter = rng.choices(METERS, _METER_WEIGHTS)[0]
+    drawn = rng.choices(list(STYLES), list(STYLES.values()))[0]
     bars = max(1, math.ceil(seconds * tempo / 60 / meter.bar))
     scale, tonic = rng.choice(list(_SCALES)), rng.randint(0, 11)
-    writer = _Writer(rng, tonic, _SCALES[scale], meter, bars, split)
-    writer.write()
+    splits = PROGRAMS if everything else (split,)
+    programs = {role: sum((PROGRAMS[each][role] for each in splits), ()) for role in PROGRAMS[split]}
+    writer = _Writer(rng, tonic, _SCALES[scale], meter, bars, programs, KITS[split])
+    writer.write(style or drawn)
     key = f"{_TONICS[tonic]} {scale}"
     notes = tuple(sorted(writer.notes, key=lambda n: (n.start, n.channel, n.pitch)))
-    return Piece(notes, tuple(writer.parts), tempo, key, meter.name, bars * meter.bar * 60 / tempo)
+    return Piece(notes, tuple(writer.parts), tempo, key, meter.name, bars * meter.bar * 60 / tempo, style or drawn)
+
+
+def on_drum_font(piece: Piece) -> Piece:
+    """The drums of a piece for a soundfont that has a drum kit as its first program, on the first channel."""
+    parts = tuple(replace(part, channel=0, program=0) for part in piece.parts if part.channel == DRUM_CHANNEL)
+    notes = tuple(replace(note, channel=0) for note in piece.notes if note.channel == DRUM_CHANNEL)
+    return replace(piece, parts=parts, notes=notes)
 
 
 class _Writer:
     """Writes the roles one after another over a common progression."""
 
     def __init__(
-        self, rng: random.Random, tonic: int, scale: tuple[int, ...], meter: Meter, bars: int, split: Split
-    ) -> None:
-        self.rng, self.tonic, self.scale, self.meter, self.bars, self.split = rng, tonic, scale, meter, bars, split
+        self, rng: random.Random, tonic: int, scale: tuple[int, ...], meter: Meter, bars: int,
+        programs: Mapping[str, tuple[int, ...]], kits: Sequence[int],
+    ) -> None:  # fmt: skip
+        self.rng, self.tonic, self.scale, self.meter, self.bars = rng, tonic, scale, meter, bars
+        self.programs, self.kits = programs, kits
         first, second = rng.sample(_PROGRESSIONS, 2)
         self.degrees = [(second if bar // 4 % 3 == 2 else first)[bar % 4] for bar in range(bars)]  # A A B
         self.swing = rng.choice((0.0, 0.0, 0.0, 0.12)) if meter.name == "4/4" else 0.0
         self.level = rng.randint(-24, 10)  # quiet and loud pieces: velocity changes the timbre, not only the gain
         self.arc = rng.uniform(0, 14)
+        self.cents = rng.choice((0.0, round(rng.uniform(-50, 50), 1)))  # not all music is tuned to 440 Hz
         self.notes: list[Note] = []
         self.parts: list[Part] = []
         self.playing: list[bool] = []
 
-    def write(self) -> None:
+    def write(self, style: str) -> None:
+        """Write all parts of a style."""
+        getattr(self, f"_as_{style}")()
+
+    def _as_band(self) -> None:
         """Choose which roles play, at least one of them with pitch and all through the piece."""
         rng = self.rng
         chances = (("chords", 0.85), ("melody", 0.85), ("bass", 0.75), ("pad", 0.35), ("melody", 0.15))
         roles = [role for role, p in chances if rng.random() < p] or ["melody"]
         for channel, role in enumerate(roles):
             self._enter(steady=channel == 0)
-            self._part(channel, rng.choice(PROGRAMS[self.split][role]))
+            self._part(channel, rng.choice(self.programs[role]))
             getattr(self, f"_{role}")(channel)
         if rng.random() < 0.65:
             self._enter(steady=False)
-            self._part(DRUM_CHANNEL, rng.choice(KITS[self.split]))
-            rng.choice((self._beat, self._beat, self._hands))()
+            self._drums(rng.choice((drums.beat, drums.beat, drums.loop, drums.hands)))
+
+    def _as_solo(self) -> None:
+        """One instrument: a melody, for some pieces with chords of the same instrument under it."""
+        program = self.rng.choice(self.programs["solo"])
+        self._enter(steady=True)
+        self._part(0, program, vibrato=self.rng.choice((0, 0, self.rng.randint(20, 90))))
+        self._melody(0)
+        if self.rng.random() < 0.4:
+            self._part(1, program)
+            self._chords(1)
+
+    def _as_held(self) -> None:
+        """Long notes of one instrument, alone or two at a time, from low to high."""
+        rng = self.rng
+        self._enter(steady=True)
+        self._part(0, rng.choice(self.programs["solo"] + self.programs["pad"]), vibrato=rng.choice((0, 0, 40, 80)))
+        now, octave, two = 0.0, rng.choice((2, 3, 4, 5)), rng.random() < 0.4
+        while now < self.bars * self.meter.bar:
+            length = rng.choice((2.0, 3.0, 4.0, 6.0))
+            degree = rng.randint(-3, 13)
+            for each in (degree, degree + rng.choice((2, 4, 5))) if two else (degree,):
+                self._add(0, now, 0.96 * length, self._pitch(each, octave), rng.randint(60, 110))
+            now += length
+
+    def _as_chords(self) -> None:
+        """Chords of one instrument, with or without a bass."""
+        self._enter(steady=True)
+        self._part(0, self.rng.choice(self.programs["chords"] + self.programs["solo"]))
+        self._chords(0)
+        if self.rng.random() < 0.4:
+            self._part(1, self.rng.choice(self.programs["bass"]))
+            self._bass(1)
+
+    def _as_ensemble(self) -> None:
+        """Two to four lone voices of the same pace: each takes its note of the chord, and passes between chords."""
+        rng = self.rng
+        self._enter(steady=True)
+        one = rng.choice(self.programs["ensemble"]) if rng.random() < 0.3 else None  # a choir of one instrument
+        pace = rng.choice((0.5, 1.0, 1.0, 2.0))
+        for channel in range(rng.randint(2, 4)):
+            self._part(channel, one if one is not None else rng.choice(self.programs["ensemble"]), rng.choice((0, 40)))
+            octave, tone = (5, 4, 4, 3)[channel], (4, 2, 0, 0)[channel]
+            for bar, degree in enumerate(self.degrees):
+                for k in range(max(1, int(self.meter.bar / pace))):
+                    step = rng.choice((0, 0, 1, -1, 2)) if k else 0
+                    pitch = self._pitch(degree + tone + step, octave)
+                    self._add(channel, bar * self.meter.bar + k * pace, 0.95 * pace, pitch, 84)
+
+    def _as_electronic(self) -> None:
+        """A loop of drums, a synthesizer in sixteenths, a bass and perhaps a pad."""
+        rng = self.rng
+        self._enter(steady=True)
+        self._part(0, rng.choice(self.programs["synth"]))
+        steps = [rng.choice((0, 2, 4, 7, 9, None)) for _ in range(rng.choice((8, 12, 16)))]
+        octave = rng.choice((3, 4, 5))
+        for bar, degree in enumerate(self.degrees):
+            for k in range(int(4 * self.meter.bar)):
+                step = steps[k % len(steps)]
+                if step is not None:
+                    self._add(0, bar * self.meter.bar + k / 4, 0.2, self._pitch(degree + step, octave), 88)
+        self._part(1, rng.choice(self.programs["bass"]))
+        self._bass(1)
+        if rng.random() < 0.5:
+            self._part(2, rng.choice(self.programs["pad"]))
+            self._pad(2)
+        self._enter(steady=rng.random() < 0.7)
+        self._drums(drums.loop)
+
+    def _as_loop(self) -> None:
+        """Drums alone."""
+        self._enter(steady=True)
+        self._drums(self.rng.choice((drums.loop, drums.loop, drums.loop, drums.beat)))
+
+    def _drums(self, play: Callable[..., None]) -> None:
+        self._part(DRUM_CHANNEL, self.rng.choice(self.kits))
+
+        def hit(start: float, length: float, key: int, velocity: int) -> None:
+            self._add(DRUM_CHANNEL, start, length, key, velocity)
+
+        play(hit, self.rng, self.bars, self.meter.bar, self.meter.pulses)
 
     def _enter(self, steady: bool) -> None:
         """Which bars the next part plays in."""
         sections = [steady or self.rng.random() < 0.8 for _ in range(-(-self.bars // _SECTION))]
         self.playing = [sections[bar // _SECTION] for bar in range(self.bars)]
 
-    def _part(self, channel: int, program: int) -> None:
+    def _part(self, channel: int, program: int, vibrato: int = 0) -> None:
         pan = 64 if self.rng.random() < 0.25 else self.rng.randint(10, 117)
-        self.parts.append(Part(channel, program, pan, self.rng.randint(65, 118), self.rng.randint(5, 100)))
+        volume, reverb = self.rng.randint(65, 118), self.rng.randint(5, 100)
+        cents = 0.0 if channel == DRUM_CHANNEL else self.cents
+        self.parts.append(Part(channel, program, pan, volume, reverb, vibrato, cents))
 
     def _pitch(self, degree: int, octave: int) -> int:
         octave += degree // len(self.scale)
@@ -239,39 +338,3 @@ class _Writer:
         for bar, degree in enumerate(self.degrees):
             for i in range(3):
                 self._add(channel, bar * self.meter.bar, self.meter.bar * 1.02, self._pitch(degree + 2 * i, octave), 62)
-
-    def _beat(self) -> None:
-        """A drum kit: kick on the strong pulses, snare between, a cymbal in even parts, fills before a section."""
-        rng, bar_length, pulses = self.rng, self.meter.bar, self.meter.pulses
-        busy, cymbal, back = rng.random(), rng.choice((_HAT, _HAT, _RIDE)), rng.choice((_SNARE, _SNARE, _RIM))
-        floor, sub = rng.random() < 0.25, rng.choice((1, 2, 2, 4))
-        for bar in range(self.bars):
-            at = bar * bar_length
-            if bar % 8 == 0 and rng.random() < 0.5:
-                self._add(DRUM_CHANNEL, at, 1, _CRASH, 90)
-            for k, pulse in enumerate(pulses):
-                self._add(DRUM_CHANNEL, at + pulse, 0.3, _KICK if floor or k % 2 == 0 else back, 102)
-                if floor and k % 2:
-                    self._add(DRUM_CHANNEL, at + pulse, 0.3, back, 98)
-                if rng.random() < 0.35 * busy:
-                    self._add(DRUM_CHANNEL, at + pulse + 0.5, 0.2, rng.choice((_KICK, back)), 78)
-            for k in range(int(bar_length * sub)):
-                which = _OPEN if rng.random() < 0.04 else cymbal
-                self._add(DRUM_CHANNEL, at + k / sub, 0.2, which, 70 if k % sub else 84)
-            if bar % _SECTION == _SECTION - 1 and rng.random() < 0.5:
-                for k in range(4):
-                    self._add(DRUM_CHANNEL, at + bar_length - 1 + k / 4, 0.2, (50, 47, 45, 43)[k], 92)
-
-    def _hands(self) -> None:
-        """Hand percussion: a repeated pattern of a few instruments in eighths or sixteenths."""
-        rng = self.rng
-        sub = rng.choice((2, 4))
-        steps = int(self.meter.bar * sub)
-        voices = [
-            (drum, [rng.random() < rng.uniform(0.2, 0.6) for _ in range(steps)]) for drum in rng.sample(_HANDS, 3)
-        ]
-        for bar in range(self.bars):
-            for drum, pattern in voices:
-                for k, hit in enumerate(pattern):
-                    if hit:
-                        self._add(DRUM_CHANNEL, bar * self.meter.bar + k / sub, 0.2, drum, 88 if k % sub == 0 else 74)

@@ -1,124 +1,142 @@
-"""Seeded speech from the `espeak-ng` program: random sentences in nine languages, many voices, pitches and speeds."""
+"""Seeded speech from `espeak-ng`, `flite` and `festival`: made-up sentences, many voices, pitches and speeds.
+
+The voices of each split stand in ``split.yaml``: "en-us+m1" is one of espeak-ng, "flite:slt" and "festival:czech_ph" are recorded voices.
+"""
 
 from __future__ import annotations
 
 import math
 import random
+import re
+import shutil
+import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from duotone.audio.compose import Split
 from duotone.audio.files import read
 from duotone.audio.midi import require_program, run_program
+from duotone.audio.sentences import sentences
+from duotone.audio.split import section
 from duotone.audio.waveform import Waveform
-from duotone.errors import UsageError
+from duotone.errors import AudioError, UsageError
 
-#: Voices of espeak-ng (language+variant) by split; no voice and no variant stands in both. Plain "en-gb"
-#: and "fr-fr" stand alone because espeak-ng ignores their variants: "en-gb+f4" is the very voice of "en-gb".
+#: Voices by split; no voice and no speaker stands in both.
 VOICES: dict[Split, tuple[str, ...]] = {
-    "train": (
-        "en-us+m1", "en-us+f1", "en-gb", "en-us+f2", "de+m2", "de+f3", "fr-fr", "es+m4", "it+m5", "pl+f5",
-        "en-us+steph", "en-us+edward", "de+adam", "es+anika", "it+belinda", "pl+victor",
-    ),
-    "heldout": ("en-us+m7", "en-us+Annie", "nl+m6", "sv+linda", "pt+m8", "en-us+Alicia"),
-}  # fmt: skip
-#: Subjects, verbs, objects and endings of each language's sentences.
-_WORDS: dict[str, tuple[str, str, str, str]] = {
-    "en": (
-        "the river|an old clock|my neighbour|the orchestra|a small bird|the captain|every student|the quiet city",
-        "carries|remembers|follows|slowly answers|paints|measures|never forgets|opens|repairs|listens to",
-        "the morning light|a broken radio|seven letters|the northern road|some warm bread|a distant song|four green boxes",
-        "before the rain|at half past nine|without a word|for the first time|near the harbour|every winter|with great joy",
-    ),
-    "de": (
-        "der alte Fluss|meine Nachbarin|ein kleiner Vogel|das Orchester|der Lehrer|jede Stadt",
-        "sucht|vergisst|malt|öffnet|hört|begleitet|zählt",
-        "das warme Brot|sieben Briefe|ein fernes Lied|die lange Straße|zwölf Bücher|das Morgenlicht",
-        "vor dem Regen|um halb neun|ohne ein Wort|zum ersten Mal|am Hafen|jeden Winter",
-    ),
-    "fr": (
-        "la rivière|ma voisine|un petit oiseau|le capitaine|chaque élève|la vieille horloge",
-        "regarde|oublie|dessine|ouvre|écoute|répare|suit",
-        "la lumière du matin|sept lettres|une chanson lointaine|la route du nord|du pain chaud|douze livres",
-        "avant la pluie|à neuf heures|sans un mot|pour la première fois|près du port|chaque hiver",
-    ),
-    "es": (
-        "el río|mi vecina|un pájaro pequeño|el capitán|cada alumno|el viejo reloj",
-        "mira|olvida|pinta|abre|escucha|repara|sigue",
-        "la luz de la mañana|siete cartas|una canción lejana|el camino del norte|pan caliente|doce libros",
-        "antes de la lluvia|a las nueve|sin una palabra|por primera vez|cerca del puerto|cada invierno",
-    ),
-    "it": (
-        "il fiume|la mia vicina|un piccolo uccello|il capitano|ogni studente|il vecchio orologio",
-        "guarda|dimentica|dipinge|apre|ascolta|ripara|segue",
-        "la luce del mattino|sette lettere|una canzone lontana|la strada del nord|il pane caldo|dodici libri",
-        "prima della pioggia|alle nove|senza una parola|per la prima volta|vicino al porto|ogni inverno",
-    ),
-    "pl": (
-        "stara rzeka|moja sąsiadka|mały ptak|kapitan|każdy uczeń|nasz zegar",
-        "widzi|zapomina|maluje|otwiera|słyszy|naprawia",
-        "siedem listów|ciepły chleb|daleki las|nowy most|dwanaście okien",
-        "przed deszczem|o dziewiątej|bez słowa|po raz pierwszy|w porcie|każdej zimy",
-    ),
-    "nl": (
-        "de rivier|mijn buurvrouw|een kleine vogel|de kapitein|elke leerling|de oude klok",
-        "ziet|vergeet|schildert|opent|hoort|volgt",
-        "het ochtendlicht|zeven brieven|een ver lied|de lange weg|warm brood|twaalf boeken",
-        "voor de regen|om half negen|zonder een woord|voor het eerst|bij de haven|elke winter",
-    ),
-    "sv": (
-        "floden|min granne|en liten fågel|kaptenen|varje elev|den gamla klockan",
-        "ser|glömmer|målar|öppnar|hör|följer",
-        "morgonljuset|sju brev|en avlägsen sång|den långa vägen|varmt bröd|tolv böcker",
-        "före regnet|klockan nio|utan ett ord|för första gången|vid hamnen|varje vinter",
-    ),
-    "pt": (
-        "o rio|a minha vizinha|um pequeno pássaro|o capitão|cada aluno|o velho relógio",
-        "vê|esquece|pinta|abre|escuta|segue",
-        "a luz da manhã|sete cartas|uma canção distante|a estrada do norte|pão quente|doze livros",
-        "antes da chuva|às nove horas|sem uma palavra|pela primeira vez|perto do porto|todos os invernos",
-    ),
+    split: tuple(voice for line in lines for voice in line) for split, lines in section("voices").items()
 }
+#: Recorded voices are played this much slower or faster, which moves pitch and formants: other speakers with the same words.
+_PLAYED = (0.88, 1.14)
 
 
-def sentences(rng: random.Random, count: int, language: str = "en") -> str:
-    """A few made-up sentences in a language (two letters)."""
-    lists = [words.split("|") for words in _WORDS[language]]
-    made = (" ".join(rng.choice(words) for words in lists) for _ in range(count))
-    return " ".join(sentence[0].upper() + sentence[1:] + rng.choice("...?!") for sentence in made)
+def engine(voice: str) -> str:
+    """The program that speaks a voice: espeak-ng, flite or festival."""
+    return voice.partition(":")[0] if ":" in voice else "espeak-ng"
 
 
-def _utter(program: str, rng: random.Random, voice: str, rate: int) -> Waveform:
-    """A sentence or two by one voice, mono."""
-    pitch, speed, gap = rng.randint(20, 80), rng.randint(115, 210), rng.randint(0, 4)
-    with tempfile.TemporaryDirectory(prefix="duotone-") as folder:
-        text, out = Path(folder) / "text.txt", Path(folder) / "speech.wav"
-        text.write_text(sentences(rng, rng.randint(1, 3), voice[:2]), encoding="utf-8")
-        options = ["-v", voice, "-p", str(pitch), "-s", str(speed), "-g", str(gap), "-w", str(out), "-f", str(text)]
-        run_program([program, *options])
-        return read(out).to_channels(1).resample(rate)
+def language(voice: str) -> str:
+    """The language of a voice, two letters."""
+    return str(section("recorded")[voice]["language"]) if ":" in voice else voice[:2]
 
 
-def speak(seed: int, seconds: float = 20.0, split: Split = "train", rate: int = 48_000) -> tuple[Waveform, str]:
-    """Exactly `seconds` of one speaker, with a random stereo position for each utterance; and the voice's name.
+def licence(voice: str) -> str:
+    """The licence of the program or of the recordings that a voice is made of."""
+    return str((section("speakers")[engine(voice)] | section("recorded").get(voice, {}))["licence"])
 
-    Raises `AudioError` without espeak-ng, `UsageError` for a length or split that cannot be.
-    """
+
+def package(voice: str) -> str:
+    """The Debian package of a voice."""
+    return str((section("speakers")[engine(voice)] | section("recorded").get(voice, {}))["package"])
+
+
+@cache
+def _festival_voices() -> frozenset[str]:
+    """The voices that festival finds on this machine."""
+    program = shutil.which("festival")
+    if program is None:
+        return frozenset()
+    done = subprocess.run([program, "--pipe"], input="(print (voice.list))", capture_output=True, text=True)
+    return frozenset(re.findall(r"[\w.-]+", done.stdout))
+
+
+def installed(voice: str) -> bool:
+    """Whether this machine can speak a voice."""
+    if engine(voice) == "festival":
+        return shutil.which("text2wave") is not None and voice.partition(":")[2] in _festival_voices()
+    return shutil.which(engine(voice)) is not None
+
+
+def choose_voice(seed: int, voices: tuple[str, ...]) -> str:
+    """One of `voices` for a piece: first the program, by its share in ``split.yaml``, then one of its voices."""
+    rng = random.Random(f"duotone/voice/{seed}")
+    engines = [name for name in section("speakers") if any(engine(v) == name for v in voices)]
+    chosen = rng.choices(engines, [section("speakers")[name]["share"] for name in engines])[0]
+    return rng.choice([v for v in voices if engine(v) == chosen])
+
+
+def voices_here(split: Split) -> tuple[str, ...]:
+    """The voices of a split that are installed. Raises `AudioError` if there is none, `UsageError` for an unknown split."""
     if split not in VOICES:
         raise UsageError(f"There is no split {split!r}. There are: {', '.join(VOICES)}.")
+    found = tuple(voice for voice in VOICES[split] if installed(voice))
+    if not found:
+        require_program("espeak-ng", "espeak-ng")
+    return found
+
+
+def _say(voice: str, rng: random.Random, folder: Path) -> Waveform:
+    """A sentence or two by one voice, mono, at the voice's own rate."""
+    text, out = folder / "text.txt", folder / "speech.wav"
+    about: dict[str, Any] = section("recorded").get(voice, {})
+    words = sentences(rng, rng.randint(1, 3), language(voice))
+    text.write_bytes(words.encode(about.get("encoding", "utf-8"), "replace") + b"\n")
+    program, name = engine(voice), voice.partition(":")[2]
+    if program == "espeak-ng":
+        pitch, speed, gap = rng.randint(15, 85), rng.randint(110, 220), rng.randint(0, 4)
+        options = ["-v", voice, "-p", str(pitch), "-s", str(speed), "-g", str(gap), "-w", str(out), "-f", str(text)]
+        run_program([require_program(program, package(voice)), *options])
+        return read(out).to_channels(1)
+    stretch = rng.uniform(0.85, 1.2)
+    if program == "flite":
+        options = ["-voice", name, "--setf", f"duration_stretch={stretch:.3f}", "-f", str(text), "-o", str(out)]
+        run_program([require_program(program, package(voice)), *options])
+    else:
+        how = f"(begin (voice_{name}) (Parameter.set 'Duration_Stretch {stretch:.3f}))"
+        run_program([require_program("text2wave", package(voice)), "-eval", how, "-o", str(out), str(text)])
+    if not out.is_file():
+        raise AudioError(f"{program} made no sound with the voice {name}. Install the Debian package {package(voice)}.")
+    return read(out).to_channels(1)
+
+
+def speak(
+    seed: int, seconds: float = 20.0, split: Split = "train", rate: int = 48_000, voice: str | None = None
+) -> tuple[Waveform, str]:
+    """Exactly `seconds` of one speaker, with a random stereo position for each utterance; and the voice's name.
+
+    The voice is chosen from those of the split that are installed. Raises `AudioError` without any of them, `UsageError` for a length,
+    split or voice that cannot be.
+    """
     if not 0 < seconds <= 3600:
         raise UsageError(f"{seconds} seconds of speech were asked for; give a length above 0 and up to 3600.")
-    program = require_program("espeak-ng", "espeak-ng")
+    if split not in VOICES or (voice is not None and voice not in VOICES[split]):
+        raise UsageError(
+            f"There is no split {split!r} with a voice {voice!r}. There are the splits {', '.join(VOICES)}."
+        )
+    voice = voice or choose_voice(seed, voices_here(split))
     rng = random.Random(f"duotone/speech/{split}/{seed}")
-    voice = rng.choice(VOICES[split])
+    played = rng.uniform(*_PLAYED) if ":" in voice else 1.0
     out = torch.zeros(2, max(1, round(seconds * rate)))
     now = round(rng.uniform(0, 0.3) * rate)
-    while now < out.shape[1]:
-        said = _utter(program, rng, voice, rate).samples[0, : out.shape[1] - now]
-        angle = rng.uniform(0.15, 0.85) * math.pi / 2  # equal power
-        out[0, now : now + len(said)] = math.cos(angle) * said
-        out[1, now : now + len(said)] = math.sin(angle) * said
-        now += len(said) + round(rng.uniform(0.1, 0.5) * rate)
+    with tempfile.TemporaryDirectory(prefix="duotone-") as folder:
+        while now < out.shape[1]:
+            said = _say(voice, rng, Path(folder))
+            mono = Waveform(said.samples, round(said.rate * played)).resample(rate).samples[0, : out.shape[1] - now]
+            angle = rng.uniform(0.15, 0.85) * math.pi / 2  # equal power
+            out[0, now : now + len(mono)] = math.cos(angle) * mono
+            out[1, now : now + len(mono)] = math.sin(angle) * mono
+            now += len(mono) + round(rng.uniform(0.1, 0.5) * rate)
     return Waveform(out, rate), voice
