@@ -14,14 +14,12 @@ from duotone.codec.codicodec.bands import layout
 from duotone.codec.codicodec.bands.features import FLOOR
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig
-from duotone.nn.noise import normal
 from duotone.nn.phase_kernels import KERNELS
 from duotone.represent.phases import Reconstruction
 from duotone.represent.stft import OverlapAdd, dual_window, window
 
-#: Deviation, in radians from bin to bin, of the phase between mid and the part of side that is not correlated with it: a delay
-#: of about 2 ms, short against a window.
-_STEP = 0.35
+#: Below this level against mid (natural logarithm, -48 dB) side is silent: mono stays mono.
+_MONO = -5.5
 
 
 class Synthesis:
@@ -34,8 +32,8 @@ class Synthesis:
         self._dual = dual_window(config.n_fft, config.hop)
         self._scale = float(window(config.n_fft).sum()) / 2  # magnitude of a sine at full scale
         self._to_bins = layout.mel_tent(config.stereo_bands, config)
-        turns = (normal(f"side/{seed}", (config.bins,)) * _STEP).cumsum(0)
-        self._apart = torch.complex(turns.cos(), turns.sin())  # an all-pass filter
+        middles = self._to_bins.argmax(0)  # the stereo band that a bin belongs to
+        self._apart = torch.where(middles % 2 == 0, 1.0, -1.0)
 
     def push(self, maps: Maps) -> Tensor:
         """Maps of consecutive chunks -> the next samples `[2, n * hop]`."""
@@ -46,11 +44,16 @@ class Synthesis:
         return self._add.push(frames)
 
     def _side(self, ratio: Tensor, share: Tensor) -> Tensor:
-        """Side over mid, complex `[n, F]`: a part in phase with mid, and one that an all-pass filter decorrelates from it."""
-        level = (ratio @ self._to_bins).exp()
+        """Side over mid, complex `[n, F]`: ``r (c + i sqrt(1 - c^2))`` with level r and correlation c.
+
+        The uncorrelated part is a quarter turn from mid, so that left and right have the energies of uncorrelated sounds,
+        ``|m|^2 (1 + r^2 +- 2 r c)``, in every bin. The sign of the turn alternates between bands: neither channel leads.
+        """
+        logarithm = ratio @ self._to_bins
+        level = torch.where(logarithm > _MONO, logarithm.exp(), 0.0)
         correlation = (share @ self._to_bins).clamp(-1, 1)
-        apart = (1 - correlation.square()).clamp_min(0).sqrt()
-        return level * (correlation + apart * self._apart)
+        apart = (1 - correlation.square()).clamp_min(0).sqrt() * self._apart
+        return torch.complex(level * correlation, level * apart)
 
 
 def _key(seed: int) -> int:
