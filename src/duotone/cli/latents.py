@@ -74,4 +74,6 @@ def command(
     """Encode folders of sound to continuous latents, with a manifest and per-channel statistics."""
     wishes = Wishes(layout.value, False, True, channels, stereo, chunk_size_secs, context_secs)
     load = partial(load_codec, codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
-    collect(inputs, output, load, wishes, workers, "local", shard_mb << 20, overwrite, False, Reporter(as_json, quiet))
+    collect(
+        inputs, output, load, wishes, workers, "local", 0, shard_mb << 20, overwrite, False, Reporter(as_json, quiet)
+    )

@@ -139,7 +139,7 @@ def command(
     collect(
         inputs, output, partial(load_codec, codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo)),
         Wishes(layout.value, codes, not no_latents, channels, stereo, chunk_size_secs, context_secs),
-        many(workers if workers is not None or device == "cpu" else 1), engine.value, shard_mb << 20, overwrite, verify,
+        many(workers if workers is not None or device == "cpu" else 1), engine.value, 1 if device.startswith("cuda") else 0, shard_mb << 20, overwrite, verify,
         Reporter(as_json, quiet),
     )  # fmt: skip
 
@@ -176,6 +176,7 @@ def collect(
     wishes: Wishes,
     workers: int,
     engine: str,
+    gpus: float,
     shard_bytes: int,
     overwrite: bool,
     verify: bool,
@@ -198,7 +199,9 @@ def collect(
         left = jobs if overwrite else missing(writer, jobs)
         planned = _planned(jobs, left, found, output)
         if reporter.begin(planned):
-            run = _Run(writer, left, codec if workers == 0 and engine == "local" else load, workers, engine, reporter)
+            run = _Run(
+                writer, left, codec if workers == 0 and engine == "local" else load, workers, engine, gpus, reporter
+            )
             del codec
             try:
                 reporter.follow(planned, run.results(), "encoded")
@@ -242,6 +245,7 @@ class _Run:
     codec: Any
     workers: int
     engine: str
+    gpus: float
     reporter: Reporter
     failures: list[str] = field(default_factory=list)
 
@@ -250,7 +254,9 @@ class _Run:
         from duotone.store import prepare
 
         with self._progress() as (tick, finished):
-            outcomes = prepare(self.writer, self.left, self.codec, workers=self.workers, engine=self.engine, tick=tick)
+            outcomes = prepare(
+                self.writer, self.left, self.codec, workers=self.workers, engine=self.engine, gpus=self.gpus, tick=tick
+            )
             for job, outcome in outcomes:
                 finished(outcome.position)
                 if outcome.error is not None:

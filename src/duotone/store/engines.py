@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -199,9 +199,9 @@ def _serve(connection: Connection) -> None:
 
 
 def encode_on_ray(
-    loader: Loader, info: StoreInfo, jobs: Jobs, folder: Path, workers: int, tick: Tick | None = None
+    loader: Loader, info: StoreInfo, jobs: Jobs, folder: Path, workers: int, gpus: float = 0
 ) -> Iterator[Outcome]:
-    """Encode on a Ray cluster, with Ray Data: `workers` actors of one processor each; yields in the order of completion.
+    """Encode on a Ray cluster, with Ray Data: `workers` actors of one processor, and `gpus`, each; yields as they are done.
 
     Connects to the running cluster (RAY_ADDRESS), else starts one on this machine. Audio files must have the same paths on
     all of its machines, or be URLs. Work of an actor that is killed is done again by another. Raises `UsageError` where
@@ -214,11 +214,10 @@ def encode_on_ray(
         raise UsageError(f"The engine ray needs a package that is missing ({error}). Install duotone[ray].") from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
-    threads = dict.fromkeys(_THREADS, "1")
     items = [{"position": position, "name": job.name, "sound": job.sound} for position, job in jobs]
     data = ray.data.from_items(items, override_num_blocks=max(1, len(items))).map(
         _RayWorker, fn_constructor_args=(loader, info), concurrency=(1, max(1, min(workers, len(items)))), num_cpus=1,
-        max_restarts=-1, max_task_retries=-1, runtime_env={"env_vars": threads},
+        num_gpus=gpus, runtime_env={"env_vars": dict.fromkeys(_THREADS, "1")},
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for row in data.iter_rows():
@@ -267,7 +266,3 @@ def many(workers: int | None) -> int:
     if workers is not None:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-Engine = Callable[[Loader, StoreInfo, Jobs, Path, int, "Tick | None"], Iterable[Outcome]]
-ENGINES: dict[str, Engine] = {"local": encode_in_processes, "ray": encode_on_ray}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from duotone.errors import UsageError
-from duotone.store.engines import ENGINES, Loader, Outcome, Tick, encode_here
+from duotone.store.engines import Loader, Outcome, Tick, encode_here, encode_in_processes, encode_on_ray
 from duotone.store.parts import Part
 from duotone.store.writer import LatentWriter
 
@@ -29,6 +29,7 @@ def prepare(
     *,
     workers: int = 0,
     engine: str = "local",
+    gpus: float = 0,
     tick: Tick | None = None,
 ) -> Iterator[tuple[Job, Outcome]]:
     """Encode audio files into a store; yields each with what became of it, in the order of completion.
@@ -36,7 +37,7 @@ def prepare(
     With `workers` of 0, `codec` encodes in this process; else it is a function that loads the codec in each worker, and the
     bytes of the store are the same for any number of workers, for each engine (local, ray), and after any number of interruptions.
     Recordings are stored in the order of their names. Files that fail are left out; `Outcome.check` raises why.
-    `tick` gets the position of a job in that order, the seconds of audio just encoded, and the length of the file or None.
+    `gpus` is what each worker takes of a Ray cluster's. `tick` gets the position of a job in that order, the seconds of audio just encoded, and the length of the file or None.
     """
     from duotone.store.encode import stamp_of_sound
 
@@ -50,7 +51,7 @@ def prepare(
         else:
             arranged.put(Outcome(position, part))
             yield job, Outcome(position, part)
-    for outcome in _run(writer, left, codec, workers, engine, tick):
+    for outcome in _run(writer, left, codec, workers, engine, gpus, tick):
         arranged.put(outcome)
         yield ordered[outcome.position], outcome
 
@@ -61,16 +62,20 @@ def _run(
     codec: Codec | Loader,
     workers: int,
     engine: str,
+    gpus: float,
     tick: Tick | None,
 ) -> Iterable[Outcome]:
     if not jobs:
         return ()
-    if engine not in ENGINES:
-        raise UsageError(f"engine got {engine!r}, expected one of {', '.join(ENGINES)}.")
+    if engine not in ("local", "ray"):
+        raise UsageError(f"engine got {engine!r}, expected one of local, ray.")
     given: Any = codec
-    if engine == "local" and workers == 0:
-        return encode_here(given, writer.info, jobs, writer.folder.parts, tick)
-    return ENGINES[engine](given, writer.info, jobs, writer.folder.parts, max(1, workers), tick)
+    info, folder = writer.info, writer.folder.parts
+    if engine == "ray":
+        return encode_on_ray(given, info, jobs, folder, max(1, workers), gpus)
+    if workers == 0:
+        return encode_here(given, info, jobs, folder, tick)
+    return encode_in_processes(given, info, jobs, folder, workers, tick)
 
 
 class _Arranged:
