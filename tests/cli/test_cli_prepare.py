@@ -122,6 +122,12 @@ def test_urls(sounds: Path, base: list[str], duotone: Any, codec: CoDiCodec) -> 
         assert [r.name for r in store.recordings] == ["x/a", "x/b"] and store.damaged() == []
         assert store["x/a"] == codec.encode(read("sounds/a.wav"))
         assert "2 of 2 outputs exist already" in duotone(*words).stderr
+        told = duotone(*words, "--overwrite", "--json")
+        assert [json.loads(line)["name"] for line in told.stdout.splitlines()] == ["x/a", "x/b"], told.stderr
+        near = duotone("prepare", "memory://in", "-o", "near", *base[4:])
+        assert near.exit_code == 0 and np.array_equal(
+            LatentStore("near").values("x/b"), LatentStore("memory://out/store").values("x/b")
+        )
     finally:
         memory.rm("/in", recursive=True)
         memory.rm("/out", recursive=True)

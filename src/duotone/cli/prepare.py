@@ -197,7 +197,7 @@ def collect(
             for recording in damaged:
                 tell(f"{recording.name} is damaged in {recording.file}; it is encoded again if its sound is there.")
         left = jobs if overwrite else missing(writer, jobs)
-        planned = _planned(jobs, left, found, output)
+        planned = _planned(jobs, left, found, writer)
         if reporter.begin(planned):
             run = _Run(
                 writer, left, codec if workers == 0 and engine == "local" else load, workers, engine, gpus, reporter
@@ -230,10 +230,15 @@ def _jobs(inputs: Sequence[str], output: str) -> tuple[list[Job], Plan]:
     return [Job(name, sound) for name, sound in named], found
 
 
-def _planned(jobs: list[Job], left: list[Job], found: Plan, output: str) -> Plan:
+def _planned(jobs: list[Job], left: list[Job], found: Plan, writer: LatentWriter) -> Plan:
+    """The plan for the report; its targets are what is written to on this machine."""
+    from duotone.store.folders import LocalFolder
+
+    folder = writer.folder
+    target = str(folder if isinstance(folder, LocalFolder) else folder.parts)
     todo = {job.name for job in left}
-    there = [FileJob(job.sound, output) for job in jobs if job.name not in todo]
-    return Plan([FileJob(job.sound, "-" if "://" in output else output) for job in left], there, found.left_out)
+    there = [FileJob(job.sound, str(folder)) for job in jobs if job.name not in todo]
+    return Plan([FileJob(job.sound, target) for job in left], there, found.left_out)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ def sounds_at(url: str) -> list[Job]:
         raise UsageError(f"{url} holds no audio file that can be read. Expected some of {', '.join(READABLE)}.")
     inside = [p[len(root) :].lstrip("/") or p.rpartition("/")[2] for p in sorted(taken)]
     stems = [os.path.splitext(name)[0] for name in inside]
+    counts = Counter(stems)
     return [
-        Job(name if stems.count(stem) > 1 else stem, system.unstrip_protocol(path))
+        Job(name if counts[stem] > 1 else stem, system.unstrip_protocol(path))
         for name, stem, path in zip(inside, stems, sorted(taken), strict=True)
     ]
