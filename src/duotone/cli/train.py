@@ -1,4 +1,4 @@
-"""``duotone train``: a recipe and a collection of audio -> a codec; ``duotone report``: an HTML page about a run."""
+"""``duotone train``: a recipe and its data -> a codec or a flow model; ``duotone report``: an HTML page about a run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from duotone.cli.common import Json, Quiet
 from duotone.cli.failures import tell
-
-if TYPE_CHECKING:
-    from duotone.codec.contract import Codec
 
 NAME = "train"
 EXAMPLES = """
@@ -23,6 +20,8 @@ Examples:
     duotone train tiny-demo --data sounds/ --out runs/first
 
     duotone train my.yaml --data 'music/**/*.flac' --data shards/ --out runs/two train.steps=200 data.validation=heldout/
+
+    duotone train flow-tiny --data latents/ --out runs/flow
 
     accelerate launch --num_processes 4 -m duotone train small --data sounds/ --out runs/big
 
@@ -38,12 +37,15 @@ def command(
     ],
     data: Annotated[
         list[str],
-        typer.Option(metavar="SOUND", help="A folder, glob, list of files (.txt) or tar shard; repeatable."),
+        typer.Option(
+            metavar="DATA",
+            help="A folder, glob, list of files (.txt) or tar shard of sound; for flow models a store of latents. Repeatable.",
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            metavar="RUN", help="Folder for log, checkpoints, samples and codec; the same folder resumes the run."
+            metavar="RUN", help="Folder for log, checkpoints, samples and result; the same folder resumes the run."
         ),
     ],
     overrides: Annotated[
@@ -52,7 +54,7 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a codec; with the same --out, resume a run. Prints the codec's folder.
+    """Train a codec, or a flow model; with the same --out, resume a run. Prints the folder of the result.
 
     With --json each step's metrics are printed to standard output, one object per line; RUN/log.jsonl always has them.
     """
@@ -92,11 +94,10 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _load(name: str) -> Codec:
+def _load(name: str) -> Any:
     from duotone.hub import load
 
-    codec: Codec = load(name, dtype="float32", say=tell)
-    return codec
+    return load(name, dtype="float32", say=tell)
 
 
 def _measure(reference: Any, estimate: Any) -> dict[str, float]:

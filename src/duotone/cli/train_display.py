@@ -73,10 +73,12 @@ class Board:
             return Text("starting ...")
         done, total = self.last["step"] + 1, self.recipe.train.steps
         speed = 1 / self.step_seconds()
-        sound = ""
-        if self.seconds is not None:
-            sound = f"{speed * self.recipe.train.batch_size * self.seconds:,.1f} s of sound/s   "
-        head = f"step {done:,} of {total:,}   {speed:.2f} steps/s   {sound}{duration(self.left())} left"
+        examples = speed * self.recipe.train.batch_size
+        if self.seconds is None:
+            rate = f"{examples:,.1f} examples/s"
+        else:
+            rate = f"{examples * self.seconds:,.1f} s of sound/s"
+        head = f"step {done:,} of {total:,}   {speed:.2f} steps/s   {rate}   {duration(self.left())} left"
         lines = warnings(self.last, self.recipe.objective.warnings)
         return Group(
             Text(head),
@@ -137,7 +139,7 @@ def _lines(board: Board) -> Watch:
 def _live(board: Board) -> Iterator[tuple[Watch, Progress]]:
     from rich.live import Live
 
-    with Live(Text("measuring files ..."), console=stderr_console(), refresh_per_second=4) as live:
+    with Live(Text("starting ..."), console=stderr_console(), refresh_per_second=4) as live:
 
         def watch(metrics: Record) -> None:
             board.add(metrics)

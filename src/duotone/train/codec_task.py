@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from duotone.codec.contract import Codec
 from duotone.train import checkpoint
 from duotone.train.codec_objective import CodecObjective
 from duotone.train.data import Collection, open_sound
+from duotone.train.provenance import provenance
 from duotone.train.sections import Parts, SoundSection
 from duotone.train.task import Task
 from duotone.train.validation import CodecValidation
@@ -50,17 +48,10 @@ def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, bega
 
 
 def _provenance(parts: Parts, sound: Collection, state: checkpoint.State, began: Codec | None) -> dict[str, Any]:
-    """The provenance of the weights: recipe, steps, data, machine, time, and the initial codec."""
+    """The provenance of the weights: what the run did, its data, and the initial codec."""
     return {
-        "recipe": parts.recipe,
-        **({"changes": parts.changes} if parts.changes else {}),
-        "steps": state.step,
-        "examples": state.step * parts.train.batch_size,
-        "bad_steps": state.bad_steps,
+        **provenance(parts, state),
         "hours_of_sound": round(sound.hours, 3),
         "files": len(sound.training.sounds),
-        "best_validation": checkpoint.best(parts.run),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "minutes": round(state.seconds / 60, 1),
         "began_from": began and {"fingerprint": began.fingerprint, "provenance": began.provenance},
     }

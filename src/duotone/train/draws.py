@@ -7,6 +7,7 @@ uninterrupted one.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,14 @@ class Draws:
         g = self._generator(name)
         band = torch.randperm(self.total, generator=g) + torch.rand(self.total, generator=g, dtype=torch.float64)
         return self._mine(torch.special.ndtri((band / self.total).clamp(1e-9, 1 - 1e-9)).float())
+
+    def drawn(self, name: str, draw: Callable[[int, torch.Generator], Tensor]) -> Tensor:
+        """The rows `[count, ...]` of these examples out of ``draw(total, generator)``, the values of the whole batch."""
+        return self._mine(draw(self.total, self._generator(name)))
+
+    def shared(self, name: str) -> float:
+        """A number in [0, 1) that is the same for all examples of the step."""
+        return float(torch.rand((), generator=self._generator(name)))
 
     def noise(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Standard normal noise `[count, *shape]`, drawn on the device, with a separate generator for each example."""

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from duotone.config import Config
 from duotone.errors import ConfigError
-from duotone.train import (
+from duotone.train import (  # noqa: F401
     consistency,
     estimate,
+    flow,
 )  # importing a file registers its kinds; import files of new objectives here
 from duotone.train.sections import (
     DATA,
@@ -119,4 +120,4 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if i == len(path) - 1:
             below[part] = value
         else:
-            below = below[part]
+            below = below.setdefault(part, {})

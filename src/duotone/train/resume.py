@@ -17,7 +17,7 @@ from duotone.train.recipe import TrainRecipe
 
 RECIPE, DATA, CHANGES, SKIPPED = "recipe.json", "data.json", "changes.jsonl", "skipped.txt"
 #: What training writes into its folder, besides the recipe.
-FOLDERS = ("checkpoints", "samples", "codec")
+FOLDERS = ("checkpoints", "samples", "codec", "flow")
 FILES = ("log.jsonl", "best.json", DATA, CHANGES, SKIPPED)
 #: Keys that stay as they were for the whole run.
 _FIXED_SECTIONS = ("model", "objective", "data")
@@ -59,7 +59,7 @@ def changes(before: TrainRecipe, now: TrainRecipe) -> dict[str, list[Any]]:
         text = "; ".join(f"{key} was {differ[key][0]!r}, now {differ[key][1]!r}" for key in fixed)
         raise ConfigError(
             f"The run was begun with another recipe: {text}. Its log and provenance would become wrong. Use the "
-            f"same recipe, or another --out (to start from the trained weights: model.start_from=RUN/codec)."
+            f"same recipe, or another --out (to start from the trained weights: model.start_from=RUN/codec or RUN/flow)."
         )
     return differ
 
@@ -77,7 +77,7 @@ def check_data(run: Path, data: dict[str, Any]) -> None:
         text = "; ".join(f"{k}: then {before.get(k)}, now {data.get(k)}" for k in sorted({*before, *data}))
         raise ConfigError(
             f"The run was begun with other data ({text}). Give the same files, or another --out (to start from the "
-            f"trained weights: model.start_from=RUN/codec)."
+            f"trained weights: model.start_from=RUN/codec or RUN/flow)."
         )
 
 
