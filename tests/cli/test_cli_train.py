@@ -49,7 +49,7 @@ def test_json_gives_a_line_a_step(duotone: Any, sounds: Path) -> None:
         (
             ["train", "tiny-dem", "--data", "sounds", "--out", "run"],
             2,
-            "one of: base, fine-tune-published, small, tiny",
+            "one of: base, fine-tune-published, flow-base",
         ),
         (["train", "r.yaml", "--data", "sounds", "--out", "run", "data.validation=nowhere"], 3, "nowhere"),
         (

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import duotone.flow as flow
 from duotone.config import FlowConfig
+from duotone.errors import ConfigError, FormatError
 from duotone.flow import FlowCache
 from duotone.flow.path import interpolate, velocity
 from duotone.train import checkpoint
@@ -289,3 +290,91 @@ def train_until_step(step: int, settings: TrainRecipe, store: Path, run: Path) -
     seen: list[int] = []
     train(settings, store, run, watchers=[lambda r: seen.append(r["step"])], stop=lambda: seen[-1] >= step)
     return seen[-1]
+
+
+def test_one_recording_of_a_few_chunks_is_enough(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", {"only": 3})
+    target = train(recipe(train={"steps": 2}), tmp_path / "s", tmp_path / "run")
+    assert flow.load(target).config.trained_chunks == 3
+    assert "validation_loss" not in (tmp_path / "run" / "log.jsonl").read_text()
+    make_store(tmp_path / "t", {"only": 4})
+    train(recipe(train={"steps": 2}), tmp_path / "t", tmp_path / "run2")
+    assert "validation_loss" in (tmp_path / "run2" / "log.jsonl").read_text()
+
+
+def test_fine_tuning_keeps_statistics_or_takes_new_ones(store: Path, tmp_path: Path) -> None:
+    first = train(recipe(), store, tmp_path / "first")
+    make_store(tmp_path / "s", {"c": 40}, rho=0.0)
+    nothing = {"optim": {"rate": 1e-12, "ema_decay": 0.0}, "train": {"steps": 1}}
+    models = {
+        new: flow.load(
+            train(recipe(model={"start_from": str(first), "new_statistics": new}, **nothing), tmp_path / "s", tmp_path / str(new))
+        )
+        for new in (False, True)
+    }  # fmt: skip
+    before = flow.load(first)
+    assert torch.equal(models[False].lat_mean, before.lat_mean) and torch.equal(models[False].lat_std, before.lat_std)
+    expected = torch.from_numpy(make_store(tmp_path / "again", {"c": 40}, rho=0.0).mean)
+    assert torch.equal(models[True].lat_mean, expected) and not torch.equal(expected, before.lat_mean)
+    for model in models.values():
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(p, before.get_parameter(name), atol=1e-3, rtol=1e-2)  # bfloat16 twice
+
+
+def test_a_model_without_spans_is_a_start_for_one_with_them(store: Path, tmp_path: Path) -> None:
+    first = train(recipe(), store, tmp_path / "first")
+    model = {"replace": SPANS.to_dict(), "start_from": str(first)}
+    target = train(recipe(model=model, objective={"averaged_draws": 1}), store, tmp_path / "second")
+    assert flow.load(target).config.spans
+
+
+def test_what_does_not_fit_is_refused(store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    flow.save(stirred(TOY.model_copy(update={"codec": "s2"})), other)
+    wide = tmp_path / "wide"
+    flow.save(stirred(TOY.model_copy(update={"dim": 48, "heads": 3})), wide)
+    sized = {**TOY.to_dict(), "tokens": 8, "channels": 64}
+    for model, hint in (
+        ({"start_from": str(other)}, "the codec space s2, the store holds s1"),
+        ({"start_from": str(wide)}, "dim 48 there, 32 here, heads 3 there, 2 here"),
+        ({"replace": sized}, "a chunk of the store has 4 of 6"),
+        ({"preset": "flow-huge"}, "No flow preset"),
+    ):
+        with pytest.raises(ConfigError, match=hint):
+            train(recipe(model=model), store, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"model\.replace\.spans=true"):
+        train(recipe(objective={"averaged_draws": 1}), store, tmp_path / "run")
+    with pytest.raises(FormatError, match="is no store"):
+        train(recipe(), tmp_path / "nowhere", tmp_path / "run")
+    with pytest.raises(ConfigError, match="kind latents; the recipe has flow and sound"):
+        train(TrainRecipe.parse({"model": {"kind": "flow"}, "objective": {"kind": "flow"}}), store, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_the_same_store_only(store: Path, tmp_path: Path) -> None:
+    train(recipe(train={"steps": 2}), store, tmp_path / "run")
+    make_store(tmp_path / "s", {"c": 40})
+    with pytest.raises(ConfigError, match="other data"):
+        train(recipe(train={"steps": 4}), tmp_path / "s", tmp_path / "run")
+
+
+@pytest.mark.long
+def test_training_learns_a_process_and_plays_it(tmp_path: Path) -> None:
+    """AR(1), x_n = 0.9 x_{n-1} + e: the loss given the past falls below that without, and rollouts have its deviation and memory."""
+    make_store(tmp_path / "s", {f"r{i}": 400 for i in range(4)})
+    seen: list[dict[str, Any]] = []
+    settings = recipe(
+        objective={"context_noise": 0.2, "rollout_chunks": 64},
+        data={"chunks": 16},
+        optim={"ema_decay": 0.98, "warmup_steps": 20},
+        train={"steps": 600, "batch_size": 8, "validate_every": 600, "validation_batches": 4, "checkpoint_every": 600},
+    )
+    model = flow.load(train(settings, tmp_path / "s", tmp_path / "run", watchers=[seen.append]))
+    before, after = seen[0], seen[-1]
+    assert after["validation_loss"] < 0.5 * before["validation_loss"]
+    assert after["validation_loss"] < 0.6 * after["validation_context_0"]
+    sampler = flow.Sampler(model, range(24))
+    x = model.normalize(torch.stack([sampler.next().latents for _ in range(48)], 1))[:, 16:]
+    assert float(x.std()) == pytest.approx(1.0, abs=0.2)
+    centred = x - x.mean()
+    memory = float((centred[:, 1:] * centred[:, :-1]).mean() / centred.square().mean())
+    assert memory == pytest.approx(0.9, abs=0.1)

@@ -9,6 +9,7 @@ import pytest
 
 from duotone.errors import ConfigError
 from duotone.train.consistency import ConsistencySection
+from duotone.train.flow_sections import FlowModelSection
 from duotone.train.recipe import TrainRecipe, bundled
 from duotone.train.sections import DATA, CoDiCodecSection, DataSection, Parts, SoundSection
 
@@ -19,13 +20,15 @@ def test_bundled_recipes_are_valid_and_found_by_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     loaded = TrainRecipe.load(name)
-    assert isinstance(loaded.model, CoDiCodecSection) and loaded.model.build().family == "codicodec"
+    assert isinstance(loaded.model, CoDiCodecSection | FlowModelSection)
+    assert loaded.model.build().family == loaded.model.kind
     assert loaded == TrainRecipe.load(bundled()[name])
     assert "codec:" not in bundled()[name].read_text(encoding="utf-8")
 
 
 def test_there_are_recipes_for_the_documentation() -> None:
-    assert {"base", "small", "tiny-1-estimate", "tiny-demo", "fine-tune-published"} <= bundled().keys()
+    names = {"base", "small", "tiny-1-estimate", "tiny-demo", "fine-tune-published"}
+    assert names | {"flow-tiny", "flow-small", "flow-base"} <= bundled().keys()
 
 
 def test_a_file_goes_before_a_bundled_recipe_and_a_wrong_name_lists_them(

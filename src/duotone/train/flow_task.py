@@ -54,7 +54,7 @@ def flow_task(objective: FlowSettings, model: FlowModelSection, data: LatentsSec
     def export(weights: dict[str, Tensor], state: checkpoint.State) -> None:
         about = {
             **provenance(parts, state),
-            "hours_of_sound": round(collection.hours, 3),
+            "hours_of_sound": round(collection.training.hours, 3),
             "codec": collection.latents.spec.to_dict(short=True),
             "began_from": model.start_from,
         }
@@ -125,15 +125,15 @@ def _decoder(data: LatentsSection, collection: LatentCollection, parts: Parts) -
 
     Raises `ConfigError` for a codec whose latents the store does not hold.
     """
-    if data.codec is None or parts.load is None:
+    if data.listen_with is None or parts.load is None:
         return None
-    codec: Any = parts.load(data.codec)
+    codec: Any = parts.load(data.listen_with)
     spec = collection.latents.spec
     if not isinstance(codec, Codec) or codec.spec.space != spec.space:
         what = f"the codec space {codec.spec.space}" if isinstance(codec, Codec) else type(codec).__name__
         raise ConfigError(
-            f"data.codec got {data.codec}, which has {what}; the store holds latents of the space {spec.space} "
-            f"({spec.model or spec.family}). Give the codec that the store was made with, or data.codec=null."
+            f"data.listen_with got {data.listen_with}, which has {what}; the store holds latents of the space {spec.space} "
+            f"({spec.model or spec.family}). Give the codec that the store was made with, or data.listen_with=null."
         )
 
     def decode(latents: Tensor) -> Waveform:

@@ -72,7 +72,7 @@ class FlowValidation(Validation):
         metrics = {f"validation_{name}": value for name, value in metrics.items()}
         if self.rollout_chunks:
             half = self.crops[:, : max(1, self.crops.shape[1] // 2)]
-            metrics |= rollout_statistics(model, model.normalize(continued(model, half, self.rollout_chunks)), x)
+            metrics |= rollout_statistics(model.normalize(continued(model, half, self.rollout_chunks)), x)
             if self.decode is not None and self.listen_every and done % self.listen_every == 0:
                 self.listen(model, self.decode, done)
         return metrics
@@ -165,7 +165,7 @@ def continued(model: FlowModel, prompt: Tensor, chunks: int) -> Tensor:
     return torch.stack([sampler.next().latents for _ in range(chunks)], 1)
 
 
-def rollout_statistics(model: FlowModel, rollouts: Tensor, x: Tensor) -> dict[str, float]:
+def rollout_statistics(rollouts: Tensor, x: Tensor) -> dict[str, float]:
     """Generated and real normalised latents `[B, N, M, C]` -> how the second half of the generated chunks differs.
 
     `rollout_deviation`: their standard deviation as a share of the data's (1 is right; below, the music fades into its mean);

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from duotone.errors import ConfigError
 from duotone.spec import CodecSpec
-from duotone.store import LatentStore
+from duotone.store import Crops, LatentStore
+from duotone.store.split import split
 from duotone.train.sections import DATA, DataSection
 from duotone.train.task import Batch, Examples
 
@@ -30,30 +31,22 @@ FLAT = 1e-3
 class LatentsSection(DataSection):
     """Stores made by `duotone prepare`: the length of crops, and which part is held out for validation."""
 
-    free: ClassVar[tuple[str, ...]] = ("workers", "codec")
+    free: ClassVar[tuple[str, ...]] = ("workers", "listen_with")
 
     kind: Literal["latents"] = "latents"
     chunks: int = Field(default=64, ge=1)  # length of a crop; shorter where no recording is long enough
     validation_share: float = Field(default=0.05, ge=0, le=0.5)
-    codec: str | None = None  # decodes the clips of `train.listen_every`: bundled name, folder, or org/name on the Hub
+    listen_with: str | None = (
+        None  # codec that decodes the clips of `train.listen_every`: bundled name, folder, or org/name on the Hub
+    )
     workers: int = Field(default=1, ge=1)  # threads that read
-
-
-@dataclass(frozen=True)
-class Region:
-    """Consecutive chunks of a recording from which crops are taken: `count` of them from `first` on."""
-
-    recording: int
-    first: int
-    count: int
 
 
 class LatentCrops(Examples):
     """Batches ``{"latents": [B, N, M, C]}`` in the codec's unit scale; each position of a crop is equally likely."""
 
-    def __init__(self, latents: StoredLatents, regions: Sequence[Region], chunks: int, seed: int, workers: int) -> None:
-        self.latents, self.regions, self.chunks, self.seed, self.workers = latents, regions, chunks, seed, workers
-        self._ends = np.cumsum([region.count - chunks + 1 for region in regions])
+    def __init__(self, latents: StoredLatents, crops: Crops, seed: int, workers: int = 1) -> None:
+        self.latents, self.crops, self.seed, self.workers = latents, crops, seed, workers
 
     def batch(self, step: int, positions: range) -> Batch:
         """Crops that are a function of (seed, step, position)."""
@@ -64,20 +57,21 @@ class LatentCrops(Examples):
         return torch.stack([self._crop(f"{name}/{i}") for i in range(count)])
 
     def _crop(self, name: str) -> Tensor:
-        at = random.Random(f"{self.seed}/{name}").randrange(int(self._ends[-1]))
-        which = int(np.searchsorted(self._ends, at, side="right"))
-        region = self.regions[which]
-        first = region.first + at - (int(self._ends[which - 1]) if which else 0)
-        return self.latents.crop(region.recording, first, self.chunks)
+        place = self.crops[random.Random(f"{self.seed}/{name}").randrange(len(self.crops))]
+        return self.latents.crop(*place, self.crops.chunks)
+
+    @property
+    def hours(self) -> float:
+        """Hours of sound that crops are taken from."""
+        return sum(region.count for region in self.crops.regions) * self.latents.spec.chunk_seconds / 3600
 
     def about(self) -> str:
         """Recordings, hours, and a hash of names and lengths."""
         digest = hashlib.blake2b(digest_size=8)
-        for region in self.regions:
+        for region in self.crops.regions:
             name, _ = self.latents.recordings[region.recording]
             digest.update(f"{name}\0{region.first}\0{region.count}\n".encode("utf-8", "surrogateescape"))
-        hours = sum(region.count for region in self.regions) * self.latents.spec.chunk_seconds / 3600
-        return f"{len(self.regions)} recordings, {hours:.4g} hours, {digest.hexdigest()}"
+        return f"{len(self.crops.regions)} recordings, {self.hours:.4g} hours, {digest.hexdigest()}"
 
 
 class StoredLatents:
@@ -85,6 +79,9 @@ class StoredLatents:
 
     def __init__(self, stores: Sequence[LatentStore]) -> None:
         first = stores[0]
+        for store in stores:
+            if "latents" not in store.info.holds:
+                raise ConfigError(f"{store.folder} holds codes only. Prepare the collection without --no-latents.")
         for other in stores[1:]:
             if (other.spec.space, other.info.channels, other.info.shape) != _layout(first):
                 raise ConfigError(
@@ -142,12 +139,7 @@ class LatentCollection:
     @property
     def chunks(self) -> int:
         """Length of a crop."""
-        return self.training.chunks
-
-    @property
-    def hours(self) -> float:
-        """Hours of sound to train on."""
-        return sum(r.count for r in self.training.regions) * self.latents.spec.chunk_seconds / 3600
+        return self.training.crops.chunks
 
     def about(self) -> dict[str, str | int]:
         """A description for the run's record; it does not depend on the folder."""
@@ -163,7 +155,7 @@ def open_latents(section: LatentsSection, sources: Sequence[str], seed: int) -> 
     latents = StoredLatents([LatentStore(source) for source in sources])
     lengths = [chunks for _, chunks in latents.recordings]
     chunks, share = crop_length(section.chunks, section.validation_share, lengths)
-    training, held = split(latents.recordings, chunks, share)
+    parts = split(latents.recordings, chunks, share)
     skipped = [
         f"{name}: {length} chunks, shorter than a crop of {chunks}"
         for name, length in latents.recordings
@@ -171,8 +163,8 @@ def open_latents(section: LatentsSection, sources: Sequence[str], seed: int) -> 
     ]
     return LatentCollection(
         latents,
-        LatentCrops(latents, training, chunks, seed, section.workers),
-        LatentCrops(latents, held, chunks, seed, 1) if held else None,
+        LatentCrops(latents, parts.training, seed, section.workers),
+        LatentCrops(latents, parts.validation, seed) if len(parts.validation) else None,
         skipped,
     )
 
@@ -198,37 +190,3 @@ def _layout(store: LatentStore) -> tuple[str, int, tuple[int, ...]]:
 def _told(store: LatentStore) -> str:
     space, channels, shape = _layout(store)
     return f"{store.spec.model or store.spec.family}, space {space}, chunks {list(shape)}, {channels} channels"
-
-
-#: With fewer recordings than this, the end of each is held out, and not whole ones.
-FEW = 20
-
-
-def split(recordings: Sequence[tuple[str, int]], chunks: int, share: float) -> tuple[list[Region], list[Region]]:
-    """Regions for training and for validation of recordings (name, chunks); those shorter than a crop are left out.
-
-    Of many recordings, whole ones are held out, chosen by a hash of their names; of few, the end of each. Where each has only one
-    crop, one of them is held out.
-    """
-    whole = [Region(i, 0, count) for i, (_, count) in enumerate(recordings) if count >= chunks]
-    if not share:
-        return whole, []
-    order = sorted(whole, key=lambda region: _hash(recordings[region.recording][0]))
-    if len(whole) >= FEW:
-        held = {region.recording for region in order[: max(1, round(share * len(order)))]}
-    elif any(region.count >= 2 * chunks for region in whole):
-        training, validation = [], []
-        for region in whole:
-            end = max(chunks, round(share * region.count)) if region.count >= 2 * chunks else 0
-            training.append(Region(region.recording, 0, region.count - end))
-            if end:
-                validation.append(Region(region.recording, region.count - end, end))
-        return training, validation
-    else:
-        held = {order[0].recording}
-    return [r for r in whole if r.recording not in held], [r for r in whole if r.recording in held]
-
-
-def _hash(name: str) -> int:
-    """A number from a recording's name."""
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")

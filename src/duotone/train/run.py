@@ -31,7 +31,7 @@ def train(
     """Train and write the result (OUT/codec or OUT/flow); with the OUT of an earlier run, resume it.
 
     `recipe` is a file, the name of a bundled recipe, or the recipe itself; `data`: see `sources.find`, for flow models stores of latents. `watchers` get each
-    step's metrics, `progress` (files measured, files in all). `load` loads the model of `model.start_from` and the codec of `data.codec`, `measure` and
+    step's metrics, `progress` (files measured, files in all). `load` loads the model of `model.start_from` and the codec of `data.listen_with`, `measure` and
     `picture` compute metrics and spectrograms of validation clips; they are in later packages, so they are arguments.
     `stop` is called after every step. Errors that can be detected early are raised before the data is read. Raises `ConfigError` (also for a run that
     was begun with another recipe), `AudioError` (no usable sound), `UsageError` (accelerate is missing, OUT is not a run
