@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from duotone.codec.codicodec.codec import best_dtype
+from duotone.codec.codicodec import best_dtype
 from duotone.config import FlowConfig
 from duotone.flow.model import FlowModel
 from duotone.flow.path import denoised, interpolate, sample_times, velocity
