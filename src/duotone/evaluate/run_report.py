@@ -40,6 +40,18 @@ CURVES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Decoded clips, multi-resolution STFT distance", ("validation_mr_stft", "listen_mr_stft"), False),
     ("Bottleneck", ("saturated_share", "level_entropy", "pre_tanh_deviation"), False),
     ("Codebook perplexity", ("codebook_perplexity",), True),
+    ("Loss by t", ("loss_t_below_0.25", "loss_t_0.25_to_0.5", "loss_t_0.5_to_0.75", "loss_t_from_0.75"), False),
+    (
+        "Loss by chunks of clean past",
+        ("loss_context_0", "loss_context_1_to_3", "loss_context_4_to_15", "loss_context_from_16", "loss_noisy_past"),
+        False,
+    ),
+    (
+        "Validation, next chunk: clean past, generated past, no past",
+        ("validation_clean_past", "validation_generated_past", "validation_context_0"),
+        False,
+    ),
+    ("Rollouts: deviation and mean, in deviations of the data", ("rollout_deviation", "rollout_mean"), False),
     ("Gradient norm", ("grad_norm",), True),
     ("Learning rate", ("rate",), False),
     ("Seconds a step", ("seconds", "waiting_for_data"), False),

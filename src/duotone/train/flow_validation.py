@@ -62,14 +62,14 @@ class FlowValidation(Validation):
     def __call__(self, done: int, weights: dict[str, Tensor]) -> dict[str, Any]:
         """The metrics of a validation.
 
-        `validation_t_*` and `validation_context_*`: loss by time, and by chunks of clean past; `validation_loss`: given at least
-        half a crop of clean past; `validation_generated_past`: the same chunks, times and noise, given a generated past;
-        `rollout_deviation`, `rollout_mean`: see `rollout_statistics`.
+        `validation_t_*` and `validation_context_*`: loss by time, and by chunks of clean past; `validation_clean_past`: given at
+        least half a crop of clean past, which is also `validation_loss`; `validation_generated_past`: the same chunks, times and
+        noise, given a generated past; `rollout_deviation`, `rollout_mean`: see `rollout_statistics`.
         """
         model = self.objective.with_weights(weights)
         x = model.normalize(self.crops)
-        metrics = next_chunk_metrics(model, x)
-        metrics = {f"validation_{name}": value for name, value in metrics.items()}
+        metrics = {f"validation_{name}": value for name, value in next_chunk_metrics(model, x).items()}
+        metrics["validation_loss"] = metrics["validation_clean_past"]
         if self.rollout_chunks:
             half = self.crops[:, : max(1, self.crops.shape[1] // 2)]
             metrics |= rollout_statistics(model.normalize(continued(model, half, self.rollout_chunks)), x)
@@ -102,14 +102,14 @@ class FlowValidation(Validation):
 
 
 def next_chunk_metrics(model: FlowModel, x: Tensor) -> dict[str, float]:
-    """Next-chunk losses of normalised crops `[B, N, M, C]` on the fixed grid; `loss` and `generated_past` are comparable."""
+    """Next-chunk losses of normalised crops `[B, N, M, C]` on the fixed grid; `clean_past` and `generated_past` are comparable."""
     clean = next_chunk_losses(model, x, x)
     after = slice(x.shape[1] // 2, None)
     out = {f"t_{t}": float(row[after].mean()) for t, row in zip(TIMES, clean, strict=True)}
     for low, high in _doubling(x.shape[1]):
         name = f"context_{low}" if high == low + 1 else f"context_{low}_to_{high - 1}"
         out[name] = float(clean[:, low:high].mean())
-    out["loss"] = float(clean[:, after].mean())
+    out["clean_past"] = float(clean[:, after].mean())
     out["generated_past"] = float(next_chunk_losses(model, x, regenerated(model, x))[:, after].mean())
     return out
 

@@ -1,0 +1,217 @@
+"""Train flow models in several regimes for the same time on one store, and compare them: a table for LOG.md.
+
+    python benchmarks/compare_flow_regimes.py --data STORE --runs RUNS --minutes 30
+    python benchmarks/compare_flow_regimes.py --data STORE --runs RUNS --minutes 30 --rows streams prefix
+    python benchmarks/compare_flow_regimes.py --data STORE --runs RUNS --minutes 30 --recipe mine.yaml other.yaml
+
+A row is a recipe with some of its values replaced; `--recipe` gives recipes as further rows, `--set` values for all rows. The number of
+steps of a row is what fits into the minutes, at the speed of a few steps measured first, so that warm-up and decay of the learning
+rate are complete. In training, losses are validated after the first and the last step only. A run that is there already is not
+repeated; rows of a finished run are measured again with `--again`.
+
+Next-chunk losses: mean squared error of velocities on held-out crops, given their own past, and given a past that the model has
+generated (`duotone.train.flow_validation`). Rollouts: `duotone.evaluate.rollouts`, against crops of the whole store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import duotone.flow as flow
+import machine
+from duotone.errors import DuotoneError
+from duotone.evaluate import rollouts
+from duotone.flow.model import FlowModel
+from duotone.store import Crops
+from duotone.store.split import Region
+from duotone.train.flow_validation import next_chunk_metrics
+from duotone.train.latents import LatentCollection, LatentsSection, open_latents
+from duotone.train.recipe import TrainRecipe
+from duotone.train.run import train
+
+#: Name of a row -> recipe, and values that are replaced. The first row is what the others are compared with.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "streams": ("flow-tiny", {}),
+    "prefix": ("flow-tiny", {"objective.regime": "prefix", "objective.context_noise": 0.0}),
+    "clean context": ("flow-tiny", {"objective.context_noise": 0.0}),
+    "one draw": ("flow-tiny", {"objective.draws": 1}),
+    "four draws": ("flow-tiny", {"objective.draws": 4}),
+    "no window": ("flow-tiny", {"model.replace.context_chunks": None}),
+    "resampled context": ("flow-tiny", {"objective.resample_from": 0.8}),
+    "resampled context, two steps": ("flow-tiny", {"objective.resample_from": 0.8, "objective.resample_steps": 2}),
+    "uniform times": ("flow-tiny", {"objective.times": "uniform"}),
+}
+TIMED = 6  # steps by which a row's speed is measured; the first ones are left out
+WARM = 2
+NAME = "compare_flow_regimes"
+
+
+def overrides(values: dict[str, Any], more: list[str]) -> list[str]:
+    """Values as overrides of the command line."""
+    return [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *more]
+
+
+def step_seconds(recipe: TrainRecipe, data: Path, folder: Path) -> float:
+    """The median time of a step, in a run that is removed."""
+    seen: list[dict[str, Any]] = []
+    timed = recipe.model_copy(update={"train": quiet(recipe, TIMED)})
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        train(timed, data, folder, watchers=[seen.append])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return statistics.median(record["seconds"] for record in seen[WARM:-1])
+
+
+def quiet(recipe: TrainRecipe, steps: int, log_every: int = 1) -> Any:
+    """The recipe's loop for so many steps, without validation and listening."""
+    never = {
+        "validate_every": 1 << 40,
+        "health_every": 1 << 40,
+        "listen_every": 0,
+        "checkpoint_every": max(1, steps // 4),
+    }
+    return recipe.train.model_copy(update={**never, "steps": steps, "log_every": log_every})
+
+
+def trained(name: str, recipe: TrainRecipe, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Train a row for the given minutes, or go on with what is there; the run's folder, and its steps and time."""
+    run = options.runs / name.replace(" ", "-").replace(",", "")
+    plan = run.with_suffix(".json")
+    if plan.is_file():
+        steps, seconds = json.loads(plan.read_text(encoding="utf-8"))
+    else:
+        seconds = step_seconds(recipe, options.data, options.runs / "timing")
+        steps = max(10, round(60 * options.minutes / seconds))
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps([steps, seconds]), encoding="utf-8")
+    silent = recipe.objective.model_copy(update={"rollout_chunks": 0})
+    warmup = min(recipe.optim.warmup_steps, steps // 10)
+    chosen = recipe.model_copy(
+        update={
+            "train": quiet(recipe, steps, 10), "objective": silent,
+            "optim": recipe.optim.model_copy(update={"warmup_steps": warmup}),
+        }
+    )  # fmt: skip
+    if not (run / "flow" / "config.json").is_file():
+        began = time.monotonic()
+        print(f"{name}: {steps} steps of {seconds:.2f} s", flush=True)
+        train(chosen, options.data, run, watchers=[lambda record: _tell(name, record, began)])
+    return run, {"steps": steps, "step_seconds": seconds}
+
+
+def _tell(name: str, record: dict[str, Any], began: float) -> None:
+    if record["step"] % 100 < 10:
+        print(
+            f"{name}: step {record['step'] + 1}, loss {record['loss']:.3f}, {(time.monotonic() - began) / 60:.1f} min",
+            flush=True,
+        )
+
+
+def measured(model: FlowModel, collection: LatentCollection, options: argparse.Namespace) -> dict[str, Any]:
+    """Next-chunk losses on the held-out crops, and statistics of rollouts."""
+    held = collection.validation or collection.training
+    losses = next_chunk_metrics(model, model.normalize(held.plain(options.crops, "compare")))
+    real = real_windows(collection, options.rollouts)
+    windows = rollouts.roll(model, options.rollouts, options.positions, real.shape[1])
+    return {"losses": losses, "rollouts": rollouts.to_dict(rollouts.statistics(windows, real))}
+
+
+def real_windows(collection: LatentCollection, count: int) -> torch.Tensor:
+    """Crops of `rollouts.WINDOW` chunks (fewer, where recordings are shorter) of all recordings, two for each rollout."""
+    latents = collection.latents
+    window = min(rollouts.WINDOW, max(chunks for _, chunks in latents.recordings))
+    whole = Crops([Region(i, 0, chunks) for i, (_, chunks) in enumerate(latents.recordings)], window)
+    places = whole.draw(np.random.default_rng(0), 2 * max(2, count))
+    return torch.stack([latents.crop(*place, window) for place in places])
+
+
+def result(name: str, source: str, values: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """A row of the table; measured once."""
+    recipe = TrainRecipe.load(source, overrides(values, options.set))
+    about = {"row": name, "recipe": Path(source).name, "values": values}
+    try:
+        run, cost = trained(name, recipe, options)
+        path = run / f"{NAME}.json"
+        if options.again or not path.is_file():
+            section = recipe.data
+            assert isinstance(section, LatentsSection)
+            collection = open_latents(section, [str(options.data)], recipe.train.seed)
+            path.write_text(json.dumps(measured(flow.load(run / "flow"), collection, options)), encoding="utf-8")
+        return {**about, **cost, **json.loads(path.read_text(encoding="utf-8"))}
+    except DuotoneError as error:
+        return {**about, "failed": str(error)}
+
+
+def page(document: dict[str, Any]) -> str:
+    """The tables as Markdown."""
+    good = [row for row in document["rows"] if "failed" not in row]
+    lines = [
+        "# Flow models trained in several regimes, at equal compute", "", machine.markdown(document["machine"]),
+        f"Made by `{document['command']}`", "",
+        "Next-chunk loss, mean over five times and the second half of the crops: lower is better. *Generated past* has the same chunks, "
+        "times and noise, after a past that the model has made from its own noised one.", "",
+        "| row | steps | seconds a step | clean past | generated past | no past | t 0.1 | t 0.5 | t 0.9 |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for row in good:
+        found = row["losses"]
+        cells = [found[key] for key in ("clean_past", "generated_past", "context_0", "t_0.1", "t_0.5", "t_0.9")]
+        lines.append(
+            f"| {row['row']} | {row['steps']} | {row['step_seconds']:.2f} | {' | '.join(f'{v:.4f}' for v in cells)} |"
+        )
+    lines += [
+        "", f"Rollouts from nothing, {document['setting']['rollouts']} of them, pooled over the chunks around each position: deviation and "
+        "mean in deviations of the data (1 and 0 are right); Fréchet distances of chunks, and of the differences of consecutive ones, "
+        "to half of the real crops.", "",
+        "| row | chunks around | deviation | mean | worst channel's mean | Fréchet, chunks | Fréchet, differences |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for i, row in enumerate(good):
+        for found in row["rollouts"]:
+            if found["name"] == "generated" or i == 0:  # those of real chunks are the same for all rows
+                title = row["row"] if found["name"] == "generated" else found["name"]
+                cells = [found[key] for key in ("deviation", "mean", "worst_mean", "frechet", "frechet_steps")]
+                lines.append(f"| {title} | {found['position'] or ''} | {' | '.join(f'{v:.3f}' for v in cells)} |")
+    failed = [f"Failed: {row['row']}: {row['failed']}" for row in document["rows"] if "failed" in row]
+    return "\n".join([*lines, "", *failed]) + "\n"
+
+
+def main() -> int:
+    """Run what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a store of latents")
+    parser.add_argument("--runs", type=Path, required=True, help="where runs are kept")
+    parser.add_argument("--minutes", type=float, required=True, help="of training for each row")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--recipe", nargs="*", default=[], metavar="RECIPE", help="recipes that are rows too")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="values of the recipe for all rows")
+    parser.add_argument("--crops", type=int, default=32, help="held-out crops for the losses")
+    parser.add_argument("--rollouts", type=int, default=64)
+    parser.add_argument("--positions", type=int, nargs="+", default=list(rollouts.POSITIONS), metavar="CHUNK")
+    parser.add_argument("--again", action="store_true", help="measure finished runs again")
+    parser.add_argument("--out", type=Path, default=machine.RESULTS, help="folder of the table")
+    options = parser.parse_args()
+    chosen = {name: ROWS[name] for name in options.rows} | {Path(r).stem: (r, {}) for r in options.recipe}
+    rows: list[dict[str, Any]] = []
+    for name, (source, values) in chosen.items():
+        rows.append(result(name, source, values, options))
+        setting = {"minutes": options.minutes, "rollouts": options.rollouts, "crops": options.crops, "set": options.set}
+        document = {"machine": machine.describe(), "command": machine.command(), "setting": setting, "rows": rows}
+        machine.record(NAME, document, page, options.out)
+    print(page(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
