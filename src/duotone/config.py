@@ -261,7 +261,10 @@ class FlowConfig(Config):
 class SynthesisConfig(Config):
     """How samples are made from the estimate of magnitudes."""
 
-    iterations: int = Field(default=0, ge=0, le=32)  # of fast Griffin-Lim, after single-pass phases
+    iterations: int = Field(default=1, ge=0, le=32)  # of fast Griffin-Lim, after phases from one pass
+    noise_from: float | None = (
+        5000.0  # Hz; above, the noise of the source-filter head is noise, not magnitudes with phases
+    )
 
 
 class BandsConfig(Config):

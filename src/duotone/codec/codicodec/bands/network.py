@@ -32,6 +32,9 @@ class Maps:
     mid: Tensor  #: natural logarithm of the magnitudes of mid `[B, n, F]`, a sine at full scale has magnitude 1
     ratio: Tensor  #: natural logarithm of the level of side against mid `[B, n, S]`
     share: Tensor  #: correlation of side with mid, -1 to 1 `[B, n, S]`
+    noise: Tensor | None = (
+        None  #: share of noise in the magnitudes of mid, 0 to 1 `[B, n, F]`; None without a source-filter head
+    )
 
 
 class BandStem(nn.Module):
@@ -200,14 +203,15 @@ class Estimator(nn.Module):
         """Time steps of B chunks `[B, T, D]` -> `Maps`."""
         config = self.config
         frames = (len(x), config.frames, -1)
-        log = 2 * self.envelope(x).float() + self.mean
+        log, share_of_noise = 2 * self.envelope(x).float() + self.mean, None
         if self.source is not None:
             power = F.softplus(self.source(x).float()).view(frames)
-            harmonic = power[..., : config.pitches] @ self.comb
-            noise = power[..., config.pitches :] @ self.noise_shape
-            log = log + torch.log(harmonic.float() + noise.float() + 1e-3)
+            harmonic = (power[..., : config.pitches] @ self.comb).float()
+            noise = (power[..., config.pitches :] @ self.noise_shape).float()
+            log = log + torch.log(harmonic + noise + 1e-3)
+            share_of_noise = noise / (harmonic + noise + 1e-3)
         ratio, share = self.stereo(x).float().view(frames).split(config.stereo_bands, -1)
-        return Maps(log, (2 * ratio - 1.5).clamp(-6, 3), torch.tanh(share))
+        return Maps(log, (2 * ratio - 1.5).clamp(-6, 3), torch.tanh(share), share_of_noise)
 
     def forward(self, values: Tensor, past: list[KeyValue] | None = None) -> tuple[Maps, list[KeyValue]]:
         """Bounded latents `[B, N, L, d]` -> the maps of all chunks, `[B * N, ...]`, and the state after them."""

@@ -1,4 +1,4 @@
-"""The maps of the estimate -> samples, in a stream: phases from magnitudes, side from mid, overlap-add.
+"""The maps of the estimate -> samples, in a stream: phases from magnitudes, noise, side from mid, overlap-add.
 
 Legend: n frames, F bins, S stereo bands.
 """
@@ -6,6 +6,7 @@ Legend: n frames, F bins, S stereo bands.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -14,10 +15,13 @@ from duotone.codec.codicodec.bands import layout
 from duotone.codec.codicodec.bands.features import FLOOR
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig
+from duotone.nn.noise import normal
 from duotone.nn.phase_kernels import KERNELS
 from duotone.represent.phases import Reconstruction
 from duotone.represent.stft import OverlapAdd, dual_window, window
 
+#: Width of the band, in Hz, in which magnitudes with phases give way to noise.
+_FADE = 1000.0
 #: Below this level against mid (natural logarithm, -48 dB) side is silent: mono stays mono.
 _MONO = -5.5
 
@@ -32,13 +36,18 @@ class Synthesis:
         self._dual = dual_window(config.n_fft, config.hop)
         self._scale = float(window(config.n_fft).sum()) / 2  # magnitude of a sine at full scale
         self._to_bins = layout.mel_tent(config.stereo_bands, config)
+        self._noise = _Noise(config, seed)
         middles = self._to_bins.argmax(0)  # the stereo band that a bin belongs to
         self._apart = torch.where(middles % 2 == 0, 1.0, -1.0)
 
     def push(self, maps: Maps) -> Tensor:
         """Maps of consecutive chunks -> the next samples `[2, n * hop]`."""
         mid, ratio, share = (x.flatten(0, 1).cpu() for x in (maps.mid, maps.ratio, maps.share))
-        spectrum = self._mid.push((mid.exp() - FLOOR).clamp_min(0) * self._scale)
+        magnitudes = (mid.exp() - FLOOR).clamp_min(0) * self._scale
+        noise = self._noise.push(maps)
+        spectrum = self._mid.push(magnitudes if noise is None else magnitudes * (1 - noise[0]))
+        if noise is not None:
+            spectrum = spectrum + magnitudes * noise[0] * noise[1]
         side = spectrum * self._side(ratio, share)
         frames = torch.fft.irfft(torch.stack([spectrum + side, spectrum - side]), n=self.config.n_fft) * self._dual
         return self._add.push(frames)
@@ -54,6 +63,34 @@ class Synthesis:
         correlation = (share @ self._to_bins).clamp(-1, 1)
         apart = (1 - correlation.square()).clamp_min(0).sqrt() * self._apart
         return torch.complex(level * correlation, level * apart)
+
+
+class _Noise:
+    """White noise in frames, of which the noise of high frequencies is made: its frames fit together, as no phases made for
+    smooth magnitudes do."""
+
+    def __init__(self, config: BandsConfig, seed: int) -> None:
+        self._config, self._seed, self._chunk = config, seed, 0
+        self._overlap = normal(f"noise/{seed}/start", (config.n_fft - config.hop,))
+        self._window = window(config.n_fft)
+        # A magnitude of Gaussian noise has the mean sqrt(pi) / 2 times the root of its mean square, which the window gives.
+        self._window = self._window / (self._window.square().sum().sqrt() * math.sqrt(math.pi) / 2)
+        if config.synthesis.noise_from is not None:
+            above = layout.bin_frequencies(config) - config.synthesis.noise_from
+            self._weight = (above / _FADE).clamp(0, 1)
+
+    def push(self, maps: Maps) -> tuple[Tensor, Tensor] | None:
+        """What share of the magnitudes is noise `[n, F]`, and noise of mean magnitude 1, complex `[n, F]`; None for no noise."""
+        if maps.noise is None or self._config.synthesis.noise_from is None:
+            return None
+        drawn = [self._overlap]
+        for _ in range(len(maps.mid)):
+            drawn.append(normal(f"noise/{self._seed}/{self._chunk}", (self._config.chunk_samples,)))
+            self._chunk += 1
+        samples = torch.cat(drawn)
+        self._overlap = samples[len(samples) - len(self._overlap) :].clone()
+        frames = samples.unfold(0, self._config.n_fft, self._config.hop) * self._window
+        return maps.noise.flatten(0, 1).cpu() * self._weight, torch.fft.rfft(frames)
 
 
 def _key(seed: int) -> int:
