@@ -21,7 +21,7 @@ COMMANDS = {
         "--dtype", "--force", "--skip-existing", "--json", "--quiet",
     },
     "decode": {
-        "--output", "--codec", "--strategy", "--steps", "--seed", "--time-prompt", "--format", "--native-rate",
+        "--output", "--codec", "--strategy", "--steps", "--iterations", "--seed", "--time-prompt", "--format", "--native-rate",
         "--salvage", *_OF_OTHERS, "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet",
     },
     "info": {*_OF_OTHERS, "--json"},

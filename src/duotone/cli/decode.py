@@ -44,7 +44,7 @@ Examples:
 
     duotone decode song.duo -o song.wav
 
-    duotone decode encoded/ -o decoded/ --format flac --strategy autoregressive
+    duotone decode encoded/ -o decoded/ --format flac --iterations 8
 
     duotone decode broken.duo -o rescued.wav --salvage
 """
@@ -76,10 +76,20 @@ def command(
     codec: Codec = None,
     strategy: Annotated[
         StrategyName | None,
-        typer.Option(help="For CoDiCodec: wavefront (default) and parallel give the same samples up to rounding."),
+        typer.Option(
+            help="For CoDiCodec with convolutions (base): wavefront (default) and parallel give the same samples up to rounding."
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="For CoDiCodec: number of denoising steps (default: the codec's).")
+        int | None,
+        typer.Option(help="For CoDiCodec with convolutions (base): number of denoising steps (default: the codec's)."),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="For CoDiCodec with bands (tiny, small): iterations of fast Griffin-Lim, which improve phases (default: the codec's).",
+        ),
     ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the noise; the same seed gives the same samples on one machine.")
@@ -121,8 +131,13 @@ def command(
     if not reporter.begin(planned):
         return
     codecs = Codecs(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
-    options: dict[str, Any] = {"strategy": strategy and strategy.value, "steps": steps, "time_prompt": time_prompt}
-    options = {name: value for name, value in options.items() if value is not None}
+    asked = {
+        "strategy": strategy and strategy.value,
+        "steps": steps,
+        "iterations": iterations,
+        "time_prompt": time_prompt,
+    }
+    options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     first = codecs.loaded[0]
     first.decode_stream(first.source(), seed=seed, **options)  # refuses options that the codec does not have
     options |= {"seed": seed, "restore": not native_rate}

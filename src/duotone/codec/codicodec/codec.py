@@ -138,7 +138,8 @@ class CoDiCodec(Codec):
         Raises `UsageError` for steps or a time prompt out of range, or an unknown option.
         """
         if unknown:
-            raise UsageError(f"Decoding got {', '.join(unknown)}, expected steps, time_prompt or noise.")
+            names = ", ".join(unknown)
+            raise UsageError(f"Decoding got {names}, expected steps, time_prompt or noise. Leave {names} out.")
         strategy = strategy or "parallel"
         noise = noise or seeded_noise(seed, self.config)
         count = self._steps(strategy, steps)

@@ -99,7 +99,9 @@ class BandCodec(Codec):
         """
         if unknown or strategy is not None:
             names = ", ".join([*unknown, *(["strategy"] if strategy is not None else [])])
-            raise UsageError(f"Decoding got {names}, expected no option but iterations.")
+            raise UsageError(
+                f"Decoding with {self.spec.model or 'the bands frontend'} got {names}, expected no option but iterations. Leave {names} out."
+            )
         if iterations is None:
             iterations = self.config.synthesis.iterations
         iterations = whole_number(iterations, "iterations", 0)
