@@ -16,6 +16,7 @@ from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError, WeightsError
 from duotone.spec import Source
 from small import SMALL
+from small_bands import random_bands
 from toys import Features, Grouped, Pcm, Scaled
 
 
@@ -72,6 +73,15 @@ def test_an_altered_value_is_refused(own: CoDiCodec) -> None:
     value = own.encode(sound())
     with pytest.raises(CodecMismatchError, match="altered"):
         own.decode(replace(value, spec=replace(value.spec, chunk=1024)))
+
+
+def test_a_decoder_without_gradients_says_so() -> None:
+    bands = random_bands()
+    value = bands.encode(sound())
+    free = Latents(value.values.clone().requires_grad_(), value.spec, value.source)
+    with pytest.raises(UsageError, match="gives no gradients"):
+        bands.decode(free, grad=True)
+    assert torch.equal(bands.decode(free).samples, bands.decode(value).samples)
 
 
 def test_gradients_flow_where_they_are_asked_for(own: CoDiCodec) -> None:

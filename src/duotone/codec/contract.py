@@ -260,7 +260,13 @@ class Codec(ABC):
         session = self._decode_session(value.spec, value.source, strategy, seed, restore, False, options)
         with session, _gradients(grad):
             pieces = [session.push(value).samples, session.finish().samples]
-            return Waveform.of_checked(torch.cat(pieces, dim=-1), session.rate)
+            samples = torch.cat(pieces, dim=-1)
+            if _wants_grad(value) and not samples.requires_grad:
+                raise UsageError(
+                    f"decode(grad=True) got latents of {self.spec.model or self.spec.family}, whose decoder gives no gradients. "
+                    f"Leave grad out."
+                )
+            return Waveform.of_checked(samples, session.rate)
 
     def decode_stream(
         self,
