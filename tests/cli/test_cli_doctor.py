@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from duotone.cli import doctor
-from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.contract import Codec
 from duotone.nn import native
 
 
@@ -36,13 +36,13 @@ def test_a_device_that_is_not_there_is_reported_after_the_rest(here: Path, duoto
 
 
 def test_a_codec_that_gives_other_sound_fails(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = CoDiCodec.decode
+    decode = Codec.decode
 
-    def loud(self: CoDiCodec, *arguments: Any, **options: Any) -> Any:
+    def loud(self: Codec, *arguments: Any, **options: Any) -> Any:
         wave = decode(self, *arguments, **options)
         return wave if native._declined else type(wave)(wave.samples / 2, wave.rate)
 
-    monkeypatch.setattr(CoDiCodec, "decode", loud)
+    monkeypatch.setattr(Codec, "decode", loud)
     told = duotone("doctor")
     assert told.exit_code == 1 and "does not work on cpu" in told.stderr and "FAILED" in told.stdout
 
