@@ -41,12 +41,12 @@ class Result(NamedTuple):
     codes_left_over: int  # of an incomplete last chunk
 
 
-def places(codec: duotone.CoDiCodec) -> np.ndarray:
+def places(codec: duotone.Codec) -> np.ndarray:
     """Place value of each digit of a code: 1, 11, 121, 1331."""
-    return np.cumprod([1, *codec.config.levels[:-1]])
+    return np.cumprod([1, *codec.spec.levels[:-1]])
 
 
-def recordings(codec: duotone.CoDiCodec, folder: Path | None, minutes: float, seed: int) -> Iterator[np.ndarray]:
+def recordings(codec: duotone.Codec, folder: Path | None, minutes: float, seed: int) -> Iterator[np.ndarray]:
     """Yield digits `[chunks, digits, codes]` for each file of a folder, or for synthesized pieces of 30 s."""
     if folder is None:
         count = max(2, round(2 * minutes))
@@ -54,8 +54,8 @@ def recordings(codec: duotone.CoDiCodec, folder: Path | None, minutes: float, se
     else:
         waves = (duotone.read(path) for path in walk(folder).files)
     for wave in waves:
-        codes = codec.encode(wave).codes().indices.reshape(-1, 1, codec.config.latents).numpy()
-        yield codes // places(codec)[:, None] % codec.config.levels[0]
+        codes = codec.encode(wave).codes().indices.reshape(-1, 1, codec.spec.steps).numpy()
+        yield codes // places(codec)[:, None] % codec.spec.levels[0]
 
 
 def examples(tokenizer: AudioTokenizer, sounds: Sequence[np.ndarray]) -> list[torch.Tensor]:
@@ -104,7 +104,7 @@ def train(model: LlamaForCausalLM, training: list[torch.Tensor], codes: int, min
 class Listener:
     """A streamer for `generate`: receives tokens as they are sampled, and decodes each chunk as soon as it is complete."""
 
-    def __init__(self, codec: duotone.CoDiCodec, tokenizer: AudioTokenizer, seed: int) -> None:
+    def __init__(self, codec: duotone.Codec, tokenizer: AudioTokenizer, seed: int) -> None:
         self.codec, self.place = codec, places(codec)
         self.frames = FrameStream(tokenizer.alphabet, tokenizer=tokenizer)
         self.decoder = codec.stream(seed=seed)
@@ -118,7 +118,7 @@ class Listener:
             self.prompt = False
             return
         self.waiting = np.append(self.waiting, self.place @ self.frames.push_ids(ids.tolist()))
-        size = self.codec.config.latents
+        size = self.codec.spec.steps
         while len(self.waiting) >= size:
             chunk, self.waiting = torch.from_numpy(self.waiting[:size])[None], self.waiting[size:]
             self.heard.append(self.decoder.push(duotone.Codes(chunk, self.codec.spec)).samples)
@@ -129,14 +129,14 @@ class Listener:
 
 
 def write(
-    model: LlamaForCausalLM, tokenizer: AudioTokenizer, codec: duotone.CoDiCodec, seconds: float, seed: int
+    model: LlamaForCausalLM, tokenizer: AudioTokenizer, codec: duotone.Codec, seconds: float, seed: int
 ) -> Listener:
     """Sample chunk after chunk, each with the previous one as its prompt, and decode them."""
-    grammar = FrameGrammar(tokenizer, len(tokenizer), start="<sound>", group=codec.config.latents)
+    grammar = FrameGrammar(tokenizer, len(tokenizer), start="<sound>", group=codec.spec.steps)
     listener = Listener(codec, tokenizer, seed)
-    most = codec.config.latents * tokenizer.alphabet.codebooks
+    most = codec.spec.steps * tokenizer.alphabet.codebooks
     ids, began = [], time.monotonic()
-    for chunk in range(math.ceil(seconds * codec.rate / codec.config.chunk_samples)):
+    for chunk in range(math.ceil(seconds * codec.rate / codec.spec.chunk)):
         prompt = torch.tensor([[tokenizer.id_of("<sound>"), *ids]])
 
         def heard(ids: torch.Tensor, scores: Any, chunk: int = chunk, **_: Any) -> torch.Tensor:
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     torch.manual_seed(options.seed)
     transformers.logging.disable_progress_bar()
     codec = duotone.load("tiny")
-    levels, size = codec.config.levels, codec.config.latents
+    levels, size = codec.spec.levels, codec.spec.steps
 
     sounds = list(recordings(codec, options.sounds, options.material, options.seed))
     if len(sounds) < 2:
@@ -182,14 +182,14 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     kept, held_out = sounds[: -max(1, len(sounds) // 10)], sounds[-max(1, len(sounds) // 10) :]
     tokenizer = train_bpe(
         [chunk for sound in kept for chunk in sound], Alphabet(len(levels), levels[0]), vocab_size=options.vocabulary,
-        pad_token="<pad>", special_tokens=["<sound>"], framerate=size * codec.rate / codec.config.chunk_samples,
+        pad_token="<pad>", special_tokens=["<sound>"], framerate=size * codec.rate / codec.spec.chunk,
         about={"codec": codec.fingerprint},
     )  # fmt: skip
     tokenizer.save(options.out / "tokenizer")
     training, held = examples(tokenizer, kept), examples(tokenizer, held_out)
     if not training or not held:
         raise duotone.UsageError(
-            f"The sounds are too short: expected {2 * codec.config.chunk_samples / codec.rate:.2f} s, two chunks, or more."
+            f"The sounds are too short: expected {2 * codec.spec.chunk / codec.rate:.2f} s, two chunks, or more."
         )
     tokens = sum(len(x) - 1 for x in training) / len(training) / (2 * size)
     print(f"{len(kept)} recordings, a vocabulary of {len(tokenizer)} tokens, {tokens:.2f} tokens a code")
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     spoken, unheard = (
         torch.from_numpy(np.concatenate(given).swapaxes(1, 2) @ places(codec)).flatten() for given in (kept, held_out)
     )
-    by_code = bits_by_frequency(spoken, unheard, codec.config.codebook_size) / len(unheard)
+    by_code = bits_by_frequency(spoken, unheard, codec.spec.codebooks[0]) / len(unheard)
     print(f"held out, bits a code: {before:.2f} untrained, {after:.2f} trained")
     print(f"                       {by_token:.2f} by token frequencies, {by_code:.2f} by code frequencies")
     model.save_pretrained(options.out / "model")

@@ -23,6 +23,6 @@ print(f"discrete:   {list(codes.indices.shape)} out of {codec.spec.codebooks[0]}
 size = duotone.write_duo("roundtrip.duo", codes, force=True)
 print(f"roundtrip.duo: {size} bytes, {size * 8 / wave.seconds / 1000:.2f} kbit/s")
 
-decoded = codec.decode(duotone.read_duo("roundtrip.duo"), strategy="parallel", seed=0)
+decoded = codec.decode(duotone.read_duo("roundtrip.duo"), seed=0)
 duotone.write("roundtrip.wav", decoded, force=True)
 print(f"roundtrip.wav: {decoded.length} samples at {decoded.rate} Hz, as many as came in: {wave.length}")

@@ -20,7 +20,7 @@ def sounds(here: Path) -> Path:
     for i in range(2):
         write(here / "sounds" / f"{i}.wav", synthesize(i, 0.3))
     (here / "r.yaml").write_text(
-        json.dumps({"model": {"replace": SMALL.to_dict()}, "train": {"batch_size": 2, "device": "cpu", "steps": 3,
+        json.dumps({"model": {"preset": "base", "replace": SMALL.to_dict()}, "train": {"batch_size": 2, "device": "cpu", "steps": 3,
                                                                      "validate_every": 2, "validation_batches": 1}})
     )  # fmt: skip
     return here

@@ -54,7 +54,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(**train: Any) -> TrainRecipe:
     return TrainRecipe.parse(
         {
-            "model": {"kind": "codicodec", "preset": "tiny", "replace": SMALL.to_dict()},
+            "model": {"kind": "codicodec", "preset": "base", "replace": SMALL.to_dict()},
             "objective": {"kind": "consistency", "denoising_share": 0.5},
             "optim": {"rate": 1e-3, "warmup_steps": 2, "ema_decay": 0.9},
             "train": {

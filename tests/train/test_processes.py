@@ -97,7 +97,7 @@ def plan_of_a_run(folder: Path) -> tuple[Path, Path]:
     plan.write_text(
         json.dumps(
             {
-                "model": {"kind": "codicodec", "preset": "tiny", "replace": SMALL.to_dict()},
+                "model": {"kind": "codicodec", "preset": "base", "replace": SMALL.to_dict()},
                 "optim": {"rate": 1e-4, "warmup_steps": 2, "ema_decay": 0.9},
                 "train": {
                     "steps": 5, "batch_size": 4, "checkpoint_every": 2, "validate_every": 3, "validation_batches": 1,

@@ -159,7 +159,9 @@ class ConsistencyObjective(CodecObjective):
     def begin_from(self, codec: Codec) -> None:
         """Start from a codec's weights. Raises `ConfigError` if it has another network."""
         if not isinstance(codec, CoDiCodec):
-            raise ConfigError(f"model.start_from got a codec of the family {codec.spec.family}, expected a CoDiCodec.")
+            raise ConfigError(
+                f"model.start_from got {codec.spec.model or codec.spec.family}, expected a CoDiCodec with the convolution frontend."
+            )
         if codec.config != self.config:
             theirs, own = codec.config.to_dict(), self.config.to_dict()
             differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if theirs[k] != own[k])
