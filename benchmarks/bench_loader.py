@@ -31,14 +31,16 @@ FORMATS = (("wav", 48_000), ("flac", 48_000), ("ogg", 48_000), ("mp3", 48_000), 
 
 def need() -> float:
     """Seconds of sound a second that a `small` step eats on an H100 at that share of its peak."""
-    from duotone.config import preset
-    from duotone.train.consistency import ConsistencyObjective, ConsistencySection
+    from duotone.config import BandsConfig, preset
     from duotone.train.draws import Draws
+    from duotone.train.estimate import EstimateObjective, EstimateSection
 
-    model = ConsistencyObjective(preset("small"), ConsistencySection())
+    config = preset("small")
+    assert isinstance(config, BandsConfig)
+    model = EstimateObjective(config, EstimateSection())
     with Operations() as counter:
         model({"samples": 0.1 * torch.randn(1, 2, model.crop)}, 0.5, Draws.whole(1))[0].backward()
-    seconds = 2 * model.config.chunk_samples / model.config.rate
+    seconds = model.crop / model.rate
     return seconds * SHARE * H100 / counter.total
 
 
@@ -46,13 +48,15 @@ def measure(kind: str, rate: int, examples: int, mixing: float) -> dict[str, Any
     """Processor time of an example from a file of this format."""
     from duotone.audio.files import write
     from duotone.audio.synth import synthesize
-    from duotone.config import preset
+    from duotone.config import BandsConfig, preset
     from duotone.train.data import Crops
+    from duotone.train.estimate import EstimateSection
     from duotone.train.index import build_index
     from duotone.train.sections import SoundSection
 
     config = preset("small")
-    samples = 2 * config.chunk_samples + config.hop
+    assert isinstance(config, BandsConfig)
+    samples = EstimateSection().chunks * config.chunk_samples + config.spare
     with tempfile.TemporaryDirectory() as made:
         write(Path(made) / f"sound.{kind}", synthesize(0, 60.0).resample(rate))
         section = SoundSection(mixing_share=mixing, validation_share=0)

@@ -1,4 +1,4 @@
-"""Peak memory of `duotone encode` and wavefront `duotone decode`, for a short and a long file.
+"""Peak memory of `duotone encode` and `duotone decode`, for a short and a long file.
 
     python benchmarks/bench_memory.py [--minutes 1 60] [--codec tiny]
 
@@ -59,10 +59,7 @@ def main() -> int:
             make_file(Path(sound), minutes)
             for task, arguments in (
                 ("encode", ["encode", sound, "-o", packed, "--codec", options.codec, "--force"]),
-                (
-                    "decode",
-                    ["decode", packed, "-o", again, "--codec", options.codec, "--strategy", "wavefront", "--force"],
-                ),
+                ("decode", ["decode", packed, "-o", again, "--codec", options.codec, "--force"]),
             ):
                 mebibytes, seconds = peak(arguments)
                 rows.append({"minutes": minutes, "task": task, "peak_mib": mebibytes, "seconds": seconds})
@@ -76,7 +73,7 @@ def page(document: dict[str, Any]) -> str:
     """The table as Markdown."""
     first = {row["task"]: row["peak_mib"] for row in reversed(document["rows"])}
     lines = [
-        "# Peak memory of encode and wavefront decode", "",
+        "# Peak memory of encode and decode", "",
         f"`{document['command']}` with the codec `{document['codec']}`.", "", machine.markdown(document["machine"]), "",
         "| minutes of sound | task | peak, MiB | against the first row | seconds |", "|---:|---|---:|---:|---:|",
     ]  # fmt: skip

@@ -26,6 +26,7 @@ import torch
 
 import machine
 from duotone.nn import native
+from duotone.train.codec_objective import CodecObjective
 from operations import Operations
 
 SETTING = ("preset", "batch", "precision", "compiled", "device")
@@ -49,17 +50,27 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def objective_of(preset_name: str) -> CodecObjective:
+    """The objective that trains a preset's frontend, with its defaults."""
+    from duotone.config import BandsConfig, preset
+    from duotone.train.consistency import ConsistencyObjective, ConsistencySection
+    from duotone.train.estimate import EstimateObjective, EstimateSection
+
+    config = preset(preset_name)
+    if isinstance(config, BandsConfig):
+        return EstimateObjective(config, EstimateSection())
+    return ConsistencyObjective(config, ConsistencySection())
+
+
 def measure(
     preset_name: str, batch: int, steps: int, precision: str, compiled: bool, device_name: str
 ) -> dict[str, Any]:
     """One row of the table."""
-    from duotone.config import preset
-    from duotone.train.consistency import ConsistencyObjective, ConsistencySection
     from duotone.train.draws import Draws
 
     device, kind = torch.device(device_name), getattr(torch, precision)
     torch.manual_seed(0)
-    model = ConsistencyObjective(preset(preset_name), ConsistencySection()).to(device)
+    model = objective_of(preset_name).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
     examples = {"samples": 0.1 * torch.randn(batch, 2, model.crop, device=device)}
 
@@ -95,7 +106,7 @@ def measure(
         "preset": preset_name, "batch": batch, "precision": precision, "compiled": compiled, "device": device.type,
         "seconds": seconds, "tera_operations": operations / 1e12, "floor_seconds": operations / fastest,
         "peak_tera_operations": fastest / 1e12, "share_of_peak": operations / seconds / fastest, "memory_mib": memory,
-        "audio_seconds_a_second": batch * 2 * model.config.chunk_samples / model.config.rate / seconds,
+        "audio_seconds_a_second": batch * model.crop / model.rate / seconds,
     }  # fmt: skip
 
 

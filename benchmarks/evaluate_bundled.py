@@ -214,7 +214,7 @@ def page(report: Report, about: dict[str, Any]) -> str:
         f"Made by `{about['command']}`\n",
         machine.markdown(about["machine"]),
         f"Codec {codec['fingerprint']} at {codec['rate']} Hz, {about['dtype']} on {about['device']}. Sound: {data}. "
-        f"Decoding starts from noise at sigma_max (seed {report.settings['seed']}).\n",
+        f"Decoding has seed {report.settings['seed']}.\n",
         "## All files\n",
         markdown(report),
     ]

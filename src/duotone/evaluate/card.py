@@ -205,8 +205,7 @@ def _metrics(report: Report, about: dict[str, Any]) -> str:
     if machine:
         gpu = machine.get("gpu") or "no GPU"
         lines.append(f"Speeds on {machine['cpu']}, {machine['cores']} cores, {gpu}, PyTorch {machine['torch']}.")
-    lines.append("Decoding starts from noise at sigma_max.\n")
-    parts = [" ".join(lines), markdown(report)]
+    parts = [" ".join(lines) + "\n", markdown(report)]
     for kind in ("music", "speech"):
         if 0 < sum(kind in file for file in report.files) < len(report.files):
             parts.append(f"### {kind.capitalize()}\n\n{markdown(report.only(kind))}")
