@@ -57,8 +57,10 @@ class Config(BaseModel):
         if not file.is_file():
             raise ConfigError(f"No configuration file at {file}. Give the path of a YAML or JSON file.")
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is a subset of YAML
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            text = file.read_text(encoding="utf-8")
+            # To YAML, the 2e-05 of JSON is a text: a number in YAML has a point.
+            values = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        except (yaml.YAMLError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ConfigError(f"{file} is neither YAML nor JSON: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{file} holds {type(values).__name__}, expected a mapping of keys to values.")
@@ -287,6 +289,9 @@ class BandsConfig(Config):
     )  # summary queries that hold a chunk's latents; 0: each time step holds its own
     levels: tuple[int, ...] = (11, 11, 11, 11)
     latents: int = 128
+    floor: float = Field(
+        default=2e-5, gt=0
+    )  # added to magnitudes before the logarithm; a sine at full scale has magnitude 1
     low_bins: int = 192  # bins of the long window (twice n_fft) that the encoder sees
     pitches: int = Field(default=229, ge=0)  # of the source-filter head; 0: no such head, and no salience of pitches
     lowest_pitch: float = 41.2

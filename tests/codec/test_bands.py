@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec.bands import layout
 from duotone.codec.codicodec.bands.codec import BandCodec
-from duotone.codec.codicodec.bands.features import FLOOR, Analysis
+from duotone.codec.codicodec.bands.features import Analysis
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.codec.codicodec.bands.synthesis import Synthesis
 from duotone.codec.codicodec.weights import load_codec, save_codec
@@ -113,9 +113,9 @@ def test_a_sine_at_full_scale_has_magnitude_one() -> None:
     time = torch.arange(config.chunk_samples + config.spare) / config.rate
     wave = torch.sin(2 * torch.pi * 1500 * time).expand(1, 2, -1)  # the middle of bin 64
     features = Analysis(config)(wave)
-    assert features.mid[0, :, 64].exp() == pytest.approx(1 + FLOOR, abs=1e-3)
-    assert features.low[0, :, 128].exp() == pytest.approx(1 + FLOOR, abs=1e-3)
-    assert float(features.mels[0, :, 2].exp().max()) == pytest.approx(FLOOR, abs=1e-6)  # there is no side
+    assert features.mid[0, :, 64].exp() == pytest.approx(1 + config.floor, abs=1e-3)
+    assert features.low[0, :, 128].exp() == pytest.approx(1 + config.floor, abs=1e-3)
+    assert float(features.mels[0, :, 2].exp().max()) == pytest.approx(config.floor, abs=1e-6)  # there is no side
 
 
 def test_frames_and_long_windows_have_the_same_middle() -> None:

@@ -115,3 +115,12 @@ def test_an_objective_refuses_kinds_that_it_cannot_train_on(toy: None, tmp_path:
     parts = Parts(recipe.model, recipe.data, recipe.train, recipe.to_dict(), [], (), tmp_path, True)
     with pytest.raises(ConfigError, match=r"consistency trains .* and toy"):
         recipe.objective.task(parts)
+
+
+def test_small_numbers_come_back_from_json_as_numbers(tmp_path: Path) -> None:
+    recipe = TrainRecipe.parse({"model": {"kind": "codicodec", "replace": {"floor": 2e-5}}})
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    assert TrainRecipe.read(tmp_path / "recipe.json") == recipe
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(ConfigError, match="neither YAML nor JSON"):
+        TrainRecipe.read(tmp_path / "recipe.json")

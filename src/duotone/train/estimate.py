@@ -111,7 +111,11 @@ class EstimateObjective(CodecObjective):
 
     def begin_from(self, codec: Codec) -> None:
         """Start from a codec's weights. Raises `ConfigError` if it has another network."""
-        if not isinstance(codec, BandCodec) or codec.config != self.config:
+        free = {
+            "floor": self.config.floor,
+            "synthesis": self.config.synthesis,
+        }  # they may change: no tensor has other sizes
+        if not isinstance(codec, BandCodec) or codec.config.model_copy(update=free) != self.config:
             raise ConfigError(
                 "model.start_from has another network than the recipe. Make model.preset and model.replace equal to it."
             )

@@ -53,7 +53,7 @@ _SPACE_FIELDS = (
 
 #: The same for the bands frontend.
 _BAND_FIELDS = (
-    "family", "frontend", "rate", "audio_channels", "n_fft", "hop", "frames", "tokens", "summary", "levels", "latents", "low_bins",
+    "family", "frontend", "rate", "audio_channels", "n_fft", "hop", "frames", "tokens", "summary", "floor", "levels", "latents", "low_bins",
     "pitches", "lowest_pitch", "pitches_per_octave", "salience", "encoder_dim", "encoder_heads", "encoder_layers", "band_units", "mlp",
 )  # fmt: skip
 

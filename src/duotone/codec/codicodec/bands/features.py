@@ -22,13 +22,10 @@ from duotone.config import BandsConfig
 from duotone.represent.mel import mel_filterbank
 from duotone.represent.stft import transform_device, window
 
-#: Added to magnitudes before the logarithm: -80 dB of a sine at full scale, which has magnitude 1.
-FLOOR = 1e-4
-
 
 @dataclass(frozen=True)
 class Features:
-    """Natural logarithms of magnitudes, float32."""
+    """Natural logarithms of magnitudes plus the configuration's floor, float32; a sine at full scale has magnitude 1."""
 
     mid: Tensor  #: `[B, n, F]`
     mels: Tensor  #: `[B, n, 3, M]` of left, right and side
@@ -68,7 +65,7 @@ class Analysis:
         )
         steps = x.mean(1).unfold(-1, 2 * config.n_fft, config.per_token * config.hop)[:, : count // config.per_token]
         low = _magnitude(torch.fft.rfft(steps * self.long)[..., : config.low_bins]) * (2 / self.long.sum())
-        return Features(*(torch.log(magnitude + FLOOR).to(self.device) for magnitude in (mid, mels, low)))
+        return Features(*(torch.log(magnitude + config.floor).to(self.device) for magnitude in (mid, mels, low)))
 
 
 def _magnitude(spectrum: Tensor) -> Tensor:

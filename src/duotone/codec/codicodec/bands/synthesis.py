@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from duotone.codec.codicodec.bands import layout
-from duotone.codec.codicodec.bands.features import FLOOR
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig
 from duotone.nn.noise import normal
@@ -43,7 +42,7 @@ class Synthesis:
     def push(self, maps: Maps) -> Tensor:
         """Maps of consecutive chunks -> the next samples `[2, n * hop]`."""
         mid, ratio, share = (x.flatten(0, 1).cpu() for x in (maps.mid, maps.ratio, maps.share))
-        magnitudes = (mid.exp() - FLOOR).clamp_min(0) * self._scale
+        magnitudes = (mid.exp() - self.config.floor).clamp_min(0) * self._scale
         noise = self._noise.push(maps)
         spectrum = self._mid.push(magnitudes if noise is None else magnitudes * (1 - noise[0]))
         if noise is not None:
