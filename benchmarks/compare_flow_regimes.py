@@ -27,9 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
+import duotone
 import duotone.flow as flow
 import machine
-from duotone.errors import DuotoneError
+from duotone.atomic import write_json
+from duotone.codec.values import Latents
+from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate import rollouts
 from duotone.flow.model import FlowModel
 from duotone.store import Crops
@@ -88,13 +91,16 @@ def trained(name: str, recipe: TrainRecipe, options: argparse.Namespace) -> tupl
     """Train a row for the given minutes, or go on with what is there; the run's folder, and its steps and time."""
     run = options.runs / name.replace(" ", "-").replace(",", "")
     plan = run.with_suffix(".json")
+    wanted = {"minutes": options.minutes, "recipe": recipe.to_dict()}
     if plan.is_file():
-        steps, seconds = json.loads(plan.read_text(encoding="utf-8"))
+        found = json.loads(plan.read_text(encoding="utf-8"))
+        if found["plan"] != wanted:
+            raise UsageError(f"{run} was planned with another recipe or number of minutes. Give another --runs.")
+        steps, seconds = found["steps"], found["seconds"]
     else:
         seconds = step_seconds(recipe, options.data, options.runs / "timing")
         steps = max(10, round(60 * options.minutes / seconds))
-        plan.parent.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps([steps, seconds]), encoding="utf-8")
+        write_json(plan, {"plan": wanted, "steps": steps, "seconds": seconds})
     silent = recipe.objective.model_copy(update={"rollout_chunks": 0})
     warmup = min(recipe.optim.warmup_steps, steps // 10)
     chosen = recipe.model_copy(
@@ -124,7 +130,18 @@ def measured(model: FlowModel, collection: LatentCollection, options: argparse.N
     losses = next_chunk_metrics(model, model.normalize(held.plain(options.crops, "compare")))
     real = real_windows(collection, options.rollouts)
     windows = rollouts.roll(model, options.rollouts, options.positions, real.shape[1])
-    return {"losses": losses, "rollouts": rollouts.to_dict(rollouts.statistics(windows, real))}
+    rows = rollouts.statistics(windows, real, decode=decoder(options.codec, collection))
+    return {"losses": losses, "rollouts": rollouts.to_dict(rows)}
+
+
+def decoder(name: str | None, collection: LatentCollection) -> rollouts.Decode | None:
+    """Latents to sound by the named codec; None without one. Raises `UsageError` for a codec that the store was not made with."""
+    if name is None:
+        return None
+    codec = duotone.load(name)
+    if codec.spec.space != collection.latents.spec.space:
+        raise UsageError(f"--codec got {name}, of another space than the store's latents. Give the codec of the store.")
+    return lambda latents: codec.decode(Latents.from_channels(latents, codec.spec), seed=0)
 
 
 def real_windows(collection: LatentCollection, count: int) -> torch.Tensor:
@@ -147,7 +164,7 @@ def result(name: str, source: str, values: dict[str, Any], options: argparse.Nam
             section = recipe.data
             assert isinstance(section, LatentsSection)
             collection = open_latents(section, [str(options.data)], recipe.train.seed)
-            path.write_text(json.dumps(measured(flow.load(run / "flow"), collection, options)), encoding="utf-8")
+            write_json(path, measured(flow.load(run / "flow"), collection, options))
         return {**about, **cost, **json.loads(path.read_text(encoding="utf-8"))}
     except DuotoneError as error:
         return {**about, "failed": str(error)}
@@ -174,17 +191,22 @@ def page(document: dict[str, Any]) -> str:
         "", f"Rollouts from nothing, {document['setting']['rollouts']} of them, pooled over the chunks around each position: deviation and "
         "mean in deviations of the data (1 and 0 are right); Fréchet distances of chunks, and of the differences of consecutive ones, "
         "to half of the real crops.", "",
-        "| row | chunks around | deviation | mean | worst channel's mean | Fréchet, chunks | Fréchet, differences |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| row | chunks around | deviation | mean | worst channel's mean | Fréchet, chunks | Fréchet, differences | centroid, Hz |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for i, row in enumerate(good):
         for found in row["rollouts"]:
             if found["name"] == "generated" or i == 0:  # those of real chunks are the same for all rows
                 title = row["row"] if found["name"] == "generated" else found["name"]
                 cells = [found[key] for key in ("deviation", "mean", "worst_mean", "frechet", "frechet_steps")]
-                lines.append(f"| {title} | {found['position'] or ''} | {' | '.join(f'{v:.3f}' for v in cells)} |")
+                heard = "" if found["centroid"] is None else f"{found['centroid']:.0f}"
+                lines.append(f"| {title} | {found['position'] or ''} | {' | '.join(map(_cell, cells))} | {heard} |")
     failed = [f"Failed: {row['row']}: {row['failed']}" for row in document["rows"] if "failed" in row]
     return "\n".join([*lines, "", *failed]) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3f}"
 
 
 def main() -> int:
@@ -196,6 +218,7 @@ def main() -> int:
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--recipe", nargs="*", default=[], metavar="RECIPE", help="recipes that are rows too")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="values of the recipe for all rows")
+    parser.add_argument("--codec", help="of the store, to measure spectral centroids of decoded rollouts")
     parser.add_argument("--crops", type=int, default=32, help="held-out crops for the losses")
     parser.add_argument("--rollouts", type=int, default=64)
     parser.add_argument("--positions", type=int, nargs="+", default=list(rollouts.POSITIONS), metavar="CHUNK")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from duotone.audio.waveform import Waveform
 from duotone.errors import UsageError
-from duotone.evaluate.rollouts import Row, roll, shuffled, statistics, to_dict
+from duotone.evaluate.rollouts import Row, roll, shuffled, spectral_centroid, statistics, to_dict
 from duotone.flow import Sampler
 from flow_toys import TOY, stirred
 
@@ -85,3 +86,24 @@ def test_what_cannot_be_measured_is_refused() -> None:
         statistics({}, real[:3])
     with pytest.raises(UsageError, match="the same W"):
         statistics({16: real[:, :2]}, real)
+
+
+def test_centroids_are_those_of_the_decoded_windows() -> None:
+    def decode(x: torch.Tensor) -> Waveform:  # a tone whose frequency is 1000 Hz for each unit of the first value
+        time = torch.arange(24_000) / 48_000
+        return Waveform(torch.sin(2 * torch.pi * 1000 * float(x[0, 0, 0]) * time)[None].float().contiguous(), 48_000)
+
+    assert spectral_centroid(decode(torch.full((1, 1, 1), 3.0))) == pytest.approx(3000, abs=100)
+    real = 2 + 0.1 * walks(8, 4, 0)
+    rows = statistics({16: torch.full((4, 4, 2, 4), 5.0) + 0.001 * walks(4, 4, 1)}, real, decode=decode, heard=2)
+    assert rows[0].centroid == pytest.approx(5000, abs=100)
+    wanted = float(real[1::2][:2, 0, 0, 0].mean()) * 1000
+    assert rows[1].centroid == pytest.approx(wanted, abs=100)
+    assert all(row.centroid is None for row in statistics({}, real))
+
+
+def test_rollouts_that_ran_away_are_reported() -> None:
+    broken = walks(4, 4, 1)
+    broken[0, 2] = float("nan")
+    found = to_dict(statistics({16: broken}, walks(8, 4, 0)))
+    assert found[0]["frechet"] is None and found[0]["deviation"] is None and found[1]["frechet"] is not None

@@ -8,19 +8,25 @@ Legend: R rollouts (or real crops), W chunks of a window, M tokens a chunk, C ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from duotone.audio.waveform import Waveform
 from duotone.config import SamplingConfig
 from duotone.errors import UsageError
 from duotone.evaluate.frechet import frechet_distance
+from duotone.evaluate.metrics import magnitudes
 from duotone.flow.model import FlowModel
 from duotone.flow.sampler import Sampler
 
+#: Latents `[W, M, C]` in the codec's unit scale -> sound.
+Decode = Callable[[Tensor], Waveform]
 POSITIONS = (16, 128, 1000)
 WINDOW = 32  # chunks around each position
 
@@ -37,6 +43,7 @@ class Row:
     worst_mean: float  #: the largest gap of a channel
     frechet: float  #: of chunks `[M C]`, to the first half of the real ones
     frechet_steps: float  #: of differences of consecutive chunks `[M C]`, which tell whether chunks follow each other as real ones do
+    centroid: float | None = None  #: mean spectral centroid of decoded windows in Hz, where they were decoded
 
 
 def roll(
@@ -84,13 +91,15 @@ def roll(
     return {position: torch.cat(part) for position, part in parts.items()}
 
 
-def statistics(windows: dict[int, Tensor], real: Tensor, seed: int = 0) -> list[Row]:
+def statistics(
+    windows: dict[int, Tensor], real: Tensor, seed: int = 0, decode: Decode | None = None, heard: int = 8
+) -> list[Row]:
     """The rows of rollouts' windows (see `roll`), of the other half of the real crops `[R, W, M, C]`, and of these shuffled.
 
     Distances are to the first half of the real crops (even rows), after dividing by the real deviation of each channel. A Fréchet
     distance from a limited number of chunks is above zero even for equal distributions: that of the real halves says how far, for
     its own number of chunks. *Shuffled* takes each of a chunk's values from another real chunk, which keeps deviations and means and
-    loses everything that belongs together. Raises `UsageError` for fewer than four real crops.
+    loses everything that belongs together. With `decode`, spectral centroids of the first `heard` windows are measured. Raises `UsageError` for fewer than four real crops.
     """
     if real.dim() != 4 or len(real) < 4:
         raise UsageError(f"Got real crops {list(real.shape)}, expected [R, W, M, C] with at least 4 crops.")
@@ -103,11 +112,21 @@ def statistics(windows: dict[int, Tensor], real: Tensor, seed: int = 0) -> list[
     scaled = (real - mean) / deviation
     halves = scaled[::2], scaled[1::2]
     rows = [_row("generated", position, (w - mean) / deviation, halves[0]) for position, w in windows.items()]
+    rows += [_row("real", None, halves[1], halves[0]), _row("shuffled", None, shuffled(halves[1], seed), halves[0])]
+    if decode is None:
+        return rows
+    latents = [*windows.values(), real[1::2], shuffled(real[1::2], seed)]
     return [
-        *rows,
-        _row("real", None, halves[1], halves[0]),
-        _row("shuffled", None, shuffled(halves[1], seed), halves[0]),
+        replace(row, centroid=fmean(spectral_centroid(decode(one)) for one in found[:heard]))
+        for row, found in zip(rows, latents, strict=True)
     ]
+
+
+def spectral_centroid(wave: Waveform) -> float:
+    """The mean frequency of a wave in Hz, weighted by magnitude, over windows of 2048 samples."""
+    magnitude = magnitudes(wave.to_channels(1).samples, 2048, 512)[0].double()
+    frequencies = torch.linspace(0, wave.rate / 2, len(magnitude), dtype=torch.float64)
+    return float((frequencies[:, None] * magnitude).sum() / magnitude.sum().clamp_min(1e-12))
 
 
 def shuffled(x: Tensor, seed: int = 0) -> Tensor:
@@ -118,13 +137,17 @@ def shuffled(x: Tensor, seed: int = 0) -> Tensor:
 
 
 def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows as plain JSON values."""
-    return [asdict(row) for row in rows]
+    """Rows as plain JSON values; numbers that are not finite, of rollouts that ran away, are null."""
+    return [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(row).items()}
+        for row in rows
+    ]
 
 
 def _row(name: str, position: int | None, x: Tensor, reference: Tensor) -> Row:
     """The statistics of scaled chunks `[R, W, M, C]`."""
     means = x.mean((0, 1, 2))
+    finite = bool(torch.isfinite(x).all())
     return Row(
         name,
         position,
@@ -132,8 +155,8 @@ def _row(name: str, position: int | None, x: Tensor, reference: Tensor) -> Row:
         float(x.std((0, 1, 2)).square().mean().sqrt()),
         float(means.square().mean().sqrt()),
         float(means.abs().max()),
-        frechet_distance(x.flatten(0, 1).flatten(1), reference.flatten(0, 1).flatten(1)),
-        frechet_distance(_steps(x), _steps(reference)),
+        frechet_distance(x.flatten(0, 1).flatten(1), reference.flatten(0, 1).flatten(1)) if finite else math.nan,
+        frechet_distance(_steps(x), _steps(reference)) if finite else math.nan,
     )
 
 
