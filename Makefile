@@ -1,5 +1,5 @@
 # Everything from a fresh clone with Python >= 3.10 and make; the network is used for the package index alone.
-#   make demo [FILE=song.wav]   make test [ARGS="-k container"]   make test-long   make check   make bench
+#   make demo [FILE=song.wav]   make pictures   make test [ARGS="-k container"]   make test-long   make check   make bench
 #   make evaluate [HELDOUT=DIR]   the bundled codec on held-out sound, into its card and the README; needs opus-tools, and
 #   sound that `make heldout` makes and fetches (fluidsynth, espeak-ng; the network for a Debian mirror)
 # PYTHON=python3.12 picks another Python; PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" spares the
@@ -16,11 +16,16 @@ HELDOUT ?= data
 STEPS ?=
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-long check bench evaluate heldout transformers4 clean
+.PHONY: demo pictures test test-long check bench evaluate heldout transformers4 clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/core.stamp
-	$(BIN)/duotone demo $(FILE) -o demo-out
+	$(BIN)/duotone demo $(FILE) -o demo-out/index.html
+
+# The pictures of the README, from the bundled codec; that of the demo's page needs Chromium (Debian: apt install chromium opus-tools).
+pictures: $(VENV)/pictures.stamp
+	$(BIN)/python docs/pictures/make_loop.py
+	$(BIN)/python docs/pictures/make_page.py
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(WORKERS) -m "not long" $(ARGS)
@@ -70,6 +75,10 @@ $(VENV)/core.stamp: $(VENV)/made.stamp $(REQUIREMENTS)
 
 $(VENV)/test.stamp: $(VENV)/core.stamp
 	$(PIP) -e ".[test,dev]"
+	@touch $@
+
+$(VENV)/pictures.stamp: $(VENV)/core.stamp
+	$(PIP) -e ".[pictures]"
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/core.stamp

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import shutil
 from collections import Counter
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,6 @@ from duotone.audio.collection import (
     plan,
 )
 from duotone.audio.collection_folder import CollectionFolder
-from duotone.audio.compose import KITS, PROGRAMS, TEMPI
 from duotone.audio.files import read, write
 from duotone.audio.midi import SOUNDFONTS
 from duotone.audio.speech import VOICES, licence
@@ -409,19 +406,3 @@ def test_some_kinds_only(short: list[int], tmp_path: Path) -> None:
     assert {p["kind"] for p in json.loads((folder / "manifest.json").read_text())["pieces"]} == {"synth"}
     kinds = [kind for kind, _ in plan("train", 0, 40, ["music", "synth"])]
     assert set(kinds) == {"music", "synth"} and kinds.count("music") > 4 * kinds.count("synth")
-
-
-def test_the_bundled_piece_is_held_out_music_with_its_provenance() -> None:
-    assets = files("duotone") / "assets"
-    data = (assets / "demo.flac").read_bytes()
-    about = json.loads((assets / "demo.json").read_text())
-    assert len(data) <= 1 << 20
-    assert hashlib.sha256(data).hexdigest() == about["sha256"]
-    assert about["split"] == "heldout" and about["kind"] == "music"
-    assert about["font"] == "FluidR3_GM.sf2" and about["font_licence"] == "MIT"
-    assert set(about["programs"]) <= {p for role in PROGRAMS["heldout"].values() for p in role}
-    assert set(about["kits"]) <= set(KITS["heldout"])
-    assert any(low <= about["tempo"] <= high for low, high in TEMPI["heldout"])
-    wave = read(io.BytesIO(data))
-    assert (wave.rate, wave.channels, wave.seconds) == (48_000, 2, 12.0)
-    assert rms_db(wave) == pytest.approx(about["rms_dbfs"], abs=0.05)

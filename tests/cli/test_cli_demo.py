@@ -1,159 +1,102 @@
-"""The demo: everything it promises lies in its folder, its page is sound HTML, its pictures are pictures."""
+"""The demo: a page of sound HTML in one file, written for any files, and bundled clips that nothing was trained on."""
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
-import struct
-import zlib
-from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from duotone.audio.compose import PROGRAMS
 from duotone.audio.files import read, write
+from duotone.audio.split import section
 from duotone.audio.waveform import Waveform
 from duotone.cli import demo
-from duotone.cli.demo_page import Piece, Take, page
-from duotone.codec.codicodec import CoDiCodec
-from duotone.codec.container import read_duo
-from duotone.evaluate.picture import PANEL, place, png, spectrogram
-
-WAYS = [
-    f"{face}-{strategy}" for face in ("latents", "tokens") for strategy in ("parallel", "autoregressive", "wavefront")
-]
+from duotone.evaluate import opus
+from duotone.evaluate.listening_page import MARK
 
 
-class _Links(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.sources: list[str] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.sources += [value for key, value in attrs if key == "src" and value]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def _decoded(data: bytes) -> np.ndarray:
-    """Pixels of a PNG of filter 0, checking every checksum."""
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    at, parts = 8, {}
-    while at < len(data):
-        (size,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
-        body = data[at + 8 : at + 8 + size]
-        assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(kind + body)
-        parts[kind], at = body, at + 12 + size
-    width, height = struct.unpack(">II", parts[b"IHDR"][:8])
-    lines = np.frombuffer(zlib.decompress(parts[b"IDAT"]), np.uint8).reshape(height, 1 + 3 * width)
-    assert not lines[:, 0].any() and b"IEND" in parts
-    return lines[:, 1:].reshape(height, width, 3)
+def test_demo_writes_a_page_and_can_write_it_again(here: Path, duotone: Any) -> None:
+    write("b.wav", Waveform(torch.rand(1, 3_000) - 0.5, 16_000))
+    result = duotone("demo", "a.wav", "b.wav", "-o", "new/out.html", "--seconds", "0.04")
+    assert result.exit_code == 0 and "a.wav goes on after 0.04 s" in result.stderr
+    assert all(len(line) <= 80 for line in result.stdout.splitlines()) and "Listen: new/out.html" in result.stdout
+    text = Path("new/out.html").read_text(encoding="utf-8")
+    assert MARK in text and "a.wav" in text and "b.wav" in text
+    told = json.loads(duotone("demo", "a.wav", "-o", "new/out.html", "--json").stdout)
+    assert told["bytes"] == Path("new/out.html").stat().st_size
+    (clip,) = told["clips"]
+    keys = [version["key"] for version in clip["versions"]]
+    assert keys[:3] == ["original", "discrete", "continuous"]
+    assert keys[3:] == ([] if opus.missing_programs() else ["opus-nearest", "opus-12k"])
+    assert clip["versions"][0]["bytes"] == 2_400 * 2 * 2
+    assert all(version["bytes"] > 0 and version["metrics"]["log_mel"] > 0 for version in clip["versions"][1:])
 
 
-def test_demo_fills_its_folder_and_can_run_again(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "LIMIT_SECONDS", 0.04)
-    result = duotone("demo", "a.wav", "-o", "out")
-    assert result.exit_code == 0 and "takes the first" in result.stderr
-    assert "latents, wavefront" in result.stdout and "same samples" in result.stdout
-    assert "Encoded in float32: blocks of any size" in result.stdout
-    assert all(len(line) <= 80 for line in result.stdout.splitlines())
-    out = Path("out")
-    assert read(out / "original.wav").length == 1_920
-    for way in WAYS:
-        assert read(out / f"{way}.wav").length == 1_920
-    assert len(read_duo(out / "tokens.duo")) == len(read_duo(out / "latents.duo"))
-    links = _Links()
-    links.feed((out / "index.html").read_text(encoding="utf-8"))
-    assert not links.open and len(links.sources) == 2 * 5 + 1
-    assert all((out / source).is_file() for source in links.sources)
-    height, width, _ = _decoded((out / "spectrograms.png").read_bytes()).shape
-    assert height == PANEL[0] and width > 5 * PANEL[1]
-    figures = json.loads((out / "metrics.json").read_text())
-    assert [take["name"] for take in figures["takes"]] == WAYS and figures["wavefront_gap"] < 1e-3
-    assert figures["takes"][-1]["bytes"] == (out / "tokens.duo").stat().st_size
-    assert duotone("demo", "a.wav", "-o", "out", "--json").exit_code == 0
+def test_a_part_of_a_file(here: Path, duotone: Any) -> None:
+    told = json.loads(duotone("demo", "a.wav", "--start", "0.02", "--seconds", "0.01", "--json").stdout)
+    assert told["clips"][0]["seconds"] == pytest.approx(0.01) and Path("duotone-demo.html").is_file()
+    wave, _ = demo._of_file("a.wav", 0.02, 0.01)
+    assert torch.equal(wave.samples, read("a.wav").samples[:, 960:1_440])
+    late = duotone("demo", "a.wav", "--start", "5")
+    assert late.exit_code == 3 and "nothing is left from 5 s on" in late.stderr
+    for option in ("--start=-1", "--start=nan", "--seconds=0", "--seconds=inf"):
+        assert duotone("demo", "a.wav", option).exit_code == 2
 
 
-def test_demo_leaves_other_folders_alone(here: Path, duotone: Any) -> None:
-    result = duotone("demo", "a.wav", "-o", str(here))
-    assert result.exit_code == 2 and "--force" in result.stderr
-    assert duotone("demo", "a.wav", "-o", "a.wav").exit_code == 2
-    assert duotone("demo", "absent.wav", "-o", "new").exit_code == 3 and not Path("new").exists()
-    Path("mine").mkdir()
-    Path("mine/metrics.json").write_text('{"mine": 1}')
-    assert duotone("demo", "a.wav", "-o", "mine").exit_code == 2
+def test_demo_leaves_other_files_alone(here: Path, duotone: Any) -> None:
+    Path("mine.html").write_text("<p>mine</p>")
+    result = duotone("demo", "a.wav", "-o", "mine.html")
+    assert result.exit_code == 2 and "--force" in result.stderr and Path("mine.html").read_text() == "<p>mine</p>"
+    assert duotone("demo", "a.wav", "-o", "mine.html", "--force").exit_code == 0
+    assert duotone("demo", "a.wav", "-o", str(here)).exit_code == 2
+    assert duotone("demo", "absent.wav", "-o", "new.html").exit_code == 3 and not Path("new.html").exists()
 
 
-def test_a_demo_that_was_stopped_can_run_again(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(demo, "_draw", stopped)
-        assert duotone("demo", "a.wav", "-o", "out").exit_code == 130
-    assert Path("out/tokens.duo").is_file() and not Path("out/index.html").exists()
-    assert duotone("demo", "a.wav", "-o", "out").exit_code == 0
-
-
-def test_what_is_said_of_repeating_fits_the_number_formats() -> None:
-    piece = Piece("a", 1.0, 48_000, 2, "tiny", "00", 1, "float32", "bfloat16", "", 1.0)
-    told = demo._repeatable(piece, True, 0.001)
-    assert "a few in ten thousand" in told and "this machine alone" in told and "60 dB" in told
-    exact = demo._repeatable(dataclasses.replace(piece, decoded_in="float32"), True, 0.0)
-    assert "Decoded in float32" in exact and "bit for bit" in exact and "alone" not in exact
-    told = demo._repeatable(dataclasses.replace(piece, encoded_in="bfloat16"), False, None)
-    assert "depend on the machine" in told and "decoding again gives" in told and "Wavefront" not in told
-
-
-def test_demo_without_a_bundled_piece_says_so(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "files", lambda package: here)
-    result = duotone("demo", "-o", "new")
-    assert result.exit_code == 3 and "duotone demo FILE" in result.stderr
-
-
-def test_a_wavefront_that_differs_is_reported(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = CoDiCodec.decode
-
-    def half(self: CoDiCodec, value: Any, strategy: str | None = None, **options: Any) -> Waveform:
-        wave = decode(self, value, strategy, **options)
-        return Waveform(wave.samples / 2, wave.rate) if strategy == "wavefront" else wave
-
-    monkeypatch.setattr(CoDiCodec, "decode", half)
-    result = duotone("demo", "a.wav", "-o", "out")
-    assert result.exit_code == 1 and "report it" in result.stderr
+def test_without_opus_the_page_and_the_command_say_so(
+    here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opus.shutil, "which", lambda name: None)
+    result = duotone("demo", "a.wav", "-o", "out.html")
+    assert result.exit_code == 0 and "Opus is left out" in result.stderr and "Opus, 12" not in result.stdout
+    assert "Opus is missing on this page" in Path("out.html").read_text(encoding="utf-8")
 
 
 def test_silence_and_one_sample_pass(here: Path, duotone: Any) -> None:
     write("silence.wav", Waveform(torch.zeros(1, 600), 44_100))
     write("tick.wav", Waveform(torch.full((1, 1), 0.5), 48_000))
     for name in ("silence", "tick"):
-        assert duotone("demo", f"{name}.wav", "-o", name).exit_code == 0
-        assert "–" in Path(name, "index.html").read_text(encoding="utf-8")
+        assert duotone("demo", f"{name}.wav", "-o", f"{name}.html").exit_code == 0
 
 
-def test_page_escapes_what_comes_from_outside() -> None:
-    piece = Piece("<b>\udcff&.wav", 1.0, 8_000, 1, '"x"<i>', "00ff", 1_000_000, "float32", "bfloat16", "<script>", 3.0)
-    text = page(piece, [Take("tokens-parallel", "tokens", "parallel", 10, 0.1, 2.0, {"si_sdr": None})], "equal & so")
-    text.encode("utf-8")
-    assert "<b>" not in text and "<script>" not in text and "<i>tone" in text and '"x"<i>' not in text
-    assert "&lt;b&gt;?&amp;.wav" in text and "equal &amp; so" in text and "10 kHz" not in text
+def test_demo_without_bundled_clips_says_so(here: Path, duotone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "files", lambda package: here)
+    result = duotone("demo", "-o", "new.html")
+    assert result.exit_code == 3 and "duotone demo FILE" in result.stderr
 
 
-def test_spectrogram_shows_a_tone_where_it_is() -> None:
-    time = torch.arange(48_000) / 48_000
-    pixels = spectrogram(Waveform(0.5 * torch.sin(2 * torch.pi * 1_000 * time)[None], 48_000)).astype(int)
-    assert pixels.shape == (*PANEL, 3)
-    loudest = pixels.sum(2)[:, 50:-50].mean(1).argmax()
-    assert abs(loudest - (1 - place(1_000, 48_000)) * PANEL[0]) < 3
-
-
-def test_png_keeps_every_pixel() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
-    assert np.array_equal(_decoded(png(pixels)), pixels)
+def test_the_bundled_clips_are_small_free_and_held_out() -> None:
+    folder = Path(str(files("duotone") / "assets"))
+    listed = {clip["kind"]: clip for clip in json.loads((folder / "clips.json").read_text(encoding="utf-8"))}
+    assert set(listed) == {"recorded", "generated", "voice"}
+    assert {clip["file"] for clip in listed.values()} == {path.name for path in folder.glob("*.flac")}
+    assert sum((folder / clip["file"]).stat().st_size for clip in listed.values()) <= 1_000_000
+    for clip in listed.values():
+        data = (folder / clip["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == clip["sha256"] and clip["licence"] in ("CC0-1.0", "Apache-2.0")
+        wave = read(folder / clip["file"])
+        assert (wave.rate, wave.channels) == (clip["rate"], clip["channels"])
+        assert wave.seconds == pytest.approx(clip["seconds"], abs=1e-3)
+    piece = listed["generated"]
+    assert piece["split"] == "heldout"
+    assert set(piece["programs"]) <= {program for role in PROGRAMS["heldout"].values() for program in role}
+    packages = section("packages")
+    assert any(name in listed["recorded"]["source"] for name in section("demo_packages"))
+    assert not set(section("demo_packages")) & set(packages["train"])
+    voices = section("voices")
+    assert "flite:rms" in [v for group in voices["heldout"] for v in group] and "rms" in listed["voice"]["source"]
+    assert "flite:rms" not in [v for group in voices["train"] for v in group]

@@ -36,7 +36,10 @@ COMMANDS = {
         "--verify", "--json", "--quiet",
     },
     "doctor": {"--device", "--json"},
-    "demo": {"--output", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force", "--json"},
+    "demo": {
+        "--output", "--start", "--seconds", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force",
+        "--json",
+    },
     "train": {"--data", "--out", "--json", "--quiet"},
     "report": {"--output", "--open"},
     "fetch-sounds": {"--split", "--only", "--mirror", "--licences", "--force", "--quiet"},

@@ -135,3 +135,26 @@ def test_rates_are_read(spec: str, kbps: float) -> None:
 def test_other_rivals_are_refused(spec: str) -> None:
     with pytest.raises(UsageError, match="opus:6k"):
         opus.parse_rate(spec)
+
+
+@needs_opus
+def test_the_nearest_file_holds_sound_and_none_that_does_is_nearer() -> None:
+    wave = tune(3)
+    kbps, result = opus.opus_nearest(wave, 900)
+    assert result.wave.samples.any() and result.wave.length == wave.length and not result.stereo_packets
+    empty = opus.opus_roundtrip(wave, 2, opus.SMALLEST_FRAME_MS, mono=True)
+    assert not empty.wave.samples.any() and empty.file_bytes < result.file_bytes
+    for other in opus.SMALLEST_KBPS:
+        file = opus.opus_roundtrip(wave, other, opus.SMALLEST_FRAME_MS, mono=True)
+        assert abs(file.file_bytes - 900) >= abs(result.file_bytes - 900) or not file.wave.samples.any()
+    assert opus.opus_nearest(wave, 3_000)[0] > kbps
+    silence = Waveform(torch.zeros(1, 48_000), 48_000)
+    assert opus.opus_nearest(silence, 100)[1].wave == silence
+
+
+@needs_opus
+def test_frames_and_mono_make_files_smaller() -> None:
+    wave = tune(2)
+    plain, longer = opus.opus_roundtrip(wave, 6), opus.opus_roundtrip(wave, 6, 60)
+    assert longer.packets < plain.packets / 2 and longer.file_bytes < plain.file_bytes
+    assert opus.opus_roundtrip(wave, 64, mono=True).stereo_packets == 0 < opus.opus_roundtrip(wave, 64).stereo_packets

@@ -1,67 +1,49 @@
-"""``duotone demo``: encode a piece and decode it in every way, with spectrograms and metrics."""
+"""``duotone demo``: a page on which a codec is compared by ear with the original and with Opus."""
 
 from __future__ import annotations
 
 import json
 import math
-import textwrap
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duotone.atomic import write_bytes, write_json, write_text
-from duotone.cli.codec_options import (
-    Bandwidth,
-    Codec,
-    Device,
-    Dtype,
-    Quantizers,
-    Repository,
-    decoding_format,
-    load_codec,
-    particular,
-)
-from duotone.cli.common import Json, check_outputs, duration, size, table
+from duotone.atomic import write_text
+from duotone.cli.codec_options import Bandwidth, Codec, Device, Dtype, Quantizers, Repository, load_codec, particular
+from duotone.cli.common import Json, check_outputs, size, table
 from duotone.cli.failures import require_stdout, tell
-from duotone.errors import AudioError, DuotoneError, UsageError
+from duotone.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
     from duotone.audio.waveform import Waveform
-    from duotone.cli.demo_page import Piece, Take
-    from duotone.codec.contract import Codec as LoadedCodec
-    from duotone.codec.values import Codes, Latents
+    from duotone.evaluate.listening import Clip
 
 NAME = "demo"
-LIMIT_SECONDS = 30.0
-RESULTS = "metrics.json"
-_FORMER = "figures.json"
-#: What `metrics.json` says of itself: a folder with such a file is a demo's, and may be filled again.
-MADE_BY = "duotone demo"
-#: Two runs of one computation in different batches differ by rounding: by so much of the signal, at most.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.02, "float16": 0.02}
+#: Seconds of each file: three stereo clips of this length make a page of about 12 MB.
+SECONDS = 10.0
 EXAMPLES = """
 Examples:
 
-    duotone demo
+    duotone demo --open
 
-    duotone demo song.mp3 -o my-demo --open
+    duotone demo song.mp3 voice.wav -o mine.html
 
-    duotone demo song.mp3 -o mimi-demo --codec mimi
+    duotone demo song.mp3 --start 60 --seconds 20 --codec mimi
 """
 
 
 def command(
-    file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="A sound file (default: a bundled piece of music).")
+    sounds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", help="Sound files (default: a recorded piece, a composed one, a voice)."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to fill.")] = Path(
-        "demo-out"
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = Path(
+        "duotone-demo.html"
     ),
+    start: Annotated[float, typer.Option(help="Where to begin in each file, in seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option(help="How much of each file to take, in seconds.")] = SECONDS,
     codec: Codec = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise, of codecs that decode from noise.")] = 0,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in a browser.")] = False,
@@ -70,218 +52,125 @@ def command(
     codec_repo: Repository = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Write to a folder that holds other files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is not such a page.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Encode a piece, decode it with every strategy, and write WAVs, spectrograms and a page with players and metrics.
+    """Write a page that compares the original, the codec's tokens and latents, and Opus: one file that needs no network.
 
-    Only the first 30 s of FILE are used. The encoder works in float32 unless --dtype names a format.
+    Versions are equally loud and switch at the same instant while playing; the page has spectrograms and blind tests. Opus
+    needs opus-tools, and is left out without it.
     """
-    from duotone.cli.demo_page import page
+    from duotone.evaluate.listening import compare_clip
+    from duotone.evaluate.listening_page import About, page
+    from duotone.evaluate.opus import missing_programs
 
     if as_json:
         require_stdout()
-    _check_folder(output, force)
-    source = file or _bundled_piece()
-    wave = _beginning(source)
+    _check(output, start, seconds, force)
+    chosen = [_of_file(name, start, seconds) for name in sounds] if sounds else _bundled()
     loaded = load_codec(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / RESULTS, {"made_by": MADE_BY, "complete": False})
-    piece, takes, sounds = _perform(loaded, wave, Path(source).name, output, seed)
-    gap = _largest_gap(sounds)
-    repeatable = _repeatable(piece, loaded.spec.seeded, gap)
-    _draw(wave, sounds, output)
-    write_text(output / "index.html", page(piece, takes, repeatable))
-    document = {
-        "made_by": MADE_BY, "complete": True, "piece": asdict(piece), "takes": [asdict(t) for t in takes],
-        "wavefront_gap": gap, "seed": seed,
-    }  # fmt: skip
-    write_json(output / RESULTS, document, indent=2)
+    if missing := missing_programs():
+        tell(f"Opus is left out: {' and '.join(missing)} not found (Debian: apt install opus-tools).")
+    clips = [compare_clip(loaded, wave, **about, seed=seed, tell=tell) for wave, about in chosen]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    text = page(About.of(loaded), clips)
+    write_text(output, text)
     if as_json:
-        typer.echo(json.dumps(document))
+        typer.echo(json.dumps({"page": str(output), "bytes": len(text.encode()), "codec": loaded.spec.model,
+                               "fingerprint": loaded.fingerprint, "clips": [_figures(clip) for clip in clips]}))  # fmt: skip
     else:
-        typer.echo("\n".join(_lines(piece, takes, repeatable, output)))
+        typer.echo("\n".join(line for clip in clips for line in _lines(clip)))
+        typer.echo(f"Listen: {output} ({size(len(text.encode()))})")
     if open_page:
-        typer.launch(str(output / "index.html"))
-    if gap is not None and gap > TOLERANCE[piece.decoded_in]:
-        raise DuotoneError(
-            f"Wavefront and parallel differ by {gap:.1%} of the audio's level, expected at most "
-            f"{TOLERANCE[piece.decoded_in]:.1%} in {piece.decoded_in}. That is a defect of Duotone on this machine; please "
-            f"report it with {output / RESULTS}."
+        typer.launch(str(output))
+
+
+def _check(output: Path, start: float, seconds: float, force: bool) -> None:
+    """Raise `UsageError` for times that cannot be, or a file that is not a page of ours; `OSError` for one that cannot be written."""
+    from duotone.evaluate.listening_page import MARK
+
+    if not (math.isfinite(start) and start >= 0 and math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"--start got {start:g} and --seconds {seconds:g}, expected at least 0, and more than 0.")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder, expected an HTML file. Write for example -o {output / 'index.html'}.")
+    check_outputs([output])
+    if output.exists() and not force:
+        with output.open("rb") as stream:
+            ours = MARK.encode() in stream.read(1 << 16)
+        if not ours:
+            raise UsageError(
+                f"{output} exists and is not a page of duotone demo. Choose another with -o, or add --force."
+            )
+
+
+def _bundled() -> list[tuple[Waveform, dict[str, str]]]:
+    """The clips of this package and what they are."""
+    from duotone.audio.files import read
+
+    folder = files("duotone") / "assets"
+    if not (folder / "clips.json").is_file():
+        raise AudioError("This installation has no bundled clips (assets/clips.json). Give a file: duotone demo FILE.")
+    listed = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
+    return [
+        (
+            read(str(folder / clip["file"])),
+            {
+                "title": clip["title"],
+                "about": f"{clip['kind']}: {clip['about']}".capitalize(),
+                "source": f"Source: {clip['source']}. Licence: {clip['licence']}.",
+            },
         )
+        for clip in listed
+    ]
 
 
-def _check_folder(folder: Path, force: bool) -> None:
-    """Raise `UsageError` for a folder that holds other files, `OSError` for one that cannot be written to."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file, expected a folder for the demo. Choose another with -o.")
-    check_outputs([folder / RESULTS])
-    if folder.exists() and any(folder.iterdir()) and not force and not _is_a_demo(folder):
-        raise UsageError(f"{folder} holds things that are not a demo's. Choose another folder with -o, or add --force.")
-
-
-def _is_a_demo(folder: Path) -> bool:
-    for name in (RESULTS, _FORMER):
-        try:
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and (found.get("made_by") == MADE_BY or {"piece", "takes"} <= found.keys()):
-            return True
-    return False
-
-
-def _bundled_piece() -> str:
-    path = Path(str(files("duotone") / "assets" / "demo.flac"))
-    if not path.is_file():
-        raise AudioError("This installation has no bundled piece (assets/demo.flac). Give one: duotone demo FILE.")
-    return str(path)
-
-
-def _beginning(source: str) -> Waveform:
-    """Read at most the first 30 s; prints a note if the file is longer."""
+def _of_file(name: str, start: float, seconds: float) -> tuple[Waveform, dict[str, str]]:
+    """A part of a file. Raises `AudioError` if it ends before `start`; tells what is left out."""
     import torch
 
     from duotone.audio.files import open_reader
     from duotone.audio.waveform import Waveform
 
-    with open_reader(source, block=1.0) as reader:
-        limit, blocks, length = int(LIMIT_SECONDS * reader.rate), [], 0
+    with open_reader(name, block=1.0) as reader:
+        first, last = round(start * reader.rate), round((start + seconds) * reader.rate)
+        blocks, length = [], 0
         for block in reader:
-            blocks.append(block.samples)
+            blocks.append(block.samples[:, max(0, first - length) :])
             length += block.length
-            if length > limit:
-                tell(
-                    f"{source} lasts longer than {LIMIT_SECONDS:.0f} s: the demo takes the first {LIMIT_SECONDS:.0f} s."
-                )
+            if length > last:
+                tell(f"{name} goes on after {start + seconds:g} s; the demo takes {seconds:g} s (--start, --seconds).")
                 break
-        return Waveform(torch.cat(blocks, dim=1)[:, :limit].contiguous(), reader.rate)
+        if length <= first:
+            raise AudioError(f"{name} lasts {length / reader.rate:.1f} s, so that nothing is left from {start:g} s on.")
+        wave = Waveform(torch.cat(blocks, dim=1)[:, : max(1, last - first)].contiguous(), reader.rate)
+    return wave, {"title": Path(name).name}
 
 
-def _perform(
-    codec: LoadedCodec, wave: Waveform, name: str, folder: Path, seed: int
-) -> tuple[Piece, list[Take], dict[str, Waveform]]:
-    """Encode once, decode in every way, and write the audio and .duo files."""
-    from duotone.audio.files import write
-    from duotone.cli.demo_page import Piece
-    from duotone.codec.container import write_duo
-
-    _warm_up(codec)
-    started = time.perf_counter()
-    encoded = codec.encode(wave)
-    spec = codec.spec
-    piece = Piece(
-        name=name, seconds=wave.seconds, rate=wave.rate, channels=wave.channels, codec=Path(spec.model).name,
-        fingerprint=spec.fingerprint, parameters=codec.parameter_count(), encoded_in=encoded.source.format,
-        decoded_in=decoding_format(codec), provenance=str(codec.provenance.get("weights", "")),
-        encode_speed=wave.seconds / (time.perf_counter() - started),
-    )  # fmt: skip
-    write(folder / "original.wav", wave, force=True)
-    takes: list[Take] = []
-    sounds: dict[str, Waveform] = {}
-    for face in spec.faces:
-        value = encoded.codes() if face == "tokens" else encoded
-        count = write_duo(folder / f"{face}.duo", value, force=True)
-        for take, sound in _decoded(codec, value, wave, face, count, seed):
-            write(folder / f"{take.name}.wav", sound, force=True)
-            takes.append(take)
-            sounds[take.name] = sound
-    return piece, takes, sounds
+def _figures(clip: Clip) -> dict[str, Any]:
+    """A clip for `--json`."""
+    return {
+        "title": clip.title,
+        "seconds": clip.seconds,
+        "versions": [
+            {"key": v.key, "title": v.title, "bytes": v.file_bytes, "kbit_per_second": v.kbit_per_second, "gain_db": v.gain,
+             "metrics": {k: x if math.isfinite(x) else None for k, x in v.metrics.items()}, "detail": v.detail}
+            for v in clip.versions
+        ],
+    }  # fmt: skip
 
 
-def _decoded(
-    codec: LoadedCodec, value: Latents | Codes, wave: Waveform, face: str, count: int, seed: int
-) -> Iterator[tuple[Take, Waveform]]:
-    """Decode the latents or the codes, of `count` bytes in .duo, with every strategy."""
-    from duotone.cli.demo_page import Take
-    from duotone.evaluate.metrics import measure
+def _lines(clip: Clip) -> list[str]:
+    """A clip as a table, in 80 columns."""
+    from duotone.evaluate.listening_page import heading, number
 
-    for strategy in codec.spec.strategies or ("",):
-        name = "-".join(filter(None, (face, strategy)))
-        tell(f"decoding {name.replace('-', ', ')}")
-        started = time.perf_counter()
-        sound = codec.decode(value, strategy or None, seed=seed)
-        speed = wave.seconds / (time.perf_counter() - started)
-        metrics = {k: v if math.isfinite(v) else None for k, v in measure(wave, sound).items()}
-        yield Take(name, face, strategy, count, count * 8 / wave.seconds / 1000, speed, metrics), sound
-
-
-def _warm_up(codec: LoadedCodec) -> None:
-    """Encode and decode a chunk without timing it: the first calls include allocation and compilation."""
-    import torch
-
-    from duotone.audio.waveform import Waveform
-
-    spec = codec.spec
-    value = codec.encode(Waveform(torch.zeros(2, max(spec.chunk, spec.rate // 10)), spec.rate))
-    for strategy in spec.strategies or (None,):
-        codec.decode(value, strategy)
-
-
-def _largest_gap(sounds: dict[str, Waveform]) -> float | None:
-    """Largest difference between the wavefront's and the parallel samples, relative to the latter; None without both."""
-    gaps = []
-    for name in [name for name in sounds if name.endswith("-parallel")]:
-        other = sounds.get(name.replace("-parallel", "-wavefront"))
-        if other is not None:
-            parallel, wavefront = sounds[name].samples, other.samples
-            scale = float(parallel.square().mean().sqrt())
-            gaps.append(float((parallel - wavefront).square().mean().sqrt()) / max(scale, 1e-9))
-    return max(gaps, default=None)
-
-
-def _repeatable(piece: Piece, seeded: bool, gap: float | None) -> str:
-    """Say which results another run reproduces, given the number formats of this one."""
-    if piece.encoded_in == "float32":
-        told = (
-            "Encoded in float32: blocks of any size give the same codes, and other machines and threads change a few in "
-            "ten thousand at most."
-        )
-    else:
-        told = f"Encoded in {piece.encoded_in}: codes depend on the machine, on threads and block sizes."
-    again = "the same seed gives" if seeded else "decoding again gives"
-    if piece.decoded_in == "float32":
-        told += f" Decoded in float32: {again} the same samples, on other machines up to rounding."
-    else:
-        told += (
-            f" Decoded in {piece.decoded_in}: {again} the same samples on this machine alone; --dtype float32 makes "
-            f"machines agree up to rounding."
-        )
-    if gap == 0:
-        told += " Wavefront and parallel gave the same samples, bit for bit."
-    elif gap is not None:
-        told += (
-            f" Wavefront and parallel gave the same samples up to rounding ({-20 * math.log10(gap):.0f} dB below the "
-            f"sound)."
-        )
-    return told
-
-
-def _draw(wave: Waveform, sounds: dict[str, Waveform], folder: Path) -> None:
-    """Draw a spectrogram of each result, and all of them side by side (wavefront is left out: it equals parallel)."""
-    from duotone.evaluate.picture import png, side_by_side, spectrogram
-
-    shown = {"original": wave, **{name: s for name, s in sounds.items() if not name.endswith("wavefront")}}
-    panels = {name: spectrogram(sound) for name, sound in shown.items()}
-    for name, panel in panels.items():
-        write_bytes(folder / f"{name}.png", png(panel))
-    write_bytes(folder / "spectrograms.png", png(side_by_side(list(panels.values()))))
-
-
-def _lines(piece: Piece, takes: list[Take], repeatable: str, folder: Path) -> list[str]:
-    """The table and a summary, in 80 columns."""
-    from duotone.cli.demo_page import COLUMNS, cells
-
-    headings = ["way", *("\n".join(textwrap.wrap(heading, 8)) for _, heading, _ in COLUMNS)]
-    rows = [[", ".join(filter(None, (take.face, take.strategy))), *cells(take)] for take in takes]
-    smallest = min(takes, key=lambda take: take.bytes)
+    keys = list(dict.fromkeys(key for version in clip.versions for key in version.metrics))
+    rows = [
+        [v.title, f"{v.file_bytes:,}", f"{v.kbit_per_second:.2f}", *(number(v.metrics.get(k)) for k in keys)]
+        for v in clip.versions
+    ]
     return [
-        f"{piece.name}: {duration(piece.seconds)}, encoded {piece.encode_speed:.1f}x real time",
+        f"{clip.title}, {clip.seconds:.1f} s",
         "",
-        *table(headings, rows),
+        *table(["version", "bytes", "kbit/s", *map(heading, keys)], rows),
         "",
-        f"As 16-bit samples the piece takes {size(piece.pcm_bytes)}: the {smallest.face} are "
-        f"{piece.pcm_bytes / smallest.bytes:.0f} times smaller.",
-        *textwrap.wrap(repeatable, 80),
-        f"Listen: {folder / 'index.html'}",
     ]

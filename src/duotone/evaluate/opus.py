@@ -30,6 +30,8 @@ PROGRAMS = ("opusenc", "opusdec")
 #: The rest of the delay is looked for within this many seconds: 8 samples at 48 kHz.
 REST_SECONDS = 8 / 48_000
 LOWEST_KBPS, HIGHEST_KBPS = 1.0, 512.0
+#: For the smallest files: frames, and the values of --bitrate that `opus_nearest` tries.
+SMALLEST_FRAME_MS, SMALLEST_KBPS = 60, (2, 3, 4, 5, 6, 8)
 #: Audio bandwidth in Hz of each of the 32 configurations of a packet (RFC 6716, tables 1 and 2).
 _SILK, _HYBRID, _CELT = (4_000, 6_000, 8_000), (12_000, 20_000), (4_000, 8_000, 12_000, 20_000)
 BANDWIDTHS = tuple(
@@ -97,10 +99,11 @@ def parse_rate(spec: str) -> float:
     return kbps
 
 
-def opus_roundtrip(wave: Waveform, kbps: float) -> OpusResult:
-    """Encode to an `.opus` file of about `kbps` kbit/s (variable rate, 20 ms, complexity 10) and decode at 48 kHz.
+def opus_roundtrip(wave: Waveform, kbps: float, frame_ms: int = 20, mono: bool = False) -> OpusResult:
+    """Encode to an `.opus` file of about `kbps` kbit/s (variable rate, complexity 10) and decode at 48 kHz.
 
-    Raises `AudioError` when opus-tools is not installed, when the wave is empty, or when a program fails.
+    `mono` averages the channels before encoding; the result has the channels of the wave all the same. Raises `AudioError`
+    when opus-tools is not installed, when the wave is empty, or when a program fails.
     """
     require_programs()
     if wave.length == 0:
@@ -109,6 +112,7 @@ def opus_roundtrip(wave: Waveform, kbps: float) -> OpusResult:
         source, coded, decoded = (Path(folder) / name for name in ("in.wav", "coded.opus", "out.wav"))
         soundfile.write(source, wave.numpy().T, wave.rate, subtype="FLOAT")
         encode = ["opusenc", "--quiet", "--discard-comments", "--padding", "0", "--bitrate", f"{kbps:g}"]
+        encode += ["--framesize", str(frame_ms), *(["--downmix-mono"] if mono else [])]
         encode_seconds = _run([*encode, str(source), str(coded)])
         decode_seconds = _run(["opusdec", "--quiet", "--float", "--rate", str(OPUS_RATE), str(coded), str(decoded)])
         data = coded.read_bytes()
@@ -128,6 +132,18 @@ def opus_roundtrip(wave: Waveform, kbps: float) -> OpusResult:
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
     )
+
+
+def opus_nearest(wave: Waveform, file_bytes: int) -> tuple[int, OpusResult]:
+    """The Opus file nearest to `file_bytes` among the smallest ones that hold sound; returns opusenc's --bitrate, and the result.
+
+    Mono and frames of 60 ms make the smallest files. opusenc documents 6 kbit/s as its least; it takes less, but under
+    2.4 kbit/s every packet is empty and decodes to silence: such files are passed over. Raises as `opus_roundtrip`.
+    """
+    results = {kbps: opus_roundtrip(wave, kbps, SMALLEST_FRAME_MS, mono=True) for kbps in SMALLEST_KBPS}
+    sounding = {kbps: result for kbps, result in results.items() if bool(result.wave.samples.any())} or results
+    kbps = min(sounding, key=lambda kbps: (abs(sounding[kbps].file_bytes - file_bytes), kbps))
+    return kbps, sounding[kbps]
 
 
 def _run(command: list[str]) -> float:

@@ -108,9 +108,9 @@ def one_above_another(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return turned
 
 
-def place(hertz: float, rate: int) -> float:
-    """Position of a frequency on the axis: 0 is the bottom (40 Hz), 1 the top (half the rate)."""
-    return math.log(hertz / LOWEST_HZ) / math.log(rate / 2 / LOWEST_HZ)
+def stops() -> list[list[int]]:
+    """The colours of spectrograms, dark to bright, evenly spaced: red, green and blue from 0 to 255."""
+    return [[int(part) for part in colour] for colour in _STOPS]
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
