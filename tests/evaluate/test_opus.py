@@ -141,15 +141,17 @@ def test_other_rivals_are_refused(spec: str) -> None:
 def test_the_nearest_file_holds_sound_and_none_that_does_is_nearer() -> None:
     wave = tune(3)
     kbps, result = opus.opus_nearest(wave, 900)
-    assert result.wave.samples.any() and result.wave.length == wave.length and not result.stereo_packets
+    assert not result.empty and result.wave.length == wave.length and not result.stereo_packets
+    assert float(result.wave.samples.square().mean()) > 0.1 * float(wave.samples.square().mean())
     empty = opus.opus_roundtrip(wave, 2, opus.SMALLEST_FRAME_MS, mono=True)
-    assert not empty.wave.samples.any() and empty.file_bytes < result.file_bytes
+    assert empty.empty and empty.file_bytes < result.file_bytes
+    assert float(empty.wave.samples.square().mean()) < 1e-4 * float(wave.samples.square().mean())
     for other in opus.SMALLEST_KBPS:
         file = opus.opus_roundtrip(wave, other, opus.SMALLEST_FRAME_MS, mono=True)
-        assert abs(file.file_bytes - 900) >= abs(result.file_bytes - 900) or not file.wave.samples.any()
+        assert abs(file.file_bytes - 900) >= abs(result.file_bytes - 900) or file.empty
     assert opus.opus_nearest(wave, 3_000)[0] > kbps
     silence = Waveform(torch.zeros(1, 48_000), 48_000)
-    assert opus.opus_nearest(silence, 100)[1].wave == silence
+    assert float(opus.opus_nearest(silence, 100)[1].wave.samples.abs().max()) < 1e-3
 
 
 @needs_opus

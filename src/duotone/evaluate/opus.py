@@ -32,6 +32,8 @@ REST_SECONDS = 8 / 48_000
 LOWEST_KBPS, HIGHEST_KBPS = 1.0, 512.0
 #: For the smallest files: frames, and the values of --bitrate that `opus_nearest` tries.
 SMALLEST_FRAME_MS, SMALLEST_KBPS = 60, (2, 3, 4, 5, 6, 8)
+#: A packet without sound has its header alone: one or two bytes (RFC 6716, section 3). Fewer than this in the mean: no sound.
+_EMPTY_BYTES = 4
 #: Audio bandwidth in Hz of each of the 32 configurations of a packet (RFC 6716, tables 1 and 2).
 _SILK, _HYBRID, _CELT = (4_000, 6_000, 8_000), (12_000, 20_000), (4_000, 8_000, 12_000, 20_000)
 BANDWIDTHS = tuple(
@@ -56,6 +58,11 @@ class OpusResult:
     delay: int
     encode_seconds: float
     decode_seconds: float
+
+    @property
+    def empty(self) -> bool:
+        """Whether the packets hold no sound: a byte or two for each frame, which decodes to silence."""
+        return self.payload_bytes < _EMPTY_BYTES * self.packets
 
     @property
     def bit_rate(self) -> float:
@@ -141,7 +148,7 @@ def opus_nearest(wave: Waveform, file_bytes: int) -> tuple[int, OpusResult]:
     2.4 kbit/s every packet is empty and decodes to silence: such files are passed over. Raises as `opus_roundtrip`.
     """
     results = {kbps: opus_roundtrip(wave, kbps, SMALLEST_FRAME_MS, mono=True) for kbps in SMALLEST_KBPS}
-    sounding = {kbps: result for kbps, result in results.items() if bool(result.wave.samples.any())} or results
+    sounding = {kbps: result for kbps, result in results.items() if not result.empty} or results
     kbps = min(sounding, key=lambda kbps: (abs(sounding[kbps].file_bytes - file_bytes), kbps))
     return kbps, sounding[kbps]
 
