@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from duotone.audio.waveform import Waveform
 from duotone.codec.batches import ENCODE_BATCH, Batch, Encode, Window, encode_recordings, whole_number, window_for
-from duotone.codec.sessions import EMPTY, Decoder, DecodeSession, EncodeSession
+from duotone.codec.sessions import EMPTY, Decoder, DecodeSession, EncodeSession, Resumable
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
 from duotone.spec import ENCODING_FORMAT, CodecSpec, Framing, Source
@@ -324,7 +324,8 @@ class Codec(ABC):
                 )
                 raise UsageError(f"strategy got {strategy!r}, {what}.")
             options = {**options, "strategy": strategy}
-        decoder = _Guarded(self, self.decoder(source, seed, **options))
+        inner = self.decoder(source, seed, **options)
+        decoder = _GuardedResumable(self, inner) if isinstance(inner, Resumable) else _Guarded(self, inner)
         return DecodeSession(self.spec, decoder, source, restore=restore, live=live)
 
     def _encode(self, samples: Tensor, encode: Encode | None = None) -> Batch:
@@ -383,6 +384,19 @@ class _Guarded:
     def _ordinary(self, samples: Tensor) -> Tensor:
         """Samples that can be changed and trained on; inference mode gives others."""
         return samples if self._grad else samples.clone()
+
+
+class _GuardedResumable(_Guarded):
+    """The same, of a decoder whose state can be taken out."""
+
+    _decoder: Resumable
+
+    def state(self) -> dict[str, Tensor]:
+        return self._decoder.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        with self._arithmetic():
+            self._decoder.restore(state)
 
 
 def _gradients(wanted: bool, otherwise: AbstractContextManager[Any] | None = None) -> AbstractContextManager[Any]:

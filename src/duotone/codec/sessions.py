@@ -5,9 +5,10 @@ A session has a spec and a callable, not a codec. Its state belongs to it alone,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -144,6 +145,19 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Resumable(Decoder, Protocol):
+    """A decoder whose state can be taken out and put into another one of the same codec and options."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that later samples depend on, as copies on the CPU."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        ...
+
+
 class DecodeSession(_Session):
     """Push chunks, get the samples that are final, with the rate, channels and length of the source restored.
 
@@ -177,6 +191,40 @@ class DecodeSession(_Session):
     def channels(self) -> int:
         """Number of channels of the output."""
         return self.source.channels if self.restore else self._inner
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `state` and `resume` work: the decoder has them, and nothing is resampled."""
+        return self._resampler is None and isinstance(self._decoder, Resumable)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that later samples depend on, as copies; another session of this codec, source and options goes on from it.
+
+        Raises `UsageError` where `resumable` is False.
+        """
+        self._open()
+        counters = torch.tensor([self._made, self._out])
+        inner = {f"decoder.{name}": tensor for name, tensor in self._resumed().state().items()}
+        return {**inner, "held": self._held.clone(), "counters": counters}
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave. Raises `UsageError` for the state of another kind of session."""
+        self._open()
+        decoder = self._resumed()
+        if not {"held", "counters"} <= state.keys() or state["held"].shape[0] != self._inner:
+            raise UsageError("Got a state that no decoding session of this codec gave. Open a new stream instead.")
+        decoder.restore({name[8:]: tensor for name, tensor in state.items() if name.startswith("decoder.")})
+        self._held = state["held"].clone()
+        self._made, self._out = (int(count) for count in state["counters"])
+
+    def _resumed(self) -> Resumable:
+        decoder = self._decoder
+        if self._resampler is not None or not isinstance(decoder, Resumable):
+            raise UsageError(
+                "The state of this stream cannot be taken out: its decoder keeps it, or it is resampled. Push its last chunks again "
+                "into a new stream."
+            )
+        return decoder
 
     def push(self, value: Latents | Codes) -> Waveform:
         """Push k >= 0 chunks; returns the samples (perhaps none) that are now final."""

@@ -4,22 +4,32 @@ Latents come and go as arrays `[N, 8, 64]` in the codec's unit scale; no codec i
 """
 
 from duotone.flow.cache import FlowCache
+from duotone.flow.controls import Changes, Controls, Lfo
+from duotone.flow.health import Health
 from duotone.flow.model import FlowModel
 from duotone.flow.sampler import Chunk, Sampler
+from duotone.flow.session import Session, resume, session
 from duotone.flow.solvers import Solution, solve
 from duotone.flow.weights import Shard, import_published, load, random, read_shard, save
 
 __all__ = [
+    "Changes",
     "Chunk",
+    "Controls",
     "FlowCache",
     "FlowModel",
+    "Health",
+    "Lfo",
     "Sampler",
+    "Session",
     "Shard",
     "Solution",
     "import_published",
     "load",
     "random",
     "read_shard",
+    "resume",
     "save",
+    "session",
     "solve",
 ]

@@ -5,6 +5,7 @@ A folder holds `config.json` (format, configuration, provenance) and `model.safe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -206,3 +207,12 @@ def _document(path: Path) -> dict[str, Any]:
             f"{path} has version {document.get('version')}, this version of Duotone reads {VERSION}. Update duotone."
         )
     return document
+
+
+def fingerprint(model: FlowModel) -> str:
+    """16 hexadecimal digits of a hash over the configuration and every weight in float32."""
+    digest = hashlib.blake2b(model.config.to_json().encode(), digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

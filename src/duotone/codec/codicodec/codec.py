@@ -5,6 +5,7 @@ Legend: N chunks, L latents a chunk, d dimensions, C F T spectrum of a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -148,10 +149,10 @@ class CoDiCodec(Codec):
             prompt = self.config.decode.time_prompt if time_prompt is None else time_prompt
             if not 0 <= prompt <= 1:
                 raise UsageError(f"time_prompt got {prompt}, expected a noise position from 0 to 1 (default 0.4).")
-            engine = Autoregressive(self.network, count, noise, prompt)
-        elif time_prompt is not None:
+            return _LiveDecoder(Autoregressive(self.network, count, noise, prompt), self.config, source.framing)
+        if time_prompt is not None:
             raise UsageError(f"time_prompt is for the autoregressive strategy; {strategy} has none. Leave it out.")
-        elif strategy == "parallel":
+        if strategy == "parallel":
             engine = Parallel(self.network, count, noise)
         else:
             engine = Wavefront(self.network, count, noise)
@@ -238,3 +239,20 @@ class _Decoder:
             pieces.append(samples[:, self._drop :])
             self._drop = 0
         return torch.cat(pieces, dim=1)
+
+
+class _LiveDecoder(_Decoder):
+    """The same, of an engine whose state can be taken out."""
+
+    _engine: Autoregressive
+
+    def state(self) -> dict[str, Tensor]:
+        state = {f"engine.{name}": tensor for name, tensor in self._engine.state().items()}
+        if self._add.tail is not None:
+            state["tail"] = self._add.tail.cpu().clone()
+        return {**state, "drop": torch.tensor(self._drop)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._engine.restore({name[7:]: tensor for name, tensor in state.items() if name.startswith("engine.")})
+        self._add.tail = state["tail"].to(self._engine.device) if "tail" in state else None
+        self._drop = int(state["drop"])

@@ -16,6 +16,7 @@ Legend: N chunks, C F T spectrum of a chunk, L latents of d dimensions, S steps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +118,20 @@ class Autoregressive(Engine):
     def finish(self) -> list[Tensor]:
         """Returns nothing: no spectra are held back."""
         return []
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that later spectra depend on, as copies on the CPU; the pyramid follows from the latents."""
+        state = {"chunk": torch.tensor(self._chunk)}
+        if self._last is not None:
+            state["clean"], state["latents"] = (x.cpu().clone() for x in self._last[:2])
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave, of the same network, steps, noise and time prompt."""
+        self._chunk, self._last = int(state["chunk"]), None
+        if "clean" in state:
+            clean, values = (state[name].to(self.device) for name in ("clean", "latents"))
+            self._last = (clean, values, self.network.upsample(values))
 
 
 @dataclass

@@ -5,6 +5,7 @@ Legend: B rows, N chunks, L latents a chunk, d dimensions of a latent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -165,3 +166,16 @@ class _Decoder:
 
     def finish(self) -> Tensor:
         return torch.zeros(2, 0, dtype=torch.float32)
+
+    def state(self) -> dict[str, Tensor]:
+        state = {f"synthesis.{name}": tensor for name, tensor in self._synthesis.state().items()}
+        for i, (k, v) in enumerate(self._state or ()):
+            state[f"keys.{i}"], state[f"values.{i}"] = k.cpu().clone(), v.cpu().clone()
+        return {**state, "drop": torch.tensor(self._drop)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._synthesis.restore({name[10:]: t for name, t in state.items() if name.startswith("synthesis.")})
+        device, layers = self._codec.device, sum(name.startswith("keys.") for name in state)
+        both = [tuple(state[f"{kind}.{i}"].to(device) for kind in ("keys", "values")) for i in range(layers)]
+        self._state = [(k, v) for k, v in both] or None
+        self._drop = int(state["drop"])

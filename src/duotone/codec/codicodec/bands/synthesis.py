@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -51,6 +52,18 @@ class Synthesis:
         frames = torch.fft.irfft(torch.stack([spectrum + side, spectrum - side]), n=self.config.n_fft) * self._dual
         return self._add.push(frames)
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything that later samples depend on, as copies."""
+        state = {f"mid.{name}": tensor.clone() for name, tensor in self._mid.state().items()}
+        state |= {f"noise.{name}": tensor for name, tensor in self._noise.state().items()}
+        return state if self._add.tail is None else {**state, "tail": self._add.tail.clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave, of the same configuration and seed."""
+        self._mid.restore({name[4:]: tensor.clone() for name, tensor in state.items() if name.startswith("mid.")})
+        self._add.tail = state["tail"].clone() if "tail" in state else None
+        self._noise.restore({name[6:]: tensor for name, tensor in state.items() if name.startswith("noise.")})
+
     def _side(self, ratio: Tensor, share: Tensor) -> Tensor:
         """Side over mid, complex `[n, F]`: ``r (c + i sqrt(1 - c^2))`` with level r and correlation c.
 
@@ -90,6 +103,14 @@ class _Noise:
         self._overlap = samples[len(samples) - len(self._overlap) :].clone()
         frames = samples.unfold(0, self._config.n_fft, self._config.hop) * self._window
         return maps.noise.flatten(0, 1).cpu() * self._weight, torch.fft.rfft(frames)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that later noise depends on, as copies."""
+        return {"overlap": self._overlap.clone(), "chunk": torch.tensor(self._chunk)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        self._overlap, self._chunk = state["overlap"].clone(), int(state["chunk"])
 
 
 def _key(seed: int) -> int:

@@ -1,0 +1,66 @@
+"""A prompt as latents for a flow: encoded so that its last chunk ends where the sound ends.
+
+Legend: N chunks, M tokens a chunk, C channels of a token.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from duotone.audio.waveform import Waveform
+from duotone.codec.contract import Codec
+from duotone.codec.values import Latents
+from duotone.errors import AudioError, CodecMismatchError, UsageError
+from duotone.flow.model import FlowModel
+
+Prompt = Waveform | Latents | None
+
+
+def check_pair(model: FlowModel, codec: Codec) -> None:
+    """Raise unless a codec can play live what a model makes: `UsageError`, or `CodecMismatchError` if it was trained on others."""
+    spec, config = codec.spec, model.config
+    name = spec.model or spec.family
+    if config.codec is not None and config.codec != spec.space:
+        raise CodecMismatchError(
+            f"This flow was trained on latents of codec {config.codec}, but the codec at hand is {spec.space} ({name}). Load the codec "
+            f"that made its latents."
+        )
+    size = math.prod(spec.latent or (0,))
+    if spec.latent is None or size != config.tokens * config.channels:
+        raise UsageError(
+            f"This flow makes chunks of {config.tokens} x {config.channels} values, and a chunk of {name} has {size}. Load the codec that "
+            f"made its latents."
+        )
+    if not spec.live or spec.channels != 2:
+        raise UsageError(f"{name} cannot decode chunk by chunk in stereo, as a session needs. Load another codec.")
+
+
+def encoded(codec: Codec, model: FlowModel, prompt: Prompt) -> Tensor:
+    """A prompt as latents `[N, M, C]` in the codec's unit scale; N is 0 without one.
+
+    Only whole chunks are used, aligned at the sound's end: up to a chunk of its beginning is left out, and of its end the samples that
+    a chunk sees after its own. Raises `AudioError` for less than a chunk, `CodecMismatchError` for another codec's latents.
+    """
+    config, spec = model.config, codec.spec
+    if prompt is None:
+        return torch.zeros(0, config.tokens, config.channels)
+    if isinstance(prompt, Latents):
+        codec.check(prompt.spec)
+        return prompt.channels(config.channels).detach()
+    if not isinstance(prompt, Waveform):
+        raise UsageError(f"The prompt got {type(prompt).__name__}, expected a Waveform, Latents or None.")
+    wave = prompt.to_channels(spec.channels).resample(spec.rate)
+    usable = wave.length - spec.ahead
+    if usable < spec.chunk:
+        raise AudioError(
+            f"The prompt has {prompt.seconds:.3f} s, expected at least {(spec.chunk + spec.ahead) / spec.rate:.3f} s, one chunk. Give a "
+            f"longer one, or none."
+        )
+    aligned = Waveform.of_checked(wave.samples[:, usable % spec.chunk :].contiguous(), spec.rate)
+    with codec.encode_stream(spec.rate, spec.channels) as stream:
+        found = stream.push(aligned)
+    assert isinstance(found, Latents)
+    return found.channels(config.channels)
