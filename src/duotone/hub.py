@@ -21,6 +21,7 @@ from duotone.config import FLOW_PRESETS, PRESETS
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.flow import weights as flow_weights
 from duotone.flow.model import FlowModel
+from duotone.nn.state import INDEX, NAME, shards
 from duotone.tokens.extended import is_extended, load_extended
 from duotone.tokens.tokenizer import AudioTokenizer
 
@@ -161,6 +162,20 @@ def _ours(_: Any, folder: Path) -> Codec:
     return FAMILIES[family](folder)
 
 
+def _fetch_weights(repository: str) -> None:
+    """Fetch a codec's weights from the Hub into its cache: one file, or the shards that an index names."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        index = Path(hf_hub_download(repository, INDEX))
+    except EntryNotFoundError:
+        hf_hub_download(repository, NAME)
+        return
+    for shard in shards(index):
+        hf_hub_download(repository, shard)
+
+
 def _from_hub(repository: str, device: torch.device, options: dict[str, Any]) -> Codec:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -175,7 +190,7 @@ def _from_hub(repository: str, device: torch.device, options: dict[str, Any]) ->
             document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if document.get("format") != FORMAT:
                 return load_adapter(kind_of(str(folder)), repository, device, **options)
-            hf_hub_download(repository, "model.safetensors")
+            _fetch_weights(repository)
             return _ours(_no_options(repository, options), folder)
     except RepositoryNotFoundError:
         raise WeightsError(f"The Hugging Face Hub has no repository {repository} (or it is private).") from None

@@ -17,6 +17,7 @@ from duotone.audio.files import write
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.weights import export_codicodec
+from duotone.hub import save
 
 
 def test_info_of_a_duo_file(here: Path, duotone: Any, codec: CoDiCodec) -> None:
@@ -54,11 +55,15 @@ def test_files_are_described_without_torch(here: Path, duotone: Any) -> None:
         assert (done.returncode, done.stderr) == (0, "") and "0.050 s" in done.stdout
 
 
-def test_history_is_shown_as_lines(here: Path, duotone: Any) -> None:
-    told = duotone("info", "tiny").stdout
+def test_history_is_shown_as_lines(here: Path, duotone: Any, codec: CoDiCodec) -> None:
+    former = {"fingerprint": "c851340eb5836fbd", "provenance": {"steps": 4000, "machine": {"cpu": "x" * 90}}}
+    save(CoDiCodec(codec.network, provenance={"steps": 200, "began_from": former}), "further")
+    told = duotone("info", "further").stdout
     began = next(line for line in told.splitlines() if "began_from" in line)
     assert began.endswith("steps") and "{" not in began and max(map(len, told.splitlines())) <= 100
-    assert json.loads(duotone("info", "tiny", "--json").stdout)["provenance"]["began_from"]["provenance"]
+    assert json.loads(duotone("info", "further", "--json").stdout)["provenance"]["began_from"] == former
+    told = duotone("info", "tiny").stdout
+    assert "strategies" in told and max(map(len, told.splitlines())) <= 100
 
 
 def test_standard_input_has_a_name(here: Path, duotone: Any) -> None:

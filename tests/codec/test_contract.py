@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 import duotone
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.contract import Codec
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError, WeightsError
 from duotone.spec import Source
@@ -127,16 +130,21 @@ def test_autocast_changes_nothing_in_published_framing_either(own: CoDiCodec) ->
         assert torch.equal(own.encode(sound(), framing="published").values, value.values)
 
 
-def test_another_default_dtype_changes_nothing(own: CoDiCodec) -> None:
+@pytest.mark.parametrize("make", [lambda: CoDiCodec.random(SMALL, seed=1), random_bands], ids=["convolutions", "bands"])
+def test_another_default_dtype_changes_nothing(make: Callable[[], Codec], tmp_path: Path) -> None:
+    own = make()
     wave = sound(rate=44_100)
     value = own.encode(wave)
-    heard = {strategy: own.decode(value, strategy) for strategy in own.spec.strategies}
+    heard = {strategy: own.decode(value, strategy) for strategy in own.spec.strategies or (None,)}
+    duotone.save(own, tmp_path)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        assert own.encode(wave) == value
-        for strategy, wave in heard.items():
-            assert torch.allclose(own.decode(value, strategy).samples, wave.samples, atol=1e-6)
+        loaded = duotone.load(tmp_path, dtype="float32")
+        for codec in (own, loaded):
+            assert codec.encode(wave) == value
+            for strategy, expected in heard.items():
+                assert torch.allclose(codec.decode(value, strategy).samples, expected.samples, atol=1e-6)
     finally:
         torch.set_default_dtype(before)
 

@@ -61,6 +61,33 @@ def test_the_bundled_codec_is_small_and_says_where_it_comes_from() -> None:
     assert sum(p.numel() for p in codec.network.parameters()) <= 12_000_000
 
 
+@pytest.mark.parametrize("limit", [1 << 40, 9000])
+def test_a_codec_on_the_hub_may_have_one_file_of_weights_or_shards(
+    limit: int, codec: CoDiCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    there, cache = tmp_path / "there", tmp_path / "cache"
+    save_codec(codec, there)
+    write_weights(codec.network.state_dict(), there, limit)
+    cache.mkdir()
+
+    def fetch(repository: str, name: str) -> str:
+        if not (there / name).is_file():
+            raise LocalEntryNotFoundError(f"{repository} has no {name}")
+        (cache / name).write_bytes((there / name).read_bytes())
+        return str(cache / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.chdir(tmp_path)
+    assert load("someone/codec", dtype="float32").fingerprint == codec.fingerprint
+    assert {p.name for p in cache.iterdir()} == {p.name for p in there.iterdir()}
+    (there / "config.json").unlink()
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        load("someone/codec")
+
+
 def test_large_weights_are_divided_and_come_back(tmp_path: Path) -> None:
     state = {f"layer.{i}": torch.randn(10, 100, generator=torch.Generator().manual_seed(i)) for i in range(7)}
     write_weights(state, tmp_path)

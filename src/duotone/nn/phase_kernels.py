@@ -26,7 +26,7 @@ def integrate(magnitudes: Tensor, turns: Tensor, n_fft: int, hop: int) -> Tensor
     log = phases.logarithms(magnitudes)
     out = torch.empty(len(magnitudes) - 2, bins, dtype=torch.int32)
     lib.duotone_phases_scratch.restype = c_int64
-    scratch = torch.empty(lib.duotone_phases_scratch(c_int64(bins)))
+    scratch = torch.empty(lib.duotone_phases_scratch(c_int64(bins)), dtype=torch.float32)
     lib.duotone_phases(
         *(c_void_p(t.data_ptr()) for t in (magnitudes, log, turns, out, scratch)), c_int64(len(out)), c_int64(bins),
         c_int64(n_fft), c_int64(hop), c_double(phases.delay_slope(n_fft, hop)), c_double(phases.DELAY_BOUND),

@@ -46,19 +46,21 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if not (folder / NAME).is_file():
             raise WeightsError(f"{folder} has no {NAME}; a folder of weights holds config.json and {NAME}.")
         return read_tensors(folder / NAME)
-    try:
-        places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted({str(place) for place in places.values()})
-    except (ValueError, KeyError, AttributeError) as error:
-        raise WeightsError(
-            f"{folder / INDEX} is not an index of weights ({error}). Download or export it again."
-        ) from None
     state: dict[str, Tensor] = {}
-    for name in files:
+    for name in shards(folder / INDEX):
         if Path(name).name != name or not (folder / name).is_file():
             raise WeightsError(f"{folder} has no {name}, which its index names. Download or export it again.")
         state |= read_tensors(folder / name)
     return state
+
+
+def shards(index: Path) -> list[str]:
+    """The names of the files that an index of weights names. Raises `WeightsError` for a damaged index."""
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({str(place) for place in places.values()})
+    except (ValueError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{index} is not an index of weights ({error}). Download or export it again.") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

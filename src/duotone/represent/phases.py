@@ -170,8 +170,8 @@ class PhaseGradient:
     def _start(self) -> None:
         drawn = np.random.Philox(key=self.seed).random_raw(self.bins) >> np.uint64(32)
         self._turns = torch.from_numpy(drawn.astype(np.uint32).view(np.int32))
-        self._before = torch.zeros(0, self.bins)  # the last frame with phases
-        self._waiting = torch.zeros(0, self.bins)  # a frame whose successor is not there yet
+        self._before = torch.zeros(0, self.bins, dtype=torch.float32)  # the last frame with phases
+        self._waiting = torch.zeros(0, self.bins, dtype=torch.float32)  # a frame whose successor is not there yet
         self._place = 0  # of the next frame without phases, in its block
 
     def push(self, magnitudes: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ class Reconstruction:
 
     def _start(self) -> None:
         bins = self.phases.bins
-        self._magnitudes = torch.zeros(0, bins)  # of frames that were not returned yet
+        self._magnitudes = torch.zeros(0, bins, dtype=torch.float32)  # of frames that were not returned yet
         self._turns = torch.zeros(0, bins, dtype=torch.int32)
         self._fixed = torch.zeros(0, bins, dtype=torch.complex64)  # spectra of the frames that overlap the next block
 

@@ -33,7 +33,7 @@ def band_edges(config: BandsConfig) -> tuple[int, ...]:
 
 def bin_frequencies(config: BandsConfig) -> Tensor:
     """Frequencies of the bins `[F]` in Hz."""
-    return torch.linspace(0, config.rate / 2, config.bins)
+    return torch.linspace(0, config.rate / 2, config.bins, dtype=torch.float32)
 
 
 def tent(points: int, positions: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def mel_tent(points: int, config: BandsConfig) -> Tensor:
 
 def mel_pooling(points: int) -> Tensor:
     """`[MEL_BANDS, points]`: means over mel bands with triangular weights."""
-    pool = tent(points, torch.arange(MEL_BANDS) * (points - 1) / (MEL_BANDS - 1))
+    pool = tent(points, torch.arange(MEL_BANDS, dtype=torch.float32) * (points - 1) / (MEL_BANDS - 1))
     return (pool / pool.sum(1, keepdim=True)).T.contiguous()
 
 
@@ -61,24 +61,29 @@ def bin_weights(config: BandsConfig) -> Tensor:
 
 def pitch_frequencies(config: BandsConfig) -> Tensor:
     """Fundamental frequencies `[K]` in Hz, equally spaced on a logarithmic scale."""
-    return config.lowest_pitch * 2 ** (torch.arange(config.pitches) / config.pitches_per_octave)
+    return config.lowest_pitch * 2 ** (torch.arange(config.pitches, dtype=torch.float32) / config.pitches_per_octave)
 
 
 def combs(config: BandsConfig) -> Tensor:
     """`[K, F]` magnitudes of a sum of harmonics of each pitch, as a Hann window shows them: main lobes of two bins each side."""
     bins, rows = torch.arange(config.bins), []
     for f in pitch_frequencies(config).tolist():
-        centres = torch.arange(1, int(HIGHEST_HARMONIC / f) + 1)[:, None] * f / config.rate * config.n_fft
+        centres = (
+            torch.arange(1, int(HIGHEST_HARMONIC / f) + 1, dtype=torch.float32)[:, None]
+            * f
+            / config.rate
+            * config.n_fft
+        )
         d = bins[None] - centres
         # The transform of a Hann window is sinc(d) / (1 - d^2), whose limit at |d| = 1 is a half.
         lobe = torch.where((d.abs() - 1).abs() < 1e-3, torch.full_like(d, 0.5), (torch.sinc(d) / (1 - d * d)).abs())
         rows.append(torch.where(d.abs() < 2, lobe, torch.zeros_like(lobe)).square().sum(0).sqrt())
-    return torch.stack(rows) if rows else torch.zeros(0, config.bins)
+    return torch.stack(rows) if rows else torch.zeros(0, config.bins, dtype=torch.float32)
 
 
 def listening_combs(config: BandsConfig) -> Tensor:
     """`[F, K]` weights of the salience of each pitch: its harmonics, the lower ones more, below about 9 kHz; each sums to 1."""
-    scale = config.n_fft / 2048
-    weights = (torch.arange(config.bins) < 400 * scale) / (1 + torch.arange(config.bins) / (60 * scale))
+    scale, bins = config.n_fft / 2048, torch.arange(config.bins, dtype=torch.float32)
+    weights = (bins < 400 * scale) / (1 + bins / (60 * scale))
     rows = combs(config) * weights
     return (rows / rows.sum(1, keepdim=True)).T.contiguous()

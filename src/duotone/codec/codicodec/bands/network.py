@@ -97,11 +97,11 @@ class BandEncoder(nn.Module):
         super().__init__()
         self.config, width = config, config.encoder_dim
         holders = config.summary or config.tokens
-        self.register_buffer("mean_mid", torch.zeros(config.bins))
-        self.register_buffer("mean_mels", torch.zeros(3, layout.MEL_BANDS))
-        self.register_buffer("mean_low", torch.zeros(config.low_bins))
-        self.register_buffer("scale", torch.ones(holders, config.values))
-        self.register_buffer("shift", torch.zeros(holders, config.values))
+        self.register_buffer("mean_mid", torch.zeros(config.bins, dtype=torch.float32))
+        self.register_buffer("mean_mels", torch.zeros(3, layout.MEL_BANDS, dtype=torch.float32))
+        self.register_buffer("mean_low", torch.zeros(config.low_bins, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones(holders, config.values, dtype=torch.float32))
+        self.register_buffer("shift", torch.zeros(holders, config.values, dtype=torch.float32))
         self.register_buffer("pool", layout.mel_pooling(layout.POOLED_BANDS), persistent=False)
         self.stem = BandStem(config, width)
         self.side = nn.Linear(3 * layout.POOLED_BANDS * config.per_token + config.low_bins, width)
@@ -169,7 +169,7 @@ class Estimator(nn.Module):
     def __init__(self, config: BandsConfig) -> None:
         super().__init__()
         self.config, width = config, config.dim
-        self.register_buffer("mean", torch.zeros(config.bins))
+        self.register_buffer("mean", torch.zeros(config.bins, dtype=torch.float32))
         self.lift = nn.Linear(config.values, width)
         self.summary = nn.Parameter(0.1 * torch.randn(config.summary, width)) if config.summary else None
         tokens = config.tokens + config.summary

@@ -38,7 +38,7 @@ class Synthesis:
         self._to_bins = layout.mel_tent(config.stereo_bands, config)
         self._noise = _Noise(config, seed)
         middles = self._to_bins.argmax(0)  # the stereo band that a bin belongs to
-        self._apart = torch.where(middles % 2 == 0, 1.0, -1.0)
+        self._apart = 1.0 - 2.0 * (middles % 2).float()
 
     def push(self, maps: Maps) -> Tensor:
         """Maps of consecutive chunks -> the next samples `[2, n * hop]`."""
