@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duotone.evaluate.listening import Clip
 
 NAME = "demo"
-#: Seconds of each file: three stereo clips of this length make a page of about 12 MB.
+#: Seconds of each file: three stereo clips of this length make a page of about 10 MB.
 SECONDS = 10.0
 EXAMPLES = """
 Examples:

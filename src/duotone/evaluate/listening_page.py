@@ -150,7 +150,7 @@ def _distance(version: Version) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count:,} B" if count < 100_000 else f"{count / 1e6:.2f} MB"
+    return f"{count:,} B" if count < 1_000_000 else f"{count / 1e6:.2f} MB"
 
 
 def _json(value: Any) -> str:
