@@ -62,7 +62,7 @@ def load(
     if isinstance(found, Codec):
         found.to(target, "auto" if dtype is None else dtype)
     elif isinstance(found, FlowModel):
-        found.to(target, as_dtype(dtype))
+        found.to(target, None if dtype == "auto" else as_dtype(dtype))
     return found
 
 

@@ -35,6 +35,11 @@ COMMANDS = {
         "--shard-mb", "--chunk-size-secs", "--context-secs", *_OF_OTHERS, "--device", "--dtype", "--overwrite",
         "--verify", "--json", "--quiet",
     },
+    "generate": {
+        "--output", "--seconds", "--flow", "--codec", "--prompt", "--include-prompt", "--takes", "--seed", "--temperature",
+        "--steps", "--solver", "--shift", "--guidance", "--context", "--exact", "--format", "--device", "--dtype", "--force",
+        "--json", "--quiet",
+    },
     "doctor": {"--device", "--json"},
     "demo": {
         "--output", "--start", "--seconds", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force",

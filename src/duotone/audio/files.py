@@ -69,10 +69,16 @@ def open_reader(source: Source, block: float = BLOCK_SECONDS) -> AudioReader:
 
 
 def open_writer(
-    target: Target, rate: int, channels: int, *, format: str | None = None, subtype: str | None = None
+    target: Target,
+    rate: int,
+    channels: int,
+    *,
+    format: str | None = None,
+    subtype: str | None = None,
+    comment: str | None = None,
 ) -> AudioWriter:
-    """Open a file for writing block by block, replacing an existing one; use as a context manager."""
-    return AudioWriter(target, rate, channels, format=format, subtype=subtype)
+    """Open a file for writing block by block, replacing an existing one; use as a context manager. `comment` is kept in the file."""
+    return AudioWriter(target, rate, channels, format=format, subtype=subtype, comment=comment)
 
 
 class AudioReader:
@@ -123,8 +129,10 @@ class AudioWriter:
         force: bool = True,
         format: str | None = None,
         subtype: str | None = None,
+        comment: str | None = None,
     ) -> None:
         check_format(rate, channels, "The output")
+        self._comment = comment
         self._standard_output = target == "-"
         self.target: Target = target if self._standard_output else Path(target)
         self.rate, self.channels, self._force = rate, channels, force
@@ -160,6 +168,8 @@ class AudioWriter:
                     f"channels at {rate} Hz: {words}"
                 ) from None
             stack.callback(self._file.close)
+            if self._comment is not None:
+                self._file.comment = self._comment
             self._stack = stack.pop_all()
         return self
 

@@ -17,6 +17,7 @@ from duotone.cli import (
     encode,
     evaluate,
     fetch_sounds,
+    generate,
     info,
     latents,
     make_sounds,
@@ -59,6 +60,7 @@ _modules = (
     codes,
     latents,
     prepare,
+    generate,
     doctor,
 )
 for _name, _examples, _command, _class in (

@@ -10,7 +10,8 @@ from duotone.flow.model import FlowModel
 from duotone.flow.sampler import Chunk, Sampler
 from duotone.flow.session import Session, resume, session
 from duotone.flow.solvers import Solution, solve
-from duotone.flow.weights import Shard, import_published, load, random, read_shard, save
+from duotone.flow.takes import Takes
+from duotone.flow.weights import Shard, fingerprint, import_published, load, random, read_shard, save
 
 __all__ = [
     "Changes",
@@ -24,6 +25,8 @@ __all__ = [
     "Session",
     "Shard",
     "Solution",
+    "Takes",
+    "fingerprint",
     "import_published",
     "load",
     "random",

@@ -1,0 +1,214 @@
+"""``duotone generate``: a flow continues a prompt, or begins from nothing, for any length."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from duotone.atomic import write_text
+from duotone.cli.codec_options import Codec, Device, Dtype, load_codec
+from duotone.cli.common import Force, Json, Quiet, Reporter, binary_stdout, check_outputs, duration
+from duotone.cli.decode import FormatName
+from duotone.cli.flow_options import (
+    DEFAULT_FLOW,
+    Context,
+    Exact,
+    Flow,
+    Guidance,
+    PromptFile,
+    Seed,
+    Shift,
+    Solver,
+    Steps,
+    Temperature,
+    load_flow,
+    read_prompt,
+    sampling,
+)
+from duotone.errors import UsageError
+
+if TYPE_CHECKING:
+    from duotone.audio.files import AudioWriter
+    from duotone.audio.wav_stream import WavStream
+    from duotone.audio.waveform import Waveform
+    from duotone.flow.session import Session
+    from duotone.flow.takes import Takes
+
+NAME = "generate"
+EXAMPLES = """
+Examples:
+
+    duotone generate --seconds 30 -o out.wav
+
+    duotone generate --prompt song.wav --seconds 60 --seed 7 -o more.flac
+
+    duotone generate --flow flow/ --codec codec/ --prompt song.wav --seconds 20 --takes 4 -o take.wav
+
+    duotone generate --prompt song.wav --seconds 600 -o - | ffplay -
+"""
+
+
+def command(
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="OUT", help="A sound file, or - to stream WAV to standard output."),
+    ],
+    seconds: Annotated[float, typer.Option(help="Length of the new sound.")],
+    flow: Flow = DEFAULT_FLOW,
+    codec: Codec = None,
+    prompt: PromptFile = None,
+    include_prompt: Annotated[
+        bool, typer.Option("--include-prompt", help="Write the prompt first, as the codec decodes it.")
+    ] = False,
+    takes: Annotated[
+        int, typer.Option(min=1, max=64, help="Seeds to play, from --seed on, in one batch; files are numbered.")
+    ] = 1,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    steps: Steps = None,
+    solver: Solver = None,
+    shift: Shift = None,
+    guidance: Guidance = None,
+    context: Context = None,
+    exact: Exact = False,
+    format: Annotated[FormatName | None, typer.Option(help="Format (default: by the name, else wav).")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate sound with a flow, chunk after chunk: any length in the same memory, written as it is made.
+
+    Beside each file, OUT.json tells seed, fingerprints, settings and what it cost; the file's comment holds the same without the cost.
+    """
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise UsageError(f"--seconds got {seconds}, expected a length above 0.")
+    targets = _targets(output, takes, format, as_json, force)
+    from duotone.flow.session import session
+    from duotone.flow.takes import Takes
+    from duotone.flow.weights import fingerprint
+
+    model, loaded = load_flow(flow, device), load_codec(codec, device, dtype)
+    wishes = {"temperature": temperature, "steps": steps, "solver": solver, "shift": shift, "guidance": guidance}
+    settings = sampling(model, **wishes)
+    sound = read_prompt(prompt, loaded)
+    source: Session | Takes
+    if takes == 1:
+        source = session(
+            model, loaded, sound, seed=seed, settings=settings, lookahead=1, exact=exact, include_prompt=include_prompt
+        )
+        source.set(context=context)
+    else:
+        seeds = range(seed, seed + takes)
+        source = Takes(model, loaded, sound, seeds, settings, None, exact, include_prompt, context)
+    about = {
+        "made_by": "duotone generate", "flow": fingerprint(model), "codec": loaded.fingerprint, "space": loaded.spec.space,
+        "prompt": prompt, "include_prompt": include_prompt, "seconds": seconds, "context": context, "exact": exact,
+        "settings": settings.to_dict(),
+    }  # fmt: skip
+    work = _Work(source, targets, seed, about, Reporter(as_json, quiet), format and format.value)
+    work.run(seconds)
+
+
+def _targets(output: str, takes: int, format: FormatName | None, as_json: bool, force: bool) -> list[str]:
+    """The files to write, checked before the work."""
+    if output == "-":
+        if takes > 1:
+            raise UsageError(f"--takes {takes} makes as many files, and -o - is one stream. Name a file with -o.")
+        if as_json:
+            raise UsageError("--json and -o - would both write to standard output. Name a file with -o.")
+        if format not in (None, FormatName.wav):
+            raise UsageError(f"-o - streams WAV, --format got {format and format.value}. Name a file with -o.")
+        return ["-"]
+    path = Path(output)
+    found = (
+        [output] if takes == 1 else [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, takes + 1)]
+    )
+    for name in (each for target in found for each in (target, target + ".json")):
+        if Path(name).exists() and not force:
+            raise UsageError(f"{name} exists already. Add --force to replace it, or choose another name.")
+    check_outputs(found)
+    return found
+
+
+@dataclass
+class _Work:
+    """Writing pieces as they are made, and what they were made with beside them."""
+
+    source: Session | Takes
+    targets: list[str]
+    seed: int
+    about: dict[str, Any]
+    reporter: Reporter
+    format: str | None
+
+    def run(self, seconds: float) -> None:
+        """Write so many seconds of new sound (after the prompt, where it is included) to every target."""
+        from duotone.audio.waveform import Waveform
+
+        started, rate = time.perf_counter(), self.source.rate
+        wanted = max(1, round(seconds * rate))
+        pieces, lead = self._pieces()
+        wanted += lead
+        with ExitStack() as stack:
+            writers = [self._writer(stack, i, wanted) for i in range(len(self.targets))]
+            advance = stack.enter_context(self.reporter.progress(self.targets[0], wanted / rate))
+            done = 0
+            while done < wanted:
+                each = next(pieces)
+                count = min(each[0].length, wanted - done)
+                for writer, piece in zip(writers, each, strict=True):
+                    writer.write(Waveform.of_checked(piece.samples[:, :count].contiguous(), rate))
+                done += count
+                advance(count / rate)
+        self._tell(time.perf_counter() - started, done, rate)
+
+    def _pieces(self) -> tuple[Iterator[list[Waveform]], int]:
+        """The pieces of all takes, and how many samples of them are the prompt's."""
+        from duotone.flow.session import Session
+
+        if isinstance(self.source, Session):
+            session = self.source
+            return ([piece] for piece in session), session.made
+        return iter(self.source), self.source.lead
+
+    def _comment(self, take: int) -> dict[str, Any]:
+        return {**self.about, "seed": self.seed + take}
+
+    def _writer(self, stack: ExitStack, take: int, samples: int) -> AudioWriter | WavStream:
+        from duotone.audio.files import open_writer
+        from duotone.audio.wav_stream import WavStream
+
+        comment = json.dumps(self._comment(take), ensure_ascii=True)
+        rate, channels = self.source.rate, self.source.channels
+        if self.targets[take] == "-":
+            return WavStream(binary_stdout(), rate, channels, samples, comment)
+        return stack.enter_context(open_writer(self.targets[take], rate, channels, format=self.format, comment=comment))
+
+    def _tell(self, took: float, samples: int, rate: int) -> None:
+        from duotone.flow.session import Session
+
+        source = self.source
+        cost = {
+            "chunks": source.chunks, "steps": source.steps, "evaluations": source.evaluations, "samples": samples, "rate": rate,
+            "took_seconds": took, "speed": samples / rate / took,
+            "replaced_chunks": source.health().replaced if isinstance(source, Session) else 0,
+        }  # fmt: skip
+        for take, target in enumerate(self.targets):
+            figures = {"output": target, **self._comment(take), **cost}
+            if target != "-":
+                write_text(target + ".json", json.dumps(figures, indent=2, sort_keys=True) + "\n")
+            line = (
+                f"{target}: {duration(samples / rate)}, seed {self.seed + take}, {source.steps} steps, {source.evaluations} evaluations, "
+                f"{samples / rate / took:.1f}x real time"
+            )
+            self.reporter.result(figures, line)
