@@ -40,6 +40,10 @@ COMMANDS = {
         "--steps", "--solver", "--shift", "--guidance", "--context", "--exact", "--format", "--device", "--dtype", "--force",
         "--json", "--quiet",
     },
+    "jam": {
+        "--flow", "--codec", "--prompt", "--seed", "--lookahead", "--sink", "--stdio", "--clock", "--seconds", "--input", "--osc",
+        "--midi", "--schema", "--device", "--dtype",
+    },
     "doctor": {"--device", "--json"},
     "demo": {
         "--output", "--start", "--seconds", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force",

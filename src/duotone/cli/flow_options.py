@@ -1,20 +1,17 @@
-"""What the commands of flows share: options, loading a flow, and reading a prompt."""
+"""What the commands of flows share: options, and loading a flow."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from duotone.cli.failures import tell
-from duotone.errors import CodecMismatchError, UsageError
+from duotone.errors import UsageError
 
 if TYPE_CHECKING:
-    from duotone.codec.contract import Codec
     from duotone.config import SamplingConfig
     from duotone.flow.model import FlowModel
-    from duotone.flow.prompt import Prompt
 
 DEFAULT_FLOW = "flow-tiny"
 Flow = Annotated[
@@ -66,19 +63,3 @@ def sampling(model: FlowModel, **wishes: Any) -> SamplingConfig:
         if getattr(stored, name) != value:
             tell(f"{name} {value} instead of {getattr(stored, name)}, which is stored with the flow.")
     return settings
-
-
-def read_prompt(name: str | None, codec: Codec) -> Prompt:
-    """A prompt from a sound file, or from the latents or codes of a .duo. Raises `CodecMismatchError` for another codec's."""
-    from duotone.audio.files import read
-    from duotone.codec.container import read_duo
-
-    if name is None:
-        return None
-    if Path(name).suffix.lower() != ".duo":
-        return read(name)
-    value = read_duo(name)
-    if value.spec.latent is None or value.spec.levels is None:
-        raise CodecMismatchError(f"{name} holds codes without latents. Encode the sound with the flow's codec.")
-    codec.check(value.spec)
-    return value.latents() if not hasattr(value, "values") else value

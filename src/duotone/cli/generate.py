@@ -30,7 +30,6 @@ from duotone.cli.flow_options import (
     Steps,
     Temperature,
     load_flow,
-    read_prompt,
     sampling,
 )
 from duotone.errors import UsageError
@@ -93,6 +92,7 @@ def command(
     if not math.isfinite(seconds) or seconds <= 0:
         raise UsageError(f"--seconds got {seconds}, expected a length above 0.")
     targets = _targets(output, takes, format, as_json, force)
+    from duotone.flow.prompt import read_prompt
     from duotone.flow.session import session
     from duotone.flow.takes import Takes
     from duotone.flow.weights import fingerprint

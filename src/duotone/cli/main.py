@@ -19,6 +19,7 @@ from duotone.cli import (
     fetch_sounds,
     generate,
     info,
+    jam,
     latents,
     make_sounds,
     prepare,
@@ -61,6 +62,7 @@ _modules = (
     latents,
     prepare,
     generate,
+    jam,
     doctor,
 )
 for _name, _examples, _command, _class in (

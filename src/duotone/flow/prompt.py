@@ -6,11 +6,14 @@ Legend: N chunks, M tokens a chunk, C channels of a token.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
+from duotone.codec.container import read_duo
 from duotone.codec.contract import Codec
 from duotone.codec.values import Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
@@ -64,3 +67,14 @@ def encoded(codec: Codec, model: FlowModel, prompt: Prompt) -> Tensor:
         found = stream.push(aligned)
     assert isinstance(found, Latents)
     return found.channels(config.channels)
+
+
+def read_prompt(name: str | None, codec: Codec) -> Prompt:
+    """A prompt from a sound file, or from the latents or codes of a .duo. Raises `CodecMismatchError` for another codec's."""
+    if name is None:
+        return None
+    if Path(name).suffix.lower() != ".duo":
+        return read(name)
+    value = read_duo(name)
+    codec.check(value.spec)
+    return value if isinstance(value, Latents) else value.latents()

@@ -2,7 +2,7 @@
 
 What happens between a change and the ear, with a look-ahead of L chunks::
 
-    set(...)  ->  the next chunk is made with it  ->  it is heard after the L - 1 chunks that were made already
+    set(...)  ->  the next chunk is made with it  ->  it is heard after the L chunks (one of them playing) that were made already
 
 A session is a value of one thread: whoever plays it in another takes pieces from it (`duotone jam` does).
 
@@ -315,6 +315,11 @@ class Session:
             elif not self._past.replace(self._voice.sampler, start, latents):
                 self.late += 1
         return len(found)
+
+    @property
+    def input_begun(self) -> bool:
+        """Whether the user's sound was pushed before."""
+        return self._input.start is not None
 
     def health(self) -> Health:
         """Loudness, self-similarity, onsets, and whether the session seems stuck."""
