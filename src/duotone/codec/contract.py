@@ -71,6 +71,8 @@ class Codec(ABC):
 
     spec: CodecSpec
     provenance: dict[str, Any]
+    #: Names of strategies that are accepted and all give what decoding without one gives.
+    equal_strategies: tuple[str, ...] = ()
 
     # --- to be implemented by each codec
 
@@ -314,6 +316,8 @@ class Codec(ABC):
     ) -> DecodeSession:
         self.check(spec)
         seed = whole_number(seed, "seed")
+        if strategy in self.equal_strategies:
+            strategy = None
         if strategy is not None:
             if strategy not in self.spec.strategies:
                 known = ", ".join(self.spec.strategies)

@@ -30,7 +30,12 @@ TOGETHER = 16
 
 
 class BandCodec(Codec):
-    """CoDiCodec with the bands frontend. It holds weights but no state."""
+    """CoDiCodec with the bands frontend. It holds weights but no state.
+
+    The strategies of CoDiCodec differ in denoising steps; this codec makes none, so they all give its estimate.
+    """
+
+    equal_strategies = ("parallel", "autoregressive", "wavefront")
 
     def __init__(self, network: BandNetwork, *, name: str = "", provenance: dict[str, Any] | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
