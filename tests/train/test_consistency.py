@@ -268,11 +268,11 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 
 def test_fresh_codes_of_a_uniform_bottleneck_fill_the_codebook() -> None:
     from duotone.quant.fsq import FSQ
-    from duotone.train.consistency import _code_use
+    from duotone.train.code_use import code_use
 
     fsq = FSQ((3, 5))
     every = fsq.index_to_bounded(torch.arange(15))
-    use = _code_use(fsq, every[None])
+    use = code_use(fsq, every[None])
     assert use["level_entropy"] == pytest.approx(1, abs=1e-5) and use["codebook_perplexity"] == pytest.approx(
         15, rel=1e-4
     )
