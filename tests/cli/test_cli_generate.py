@@ -146,6 +146,21 @@ def test_bad_input_is_told_without_a_traceback(
     assert not list(here.glob("*.json")) and not list(here.glob("o.*"))
 
 
+def test_a_flow_that_gives_no_numbers_is_told(pair: list[str], here: Path, duotone: Any) -> None:
+    model = stirred(CONFIG)
+    with torch.no_grad():
+        model.proj_out.bias.fill_(torch.nan)
+    save_flow(model, "bad")
+    words = ["generate", "--flow", "bad", *pair[2:], "--seconds", "0.05", "-o", "o.wav"]
+    single, several = duotone(*words), duotone(*words, "--takes", "2")
+    assert (
+        single.exit_code == 0
+        and "6 chunks were not finite" in single.stderr
+        and not read("o.wav").samples[:, 480:].any()
+    )
+    assert several.exit_code == 3 and "is not finite" in several.stderr and not list(here.glob("o-*"))
+
+
 def test_a_codec_is_no_flow_and_a_flow_no_codec(pair: list[str], here: Path, duotone: Any) -> None:
     one = duotone("generate", "--flow", pair[3], "--codec", pair[3], "--seconds", "1", "-o", "o.wav")
     two = duotone("generate", "--flow", pair[1], "--codec", pair[1], "--seconds", "1", "-o", "o.wav")

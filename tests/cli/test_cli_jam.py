@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import queue
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -311,6 +316,56 @@ def test_midi_messages_are_commands() -> None:
     assert remote.of_midi(mido.Message("note_on", note=60, velocity=0)) is None
     assert remote.of_midi(mido.Message("program_change", program=0)).type == "reanchor"
     assert remote.of_midi(mido.Message("pitchwheel")) is None
+
+
+@contextmanager
+def started(words: list[str], stdin: int) -> Iterator[subprocess.Popen[str]]:
+    """A program that is ended in any case, after a minute at the latest."""
+    with subprocess.Popen(words, stdin=stdin, stderr=subprocess.PIPE, text=True) as running:
+        watch = threading.Timer(60, running.kill)
+        watch.start()
+        try:
+            yield running
+        finally:
+            watch.cancel()
+            running.kill()
+
+
+def test_keys_of_a_terminal_play(pair: list[str], here: Path) -> None:
+    pty = pytest.importorskip("pty")
+    master, terminal = pty.openpty()
+    words = [sys.executable, "-m", "duotone", "jam", *pair, "--sink", "null"]
+    with started(words, terminal) as running:
+        assert running.stderr is not None
+        assert "Playing" in running.stderr.readline()
+        os.write(master, b"t")
+        assert "set temperature 1.05, heard from" in running.stderr.readline()
+        os.write(master, b"q")
+        assert running.stderr.readline().startswith("Stopped after") and running.wait(60) == 0
+    os.close(master)
+    os.close(terminal)
+
+
+def test_an_interrupted_file_holds_what_was_played(pair: list[str], here: Path) -> None:
+    words = [sys.executable, "-m", "duotone", "jam", *pair, "--sink", "out.wav"]
+    with started(words, subprocess.DEVNULL) as running:
+        assert running.stderr is not None and "Playing" in running.stderr.readline()
+        time.sleep(0.3)
+        running.send_signal(signal.SIGINT)
+        assert running.stderr.readline().startswith("Stopped after") and running.wait(60) == 130
+    assert read("out.wav").seconds > 0.2 and not list(here.glob("*.part"))
+
+
+def test_a_stuck_session_says_so_without_being_asked() -> None:
+    told: list[Any] = []
+    desk = Desk(stirred(CONFIG), random_bands(), ClockSink(48_000, None), told.append)
+    desk.do(protocol.Start())
+    for controls in ({}, {"temperature": 0, "context": 0}, {"temperature": 1}, {"temperature": 0}):
+        desk.do(protocol.Set(controls=flow.Changes.parse(controls)))
+        for _ in range(20):
+            desk.work()
+    found = [each.stuck for each in told if each.type == "health"]
+    assert found == ["repeats", "repeats"]
 
 
 def test_osc_messages_arrive_as_commands() -> None:

@@ -17,6 +17,7 @@ from duotone.atomic import write_text
 from duotone.cli.codec_options import Codec, Device, Dtype, load_codec
 from duotone.cli.common import Force, Json, Quiet, Reporter, binary_stdout, check_outputs, duration
 from duotone.cli.decode import FormatName
+from duotone.cli.failures import tell
 from duotone.cli.flow_options import (
     DEFAULT_FLOW,
     Context,
@@ -203,6 +204,11 @@ class _Work:
             "took_seconds": took, "speed": samples / rate / took,
             "replaced_chunks": source.health().replaced if isinstance(source, Session) else 0,
         }  # fmt: skip
+        if cost["replaced_chunks"]:
+            tell(
+                f"warning: {cost['replaced_chunks']} chunks were not finite and are silent: the settings or the flow's weights are unusable. "
+                f"Try the default settings."
+            )
         for take, target in enumerate(self.targets):
             figures = {"output": target, **self._comment(take), **cost}
             if target != "-":

@@ -59,7 +59,7 @@ class Desk:
         self.model, self.codec, self.sink, self.emit, self.host = model, codec, sink, emit, host
         self.session: Session | None = None
         self.slack: list[float] = []  #: of the last pieces, in seconds
-        self._audio = False
+        self._audio = self._stuck = False
         self._base = 0  # samples that were made before the sink began: a session that goes on
 
     def ready(self) -> None:
@@ -99,11 +99,20 @@ class Desk:
         elif isinstance(command, p.Export):
             self._export(command)
         elif isinstance(command, p.AskHealth):
-            session = self._playing()
-            figures = session.health().to_dict()
-            self.emit(p.HealthEvent(id=command.id, **figures, late=session.late, underruns=self.sink.underruns))
+            self._health(self._playing(), command.id)
         else:
             self.stop(command.id)
+
+    def _health(self, session: Session, id: p.Id) -> None:
+        figures = session.health().to_dict()
+        self.emit(p.HealthEvent(id=id, **figures, late=session.late, underruns=self.sink.underruns))
+
+    def _watch(self, session: Session) -> None:
+        """Tell without being asked when the music begins to seem stuck."""
+        stuck = session.health().stuck is not None
+        if stuck and not self._stuck:
+            self._health(session, None)
+        self._stuck = stuck
 
     @property
     def heard(self) -> int:
@@ -222,6 +231,7 @@ class Desk:
         self.slack = [*self.slack[-999:], slack]
         peak = float(wave.samples.abs().max()) if wave.length else 0.0
         text = base64.b64encode(pcm(wave.numpy()).T.tobytes()).decode() if self._audio else None
+        self._watch(session)
         self.emit(p.Audio(sample=first, count=wave.length, heard=heard, peak=peak, slack_seconds=slack, samples=text))
 
 

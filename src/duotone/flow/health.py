@@ -30,7 +30,7 @@ _MEMORY = 8.0  # seconds of onsets
 class Health:
     """Figures of the last chunks; `stuck` says why the session seems stuck: "silent", "repeats", or None."""
 
-    loudness: float  #: root mean square of the last chunk, dBFS
+    loudness: float  #: root mean square of the last chunk before the gain, dBFS
     similarity: float  #: the largest mean cosine similarity of the last 8 chunks to those 1 to 16 chunks before them
     lag: int  #: the distance at which it is largest, in chunks; 0 while there are too few chunks
     deviation: (

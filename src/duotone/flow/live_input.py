@@ -101,6 +101,7 @@ class Past:
 
     def push(self, sampler: Sampler, start: int, latents: Tensor) -> None:
         """Let a chunk `[M, C]` enter the context."""
+        latents = latents.cpu()
         self._stood.append(_Stood(start, latents, sampler.state()))
         sampler.push(latents[None, None])
 

@@ -1,7 +1,7 @@
 """The control protocol of sessions: one JSON object a line, commands in and events out; `schema` publishes it.
 
 A command may have an `id`, which its answer repeats. Every command is answered by exactly one event: `ack`, or the event of its own
-name, or `error`; `audio` and `stopped` also come by themselves. Samples count from the beginning of the session's sound.
+name, or `error`. By themselves come `audio`, `stopped`, and `health` when the music begins to seem stuck. Samples count from the beginning of the session's sound.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class HealthEvent(_Event):
 
     type: Literal["health"] = "health"
     id: Id = None
-    loudness: float = Field(description="dBFS")
+    loudness: float = Field(description="of the last chunk before the gain, dBFS")
     similarity: float
     lag: int
     deviation: float

@@ -117,8 +117,8 @@ def command(
             stack.callback(listen_microphone(loaded.spec.rate, input or None, jam.commands.put))
         desk.ready()
         if not stdio:
-            desk.do(protocol.Start(prompt=prompt, seed=seed, lookahead=lookahead))
             stack.enter_context(_keys(jam))
+            desk.do(protocol.Start(prompt=prompt, seed=seed, lookahead=lookahead))
         else:
             if prompt is not None:
                 raise UsageError(
@@ -162,7 +162,14 @@ class _Jam:
         self._meter = sys.stderr.isatty() and not stdio
 
     def run(self) -> None:
-        """Until the session stops, or standard input has ended and there is nothing left to do."""
+        """Until the session stops, standard input has ended and there is nothing left to do, or the user interrupts."""
+        try:
+            self._loop()
+        finally:
+            if self.desk.session is not None:
+                self.desk.stop()
+
+    def _loop(self) -> None:
         desk, ended = self.desk, False
         while not self.over:
             idle = not desk.due()
@@ -180,8 +187,6 @@ class _Jam:
             desk.work()
             if desk.session is not None and self._done(desk.heard):
                 desk.stop()
-        if desk.session is not None:
-            desk.stop()
 
     def _done(self, heard: int) -> bool:
         session = self.desk.session
