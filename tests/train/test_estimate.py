@@ -107,7 +107,10 @@ def samples(count: int, seed: int = 0) -> Tensor:
 def test_calibration_sets_the_spread_of_latents() -> None:
     made = objective()
     pre = made.network.encoder(made.features(samples(24)))
-    assert float(pre.detach().std(0).mean()) == pytest.approx(0.8, abs=0.02) and float(pre.detach().mean(0).abs().max()) < 0.02
+    assert (
+        float(pre.detach().std(0).mean()) == pytest.approx(0.8, abs=0.02)
+        and float(pre.detach().mean(0).abs().max()) < 0.02
+    )
 
 
 def test_rounded_and_unrounded_examples_are_mixed_by_their_share() -> None:
