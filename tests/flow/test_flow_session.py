@@ -7,6 +7,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from duotone import flow
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
+from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.values import Latents
 from duotone.config import FlowConfig, SamplingConfig
@@ -147,6 +149,55 @@ def test_a_state_goes_on_at_every_place_and_taking_it_changes_nothing() -> None:
         assert torch.equal(sound(session, 2), sound(other, 2))
         assert session.health() == other.health()
     assert session.state() == flow.resume(model, codec, session.state()).state()
+
+
+def test_the_published_kind_of_codec_plays_too(codec: CoDiCodec) -> None:
+    """Its live decoder denoises each chunk after the clean one before it; that is in the state."""
+    size = codec.spec.latent or ()
+    model = stirred(CONFIG.model_copy(update={"channels": size[0] * size[1] // 8}))
+    session = flow.session(model, codec, prompt(), seed=3)
+    sound(session, 3)
+    session.reseed(5)
+    sound(session, 2)
+    other = flow.resume(model, codec, session.state())
+    assert torch.equal(sound(session, 3), sound(other, 3))
+
+
+class _Stateless:
+    """A decoder that keeps its state to itself."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def push(self, value: Latents) -> Tensor:
+        return self._inner.push(value)
+
+    def finish(self) -> Tensor:
+        return self._inner.finish()
+
+
+class Opaque(BandCodec):
+    """The small codec, whose decoders cannot be taken out."""
+
+    def decoder(self, source: Any, seed: int = 0, **options: Any) -> Any:
+        return _Stateless(super().decoder(source, seed, **options))
+
+
+def test_decoders_that_keep_their_state_are_brought_to_the_place_by_the_last_chunks() -> None:
+    """Seeds still change at the sample that was told and without a step; states go on with the same latents."""
+    model, codec = stirred(CONFIG), Opaque(random_bands().network)
+    session = flow.session(model, codec, prompt(), seed=3, lookahead=1)
+    start = sound(session, 6)
+    assert not session._voice.stream.resumable
+    other = flow.resume(model, codec, session.state())
+    assert other.made == session.made
+    session.reseed(9)
+    whole, again = sound(session, 3), sound(other, 3)
+    assert whole.shape == again.shape == (2, 3 * CHUNK)
+    assert (whole[:, 0] - start[:, -1]).abs().max() <= 1.5 * start.diff(dim=1).abs().max()
+    plain = opened(lookahead=1)
+    sound(plain, 9)
+    assert torch.equal(other._voice.recent[-1], plain._voice.recent[-1])
 
 
 def test_other_states_are_refused() -> None:

@@ -225,6 +225,8 @@ class _Jam:
         elif event.type == "stopped":
             self.over = True
             self._sum(event)
+        elif event.type == "ack" and event.command == "input":
+            pass  # a microphone gives many a second
         elif event.type == "ready":
             self._rate = event.rate
         elif event.type == "error":
