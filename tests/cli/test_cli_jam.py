@@ -350,7 +350,9 @@ def test_an_interrupted_file_holds_what_was_played(pair: list[str], here: Path) 
     words = [sys.executable, "-m", "duotone", "jam", *pair, "--sink", "out.wav"]
     with started(words, subprocess.DEVNULL) as running:
         assert running.stderr is not None and "Playing" in running.stderr.readline()
-        time.sleep(0.3)
+        while not any(part.stat().st_size > 50_000 for part in here.glob(".*.part")):  # the watch ends a hang
+            assert running.poll() is None
+            time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         assert running.stderr.readline().startswith("Stopped after") and running.wait(60) == 130
     assert read("out.wav").seconds > 0.2 and not list(here.glob("*.part"))
