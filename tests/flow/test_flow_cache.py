@@ -275,3 +275,27 @@ def test_ten_thousand_chunks() -> None:
             torch.testing.assert_close(cache.velocity(x, 0.4), wanted, **CLOSE)
         cache.append(clean, s, eps)
         past = torch.cat([past, interpolate(clean, eps, s)], 1)[:, -reach:]
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 7])
+@pytest.mark.parametrize("branches", [1, 2])
+@pytest.mark.parametrize("config", [TOY, UNLIMITED], ids=["window", "exact"])
+def test_a_rewound_append_leaves_no_trace(config: FlowConfig, branches: int, before: int) -> None:
+    """Also where the chunk had taken over another's slot, or the number of branches changed meanwhile."""
+    cache = FlowCache(stirred(config), exact=config.context_chunks is None)
+    x = chunks(1, before + 3, seed=4)
+    if before:
+        cache.append(x[:, :before])
+    wanted = cache.velocity(x[:, -1], 0.5)
+    undone = []
+    for i in range(2):
+        undone.append(cache.undo())
+        cache.branch(branches if i else 1)
+        cache.append(x[:, before + i : before + i + 1])
+    assert (cache.velocity(x[:, -1], 0.5)[:1] - wanted).abs().max() > 1e-4
+    with pytest.raises(UsageError, match="Rewind in order"):
+        cache.rewind(undone[0])
+    for each in reversed(undone):
+        cache.rewind(each)
+    assert cache.index == before
+    torch.testing.assert_close(cache.velocity(x[:, -1], 0.5)[:1], wanted, rtol=0, atol=1e-6)

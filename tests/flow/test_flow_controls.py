@@ -172,7 +172,9 @@ def test_input_stands_in_the_context_in_place_of_ours_in_time(size: int, lookahe
     assert any(first <= index < first + count for index in indices)
     # from the chunks that stand, the context follows
     again = flow.session(model, codec, None, seed=3)._voice.sampler
-    again.restore(stood[0].before or {})
+    again.cache = session._voice.sampler.cache.clone()
+    for each in reversed(stood):
+        again.cache.rewind(each.undo)
     for each in stood:
         again.push(each.latents[None, None])
     wanted, found = again.next(push=False).latents, session._voice.sampler.next(push=False).latents

@@ -262,6 +262,37 @@ class FlowCache:
                 (state[name + "x"].clone(), s, None if negative is None else negative.clone(), negative_s)
             )
 
+    def undo(self) -> dict[str, Tensor]:
+        """What the next `append` of one chunk overwrites, as copies: little, but everything where `exact`. `rewind` takes it."""
+        if self.exact:
+            return self.state()
+        slot = self._next_slot()
+        counters = torch.tensor([self.index, self.start])
+        return {
+            "slot_keys": self._keys[:, :, :, slot].clone(), "slot_values": self._values[:, :, :, slot].clone(), "counters": counters,
+        }  # fmt: skip
+
+    def rewind(self, undo: dict[str, Tensor]) -> None:
+        """Take back the last `append`, which was of one chunk; `undo` was taken before it. Raises `UsageError` for any other."""
+        index, start = undo["counters"].tolist()[:2]
+        if index != self.index - 1:
+            raise UsageError(
+                f"Got what was taken before chunk {index}, and the last chunk is {self.index - 1}. Rewind in order."
+            )
+        if self.exact:
+            self.restore(undo)
+            return
+        self.index, self.start = index, start
+        slot = self._next_slot()
+        for memory, name in ((self._keys, "slot_keys"), (self._values, "slot_values")):
+            before = undo[name].to(memory)  # rows of one branch or of two, as there were then
+            memory[:, :, :, slot] = before.repeat(1, 2, 1, 1, 1)[:, : memory.shape[1]]
+
+    def _next_slot(self) -> slice:
+        """The tokens of a layer's memory that the next chunk takes over."""
+        m, slot = self._shape[1], (self.index - self.start) % self.context
+        return slice(m * (1 + slot), m * (2 + slot))
+
     def _recompute(self) -> None:
         """Compute the window again from the kept latents, if chunks have left it."""
         if len(self._kept) <= self.context:

@@ -86,51 +86,37 @@ class Input:
 
 @dataclass
 class _Stood:
-    """What stands in the context for a chunk, and the context before it (None where that has changed since)."""
+    """What stands in the context for a chunk, and what its entering overwrote."""
 
     start: int
     latents: Tensor
-    before: dict[str, Tensor] | None
+    undo: dict[str, Tensor]
 
 
 class Past:
-    """The last chunks of a context, each replaceable; the context is then computed again from there on."""
+    """The last chunks of a context, each replaceable: it and those after it are taken back, and enter again."""
 
     def __init__(self, chunks: int) -> None:
         self._stood: deque[_Stood] = deque(maxlen=chunks)
 
     def push(self, sampler: Sampler, start: int, latents: Tensor) -> None:
         """Let a chunk `[M, C]` enter the context."""
-        latents = latents.cpu()
-        self._stood.append(_Stood(start, latents, sampler.state()))
+        self._stood.append(_Stood(start, latents.cpu(), sampler.cache.undo()))
         sampler.push(latents[None, None])
 
     def replace(self, sampler: Sampler, start: int, latents: Tensor) -> bool:
         """Let other latents stand for the chunk of this start. False if it is not among the last chunks any more."""
         stood = list(self._stood)
         place = next((i for i, each in enumerate(stood) if each.start == start), None)
-        known = [i for i, each in enumerate(stood[: (place or 0) + 1]) if each.before is not None]
-        if place is None or not known:
+        if place is None:
             return False
+        for each in reversed(stood[place:]):
+            sampler.cache.rewind(each.undo)
         stood[place].latents = latents
-        first = stood[known[-1]].before
-        assert first is not None
-        sampler.restore(first)
-        self._again(sampler, stood[known[-1] : place])
-        stood[place].before = sampler.state()
-        self._again(sampler, stood[place : place + 1])
-        rest = stood[place + 1 :]
-        if rest:
-            rest[0].before = sampler.state()
-        for each in rest[1:]:
-            each.before = None
-        self._again(sampler, rest)
+        for each in stood[place:]:
+            each.undo = sampler.cache.undo()
+            sampler.push(each.latents[None, None])
         return True
-
-    @staticmethod
-    def _again(sampler: Sampler, stood: list[_Stood]) -> None:
-        if stood:
-            sampler.push(torch.stack([each.latents for each in stood])[None])
 
     def clear(self) -> None:
         """Forget all chunks: the context is another one."""
@@ -141,13 +127,13 @@ class Past:
         state: dict[str, Tensor] = {"starts": torch.tensor([each.start for each in self._stood], dtype=torch.int64)}
         for i, each in enumerate(self._stood):
             state[f"{i}.latents"] = each.latents
-            state |= {f"{i}.before.{name}": tensor for name, tensor in (each.before or {}).items()}
+            state |= {f"{i}.undo.{name}": tensor for name, tensor in each.undo.items()}
         return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         self._stood.clear()
         for i, start in enumerate(state["starts"].tolist()):
-            prefix = f"{i}.before."
-            before = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
-            self._stood.append(_Stood(start, state[f"{i}.latents"], before or None))
+            prefix = f"{i}.undo."
+            undo = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+            self._stood.append(_Stood(start, state[f"{i}.latents"], undo))
