@@ -22,7 +22,7 @@ from duotone.codec.values import Latents
 from duotone.config import FlowConfig, flow_preset
 from duotone.errors import ConfigError, FormatError, WeightsError
 from duotone.flow.model import FlowModel
-from duotone.nn.state import fill, read_weights, write_weights
+from duotone.nn.state import fill, read_document, read_weights, write_weights
 from duotone.spec import CodecSpec, Source
 
 FORMAT = "duotone-flow"
@@ -87,7 +87,7 @@ def save(
 def load(folder: str | os.PathLike[str]) -> FlowModel:
     """Read a folder written by `save`, as float32 on the CPU in evaluation mode. Raises `WeightsError` or `ConfigError`."""
     source = Path(folder)
-    document = _document(source / "config.json")
+    document = read_document(source / "config.json", "flow", FORMAT, VERSION)
     config = FlowConfig.parse(document.get("config", {}), str(source / "config.json"))
     model = _empty(config)
     fill(model, read_weights(source), str(source))
@@ -96,7 +96,7 @@ def load(folder: str | os.PathLike[str]) -> FlowModel:
 
 def provenance(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What `save` was told of where the weights come from."""
-    found = _document(Path(folder) / "config.json").get("provenance", {})
+    found = read_document(Path(folder) / "config.json", "flow", FORMAT, VERSION).get("provenance", {})
     return found if isinstance(found, dict) else {}
 
 
@@ -191,22 +191,6 @@ def _torch_file(file: Path, what: str) -> dict[Any, Any]:
     if not isinstance(loaded, dict):
         raise WeightsError(f"{file} holds {type(loaded).__name__}, expected a dictionary. Give {what}.")
     return loaded
-
-
-def _document(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise WeightsError(f"No flow at {path.parent}: it has no config.json. Give the folder of a saved flow.")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ConfigError(f'{path} does not describe a flow of this library (expected "format": "{FORMAT}").')
-    if document.get("version") != VERSION:
-        raise ConfigError(
-            f"{path} has version {document.get('version')}, this version of Duotone reads {VERSION}. Update duotone."
-        )
-    return document
 
 
 def fingerprint(model: FlowModel) -> str:

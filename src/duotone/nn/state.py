@@ -1,21 +1,42 @@
-"""Named tensors: read from safetensors files, and fitted into networks."""
+"""Folders of weights: config.json and safetensors files, and tensors fitted into networks."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from duotone.atomic import replacing, write_text
-from duotone.errors import WeightsError
+from duotone.errors import ConfigError, WeightsError
 
 #: Weights larger than this are written in several files, as those of transformers are.
 SHARD_BYTES = 16 << 20
 NAME = "model.safetensors"
 INDEX = NAME + ".index.json"
+
+
+def read_document(path: Path, kind: str, form: str, version: int) -> dict[str, Any]:
+    """The config.json of a folder of weights, of this format and version; `kind` names what it describes in messages.
+
+    Raises `WeightsError` if there is none, `ConfigError` for another content.
+    """
+    if not path.is_file():
+        raise WeightsError(f"No {kind} at {path.parent}: it has no config.json. Give the folder of a saved {kind}.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != form:
+        raise ConfigError(f'{path} does not describe a {kind} of this library (expected "format": "{form}").')
+    if document.get("version") != version:
+        raise ConfigError(
+            f"{path} has version {document.get('version')}, this version of Duotone reads {version}. Update duotone."
+        )
+    return document
 
 
 def write_weights(state: dict[str, Tensor], folder: Path, limit: int = SHARD_BYTES) -> None:

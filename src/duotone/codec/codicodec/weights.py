@@ -9,7 +9,6 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +19,8 @@ from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork
 from duotone.config import BandsConfig, CoDiCodecConfig, codicodec_config
-from duotone.errors import ConfigError, WeightsError
-from duotone.nn.state import fill, read_weights, write_weights
+from duotone.errors import WeightsError
+from duotone.nn.state import fill, read_document, read_weights, write_weights
 
 FORMAT = "duotone-codec"
 VERSION = 1
@@ -164,7 +163,7 @@ def save_codec(codec: CoDiCodec | BandCodec, folder: str | os.PathLike[str], dty
 def load_codec(folder: str | Path) -> CoDiCodec | BandCodec:
     """Read a folder written by `save_codec`, as float32 on the CPU. Raises `WeightsError` or `ConfigError`."""
     source = Path(folder).absolute()
-    document = _document(source / "config.json")
+    document = read_document(source / "config.json", "codec", FORMAT, VERSION)
     config = codicodec_config(document.get("config", {}), str(source / "config.json"))
     state = read_weights(source)
     extras = {name.removeprefix(_EXTRA): tensor for name, tensor in state.items() if name.startswith(_EXTRA)}
@@ -177,19 +176,3 @@ def load_codec(folder: str | Path) -> CoDiCodec | BandCodec:
     network = empty_network(config)
     fill(network, own, str(source))
     return CoDiCodec(network, name=source.name, provenance=provenance, extras=extras)
-
-
-def _document(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise WeightsError(f"No codec at {path.parent}: it has no config.json. Give the folder of a saved codec.")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ConfigError(f'{path} does not describe a codec of this library (expected "format": "{FORMAT}").')
-    if document.get("version") != VERSION:
-        raise ConfigError(
-            f"{path} has version {document.get('version')}, this version of Duotone reads {VERSION}. Update duotone."
-        )
-    return document
