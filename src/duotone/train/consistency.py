@@ -6,7 +6,6 @@ Legend: B examples, each two consecutive chunks (left, right); C F T spectrum; L
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -14,33 +13,22 @@ from pydantic import Field
 from torch import Tensor
 
 from duotone.codec import consistency
-from duotone.codec.codicodec import CoDiCodec, best_dtype
+from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork, stft_of
-from duotone.codec.codicodec.weights import save_codec
-from duotone.codec.contract import Codec
-from duotone.config import CoDiCodecConfig, NoiseConfig
-from duotone.errors import ConfigError
+from duotone.config import CoDiCodecConfig, Config, NoiseConfig
 from duotone.nn.conv import Frontend
 from duotone.nn.transformer import Transformer
 from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
 from duotone.train.bottleneck import spread_loss
-from duotone.train.code_use import code_use
-from duotone.train.codec_objective import CodecObjective
-from duotone.train.codec_task import codec_task
+from duotone.train.codicodec_objective import CoDiCodecObjective, CoDiCodecObjectiveSection
 from duotone.train.draws import Draws
 from duotone.train.envelope import Envelope
 from duotone.train.sections import (
     OBJECTIVES,
-    CoDiCodecSection,
-    ModelSection,
-    ObjectiveSection,
-    Parts,
-    SoundSection,
     Warn,
 )
-from duotone.train.start import start_codec
-from duotone.train.task import Batch, Task
+from duotone.train.task import Batch
 
 #: Noise levels at which validation measures one denoising step.
 SIGMAS = (1.0, 10.0, 80.0)
@@ -84,7 +72,7 @@ def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float)
 
 
 @OBJECTIVES.register
-class ConsistencySection(ObjectiveSection):
+class ConsistencySection(CoDiCodecObjectiveSection):
     """The consistency objective; defaults are the published values if there are any."""
 
     warnings: ClassVar[tuple[Warn, ...]] = (
@@ -95,6 +83,12 @@ class ConsistencySection(ObjectiveSection):
             "latents collapse to the zero level: raise objective.spread_weight",
         ),
         Warn("level_entropy", lambda v: v < 0.6, "few of the FSQ levels are used"),
+    )
+
+    network: ClassVar[type[Config]] = CoDiCodecConfig
+    otherwise: ClassVar[str] = (
+        "needs a model with frontend convolution; preset {preset} has bands, which objective.kind estimate trains. "
+        "Choose preset base."
     )
 
     kind: Literal["consistency"] = "consistency"
@@ -111,35 +105,23 @@ class ConsistencySection(ObjectiveSection):
     spread_weight: float = Field(default=10.0, ge=0)  # weight of the spread term (see `bottleneck`)
     envelope_weight: float = Field(default=0.0, ge=0)  # weight of the auxiliary loss for short runs (see `envelope`)
 
-    def seconds(self, model: ModelSection) -> float | None:
-        """Two chunks."""
-        if not isinstance(model, CoDiCodecSection):
-            return None
-        config = model.build()
-        return 2 * config.chunk_samples / config.rate
+    @property
+    def consecutive(self) -> int:
+        """Chunks of an example."""
+        return 2
 
-    def task(self, parts: Parts) -> Task:
-        """Train a CoDiCodec on pairs of consecutive chunks of audio. Raises `ConfigError` for another model or data."""
-        model, data = parts.model, parts.data
-        if not isinstance(model, CoDiCodecSection) or not isinstance(data, SoundSection):
-            raise ConfigError(
-                f"objective.kind consistency trains model.kind codicodec on data.kind sound; the recipe has "
-                f"{model.kind} and {data.kind}. Choose another objective, or these kinds."
-            )
-        config = model.build()
-        if not isinstance(config, CoDiCodecConfig):
-            raise ConfigError(
-                f"objective.kind consistency needs a model with frontend convolution; preset {model.preset} has bands, which "
-                f"objective.kind estimate trains. Choose preset base."
-            )
-        torch.manual_seed(parts.train.seed)
-        objective = ConsistencyObjective(config, self)
-        began = None if model.start_from is None else start_codec(model.start_from, parts.load)
-        return codec_task(objective, data, parts, began)
+    def objective(self, config: CoDiCodecConfig) -> ConsistencyObjective:
+        """The objective of a network with random weights."""
+        return ConsistencyObjective(config, self)
 
 
-class ConsistencyObjective(CodecObjective):
+class ConsistencyObjective(CoDiCodecObjective):
     """``{"samples": [B, 2, crop]}`` in, loss out. Owns the network, and auxiliary heads that are not exported."""
+
+    made = CoDiCodec
+    frontend = "convolution"
+    config: CoDiCodecConfig
+    network: CoDiCodecNetwork
 
     def __init__(self, config: CoDiCodecConfig, section: ConsistencySection) -> None:
         super().__init__()
@@ -152,21 +134,9 @@ class ConsistencyObjective(CodecObjective):
         """Another one of the same configuration."""
         return ConsistencyObjective(self.config, self.section)
 
-    def wanted_dtype(self, device: torch.device) -> torch.dtype:
-        """bfloat16 if the device has matrix units for it, else float32."""
-        return best_dtype(device)
-
-    def begin_from(self, codec: Codec) -> None:
-        """Start from a codec's weights. Raises `ConfigError` if it has another network."""
-        if not isinstance(codec, CoDiCodec):
-            raise ConfigError(
-                f"model.start_from got {codec.spec.model or codec.spec.family}, expected a CoDiCodec with the convolution frontend."
-            )
-        if codec.config != self.config:
-            theirs, own = codec.config.to_dict(), self.config.to_dict()
-            differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if theirs[k] != own[k])
-            raise ConfigError(f"model.start_from has another network than the recipe: {differ}. Make them equal.")
-        self.network.load_state_dict({k: v.float() for k, v in codec.network.state_dict().items()})
+    def before_bound(self, samples: Tensor) -> Tensor:
+        """See `CoDiCodecObjective`."""
+        return self.network.encode_pre(self.clean(samples))
 
     def save_memory(self) -> None:
         """Gradient checkpointing: keep the inputs of blocks and layers, compute the rest again in the backward pass."""
@@ -181,19 +151,9 @@ class ConsistencyObjective(CodecObjective):
         self.network.denoiser.denoise = torch.compile(self.network.denoiser.denoise)  # type: ignore[method-assign]
 
     @property
-    def rate(self) -> int:
-        """Samples a second of the examples."""
-        return self.config.rate
-
-    @property
     def crop(self) -> int:
         """Samples of one example: two chunks and the overlap of a window."""
         return 2 * self.config.chunk_samples + self.config.hop
-
-    def bottleneck(self, pre: Tensor, skip: Tensor) -> Tensor:
-        """Pre-tanh `[B, L, d]` -> bounded `[B, L, d]`; examples with `skip` `[B]` keep their unrounded values."""
-        bounded = self.fsq.bound(pre)
-        return torch.where(skip[:, None, None], bounded, self.fsq.round_straight_through(bounded))
 
     @torch.no_grad()
     def calibrate(self, samples: Tensor, latents: bool = True) -> None:
@@ -276,17 +236,6 @@ class ConsistencyObjective(CodecObjective):
         return torch.cat(out)
 
     @torch.no_grad()
-    def health(self, batch: Batch) -> dict[str, float]:
-        """Statistics of the bottleneck on a batch; the standard deviation is that of each latent over the chunks."""
-        pre = self.network.encode_pre(self.clean(batch["samples"]))
-        bounded = self.fsq.bound(pre)
-        return {
-            "pre_tanh_deviation": float(pre.std(0).mean()),
-            "saturated_share": float((bounded.abs() > 0.97).float().mean()),
-            **code_use(self.fsq, bounded),
-        }
-
-    @torch.no_grad()
     def errors(self, batch: Batch, seed: int = 0) -> dict[str, float]:
         """Relative squared error of one denoising step at sigma 1, 10 and 80, from continuous and rounded latents.
 
@@ -305,15 +254,3 @@ class ConsistencyObjective(CodecObjective):
                 estimate = self.denoise(clean + sigma * noise, level, latents, pyramid)
                 out[f"error_{face}_{sigma:g}"] = float((estimate - clean).pow(2).mean() / clean.pow(2).mean())
         return out
-
-    @torch.no_grad()
-    def export(self, provenance: dict[str, object]) -> CoDiCodec:
-        """A codec of these weights."""
-        network = CoDiCodecNetwork(self.config)
-        network.load_state_dict({k: v.detach().cpu() for k, v in self.network.state_dict().items()})
-        return CoDiCodec(network, provenance=dict(provenance))
-
-    def save(self, codec: Codec, folder: Path) -> None:
-        """Write a codec with its weights in bfloat16."""
-        assert isinstance(codec, CoDiCodec)
-        save_codec(codec, folder, torch.bfloat16)
