@@ -32,9 +32,8 @@ class Maps:
     mid: Tensor  #: natural logarithm of the magnitudes of mid `[B, n, F]`, a sine at full scale has magnitude 1
     ratio: Tensor  #: natural logarithm of the level of side against mid `[B, n, S]`
     share: Tensor  #: correlation of side with mid, -1 to 1 `[B, n, S]`
-    noise: Tensor | None = (
-        None  #: share of noise in the magnitudes of mid, 0 to 1 `[B, n, F]`; None without a source-filter head
-    )
+    #: Share of noise in the magnitudes of mid, 0 to 1 `[B, n, F]`; None without a source-filter head.
+    noise: Tensor | None = None
 
 
 class BandStem(nn.Module):
@@ -208,8 +207,9 @@ class Estimator(nn.Module):
             power = F.softplus(self.source(x).float()).view(frames)
             harmonic = (power[..., : config.pitches] @ self.comb).float()
             noise = (power[..., config.pitches :] @ self.noise_shape).float()
-            log = log + torch.log(harmonic + noise + 1e-3)
-            share_of_noise = noise / (harmonic + noise + 1e-3)
+            total = harmonic + noise + 1e-3
+            log = log + torch.log(total)
+            share_of_noise = noise / total
         ratio, share = self.stereo(x).float().view(frames).split(config.stereo_bands, -1)
         return Maps(log, (2 * ratio - 1.5).clamp(-6, 3), torch.tanh(share), share_of_noise)
 
