@@ -321,7 +321,10 @@ def test_midi_messages_are_commands() -> None:
 @contextmanager
 def started(words: list[str], stdin: int) -> Iterator[subprocess.Popen[str]]:
     """A program that is ended in any case, after a minute at the latest."""
-    with subprocess.Popen(words, stdin=stdin, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        words, stdin=stdin, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores SIGINT
+    ) as running:  # fmt: skip
         watch = threading.Timer(60, running.kill)
         watch.start()
         try:
