@@ -134,6 +134,8 @@ def test_a_frozen_encoder_keeps_its_codes_while_the_rest_learns() -> None:
     assert after.encode(wave).codes() == codes and after.spec.space == before.spec.space
     assert after.fingerprint != before.fingerprint
     assert not any("encoder" in name for name in made.averaged())
+    averaged = made.with_weights({name: p for name, p in made.named_parameters() if name in made.averaged()})
+    assert averaged.export({}).fingerprint == after.fingerprint  # what a run exports has the frozen encoder too
 
 
 def recipe(**model: object) -> TrainRecipe:

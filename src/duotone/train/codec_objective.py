@@ -47,9 +47,12 @@ class CodecObjective(Objective):
 
     @torch.no_grad()
     def with_weights(self, weights: dict[str, Tensor]) -> CodecObjective:
-        """A copy of the objective with the averaged weights (see `averaged`), on their device, for evaluation."""
-        out = self.fresh()
-        missing, _ = out.load_state_dict({**dict(self.named_buffers()), **weights}, strict=False)
+        """A copy of the objective with the averaged weights (see `averaged`), on their device, for evaluation.
+
+        Parameters that are not averaged, such as those of a frozen encoder, are as they are now.
+        """
+        out, now = self.fresh(), {**dict(self.named_buffers()), **dict(self.named_parameters())}
+        missing, _ = out.load_state_dict({**now, **weights}, strict=False)
         lost = set(missing) & set(self.averaged())
         assert not lost, lost
         return out.to(next(iter(weights.values())).device).eval()

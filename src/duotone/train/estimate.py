@@ -11,13 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from duotone.codec.codicodec.bands.codec import BandCodec
-from duotone.codec.codicodec.bands.features import Analysis, Features
-from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.config import BandsConfig, Config
-from duotone.quant.fsq import FSQ
+from duotone.train.band_objective import BandObjective
 from duotone.train.bottleneck import spread_loss
-from duotone.train.codicodec_objective import CoDiCodecObjective, CoDiCodecObjectiveSection
+from duotone.train.codicodec_objective import CoDiCodecObjectiveSection
 from duotone.train.draws import Draws
 from duotone.train.estimate_losses import CHANNELS, DECIBEL, EstimateLosses
 from duotone.train.sections import (
@@ -64,45 +61,21 @@ class EstimateSection(CoDiCodecObjectiveSection):
         return EstimateObjective(config, self)
 
 
-class EstimateObjective(CoDiCodecObjective):
+class EstimateObjective(BandObjective):
     """``{"samples": [B, 2, crop]}`` in, loss out."""
 
-    made = BandCodec
-    frontend = "bands"
     free = ("floor", "synthesis")  # no tensor has other sizes
-    config: BandsConfig
-    network: BandNetwork
 
     def __init__(self, config: BandsConfig, section: EstimateSection) -> None:
-        super().__init__()
-        self.config, self.section = config, section
-        self.network = BandNetwork(config)
+        super().__init__(config, section.chunks)
+        self.section = section
         self.losses = EstimateLosses(config)
-        self.fsq = FSQ(config.levels)
-        self._analysis: Analysis | None = None
         if section.freeze_encoder:
             self.network.encoder.requires_grad_(False)
 
     def fresh(self) -> EstimateObjective:
         """Another one of the same configuration."""
         return EstimateObjective(self.config, self.section)
-
-    @property
-    def crop(self) -> int:
-        """Samples of one example: its chunks, and what their windows reach beyond."""
-        return self.section.chunks * self.config.chunk_samples + self.config.spare
-
-    def before_bound(self, samples: Tensor) -> Tensor:
-        """See `CoDiCodecObjective`."""
-        pre: Tensor = self.network.encoder(self.features(samples))
-        return pre
-
-    def features(self, samples: Tensor) -> Features:
-        """Samples `[B, 2, crop]` -> features of their chunks, `[B * N, ...]`."""
-        if self._analysis is None or self._analysis.device != samples.device:
-            self._analysis = Analysis(self.config, samples.device)
-        with torch.no_grad(), torch.autocast(samples.device.type, enabled=False):
-            return self._analysis(samples).chunks(self.config)
 
     @torch.no_grad()
     def calibrate(self, samples: Tensor, latents: bool = True) -> None:
