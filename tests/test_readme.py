@@ -22,9 +22,9 @@ from duotone.codec.codicodec.network import parameter_count
 from duotone.codec.codicodec.weights import empty_network
 from duotone.config import PRESETS, BandsConfig
 from duotone.hub import load
+from pages import ROOT, block_of, code_of, commands_of, lines_of, page
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = page("README.md")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -33,26 +33,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write("song.wav", synthesize(1, 1.0))
     return tmp_path
-
-
-def code_of(text: str, number: int = 0) -> None:
-    """Run a Python block of a page, the first by default."""
-    code = re.findall(r"```python\n(.*?)```", text, re.S)[number]
-    exec(compile(code, "a page", "exec"), {})
-
-
-def lines_of(text: str) -> list[str]:
-    """The commands of a page."""
-    return [line[2:] for line in text.splitlines() if line.startswith("$ ")]
-
-
-def commands_of(text: str, count: int) -> None:
-    """Run all commands of a page, which are so many."""
-    lines = lines_of(text)
-    assert len(lines) == count
-    for line in lines:
-        done = subprocess.run([sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
 def test_the_example_runs(folder: Path) -> None:
@@ -64,9 +44,7 @@ def test_the_example_runs(folder: Path) -> None:
 
 
 def test_the_commands_run(folder: Path) -> None:
-    block = re.search(r"```sh\n(.*?)```", README, re.S)
-    assert block is not None
-    lines = block[1].strip().splitlines()
+    lines = block_of(README, "sh").strip().splitlines()
     assert len(lines) >= 4
     for line in lines:
         words = shlex.split(line)
@@ -77,11 +55,8 @@ def test_the_commands_run(folder: Path) -> None:
 
 
 def test_the_training_commands_are_those_that_the_page_on_training_runs() -> None:
-    block = re.search(r"```console\n(.*?)```", README, re.S)
-    assert block is not None
-    commands = [line.strip() for line in block[1].strip().splitlines()]
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert len(commands) == 2 and "\n".join(commands) in page
+    commands = [line.strip() for line in block_of(README, "console").strip().splitlines()]
+    assert len(commands) == 2 and "\n".join(commands) in page("docs/training.md")
 
 
 def test_the_table_of_presets_is_current() -> None:
@@ -109,15 +84,15 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_commands_named_in_the_text_exist() -> None:
     known = {entry.name for entry in (*app.registered_commands, *app.registered_groups)}
-    named = set(re.findall(r"`duotone ([a-z-]+)", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
+    named = set(re.findall(r"`duotone ([a-z-]+)", "".join(each.read_text(encoding="utf-8") for each in PAGES)))
     assert "convert" in named
     assert named <= known
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links to {target}"
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s#]+)", path.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
 @pytest.mark.parametrize("name", ["roundtrip", "live"])
@@ -144,7 +119,7 @@ MINIATURE = {
 
 @pytest.mark.long
 def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    text = page("docs/training.md")
     lines = lines_of(text)
     assert [shlex.split(line)[1] for line in lines] == [
         "make-sounds",
@@ -167,7 +142,7 @@ def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8")
+    text = page("docs/tokens.md")
     monkeypatch.chdir(tmp_path)
     code_of(text)
     (tmp_path / "tokenizer" / "tokenizer.json").unlink()
@@ -179,7 +154,7 @@ def test_the_tokens_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_latents_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "latents.md").read_text(encoding="utf-8")
+    text = page("docs/latents.md")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sounds").mkdir()
     for i in range(2):
@@ -191,7 +166,7 @@ def test_the_latents_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_page_of_text_tokenizers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "text-tokenizers.md").read_text(encoding="utf-8")
+    text = page("docs/text-tokenizers.md")
     monkeypatch.chdir(tmp_path)
     code_of(text)
     shutil.rmtree(tmp_path / "both")

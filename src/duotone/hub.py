@@ -32,10 +32,19 @@ DEFAULT = "tiny"
 FAMILIES: dict[str, Callable[[Path], Codec]] = {"codicodec": load_codec}
 
 
-def bundled() -> list[str]:
-    """Names of the codecs whose weights come with the package."""
-    root = Path(str(files("duotone") / "weights"))
-    return sorted(p.name for p in root.iterdir() if (p / "config.json").is_file()) if root.is_dir() else []
+#: Folders of weights that come with the package; their names are those of models.
+WEIGHTS = Path(str(files("duotone") / "weights"))
+
+
+def bundled_folder(name: str) -> Path | None:
+    """Where the weights of a bundled model are; None for other names."""
+    return WEIGHTS / name if name in (*bundled(), *bundled(flows=True)) else None
+
+
+def bundled(flows: bool = False) -> list[str]:
+    """Names of the codecs whose weights come with the package, or with `flows` of the flow models."""
+    there = WEIGHTS.iterdir() if WEIGHTS.is_dir() else ()
+    return sorted(p.name for p in there if (p / "config.json").is_file() and (p.name in FLOW_PRESETS) == flows)
 
 
 def load(
@@ -86,7 +95,9 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     if name == "duotone":  # name of our codec in `duotone codes --codec`
         name = DEFAULT
     if name in bundled():
-        return _ours(_no_options(name, options), Path(str(files("duotone") / "weights" / name)))
+        return _ours(_no_options(name, options), WEIGHTS / name)
+    if name in bundled(flows=True):
+        return flow_weights.load(WEIGHTS / _no_options(name, options))
     if path.is_dir():
         return _folder(path, device, options)
     if path.is_file():
@@ -108,7 +119,7 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
             f"{PUBLISHED[0]} for base."
         )
     raise WeightsError(
-        f"No codec is called {name!r}. Bundled: {', '.join(bundled()) or 'none'}; of other projects: {', '.join(CODECS)}; else "
+        f"No codec is called {name!r}. Bundled: {', '.join((*bundled(), *bundled(flows=True))) or 'none'}; of other projects: {', '.join(CODECS)}; else "
         f"give a folder of a saved codec, the published codicodec.pt, or org/name on the Hugging Face Hub."
     )
 

@@ -60,11 +60,16 @@ def particular(bandwidth: float | None, n_quantizers: int | None, repository: st
 
 def load_codec(name: str | None, device: str, dtype: str, options: Particular | None = None) -> LoadedCodec:
     """Load the codec of that name, or the default one. Raises `UsageError` if the name is that of an audio tokenizer."""
-    from duotone.codec.contract import Codec as LoadedCodec
     from duotone.hub import DEFAULT, load
 
     wanted: dict[str, Any] = {**(options or {})}
-    found = load(DEFAULT if name is None else name, device, dtype, say=tell, **wanted)
+    return checked_codec(load(DEFAULT if name is None else name, device, dtype, say=tell, **wanted), name)
+
+
+def checked_codec(found: object, name: str | None) -> LoadedCodec:
+    """What was loaded by that name. Raises `UsageError` if it is no codec."""
+    from duotone.codec.contract import Codec as LoadedCodec
+
     if not isinstance(found, LoadedCodec):
         raise UsageError(f"{name} is {type(found).__name__}, expected a codec. Name the codec that made its codes.")
     return found

@@ -1,4 +1,4 @@
-"""``duotone info``: describes a file or a codec. Files are described without importing PyTorch, so quickly."""
+"""``duotone info``: describes a file, a codec or a flow. Files are described without importing PyTorch, so quickly."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Annotated, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
 from duotone.atomic import is_stream
-from duotone.cli.codec_options import Bandwidth, Quantizers, Repository, load_codec, particular, title
+from duotone.cli.codec_options import (
+    Bandwidth,
+    Particular,
+    Quantizers,
+    Repository,
+    checked_codec,
+    particular,
+    title,
+)
 from duotone.cli.common import Json, duration
-from duotone.cli.failures import require_stdout, shown
+from duotone.cli.failures import require_stdout, shown, tell
 from duotone.errors import AudioError, FormatError
 from duotone.spec import CodecSpec
+
+if TYPE_CHECKING:
+    from duotone.codec.contract import Codec as LoadedCodec
+    from duotone.flow.model import FlowModel
 
 NAME = "info"
 EXAMPLES = """
@@ -31,13 +43,15 @@ Examples:
     duotone info song.wav
 
     duotone info mimi --n-quantizers 8
+
+    duotone info runs/flow/flow
 """
 
 _SPOOL = 8 << 20
 _MAGIC = b"\x89DUO\r\n\x1a\n"
 _STORE = "store.json"
 #: Values shown as blocks of lines below the others.
-_BLOCKS = ("config", "provenance")
+_BLOCKS = ("sampling", "config", "provenance")
 
 
 def command(
@@ -45,7 +59,7 @@ def command(
         str,
         typer.Argument(
             metavar="FILE_OR_CODEC",
-            help="A .duo or sound file (- for standard input), a folder of latents, or a codec.",
+            help="A .duo or sound file (- for standard input), a folder of latents, a codec, or a flow.",
         ),
     ],
     bandwidth: Bandwidth = None,
@@ -53,11 +67,11 @@ def command(
     codec_repo: Repository = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a .duo file, a sound file, a store of latents, or a codec; a damaged .duo exits with code 4."""
+    """Describe a .duo file, a sound file, a store of latents, a codec, or a flow; a damaged .duo exits with code 4."""
     require_stdout()
     found = _file_or_none(target)
     if found is None:
-        found = _codec(target, particular(bandwidth, n_quantizers, codec_repo))
+        found = _model(target, particular(bandwidth, n_quantizers, codec_repo))
     typer.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
     if found.get("damage"):
         raise FormatError(f"{target} is damaged (see above). Decode it with --salvage to keep what is intact.")
@@ -216,12 +230,35 @@ def _sound(name: str, source: Any) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def _codec(name: str, options: Any) -> dict[str, Any]:
+def _model(name: str, options: Particular) -> dict[str, Any]:
+    from duotone.flow.model import FlowModel
+    from duotone.hub import load
+
+    wanted: dict[str, Any] = {**options}
+    found = load(name, "cpu", "auto", say=tell, **wanted)
+    return _flow(found, name) if isinstance(found, FlowModel) else _codec(checked_codec(found, name))
+
+
+def _flow(model: FlowModel, name: str) -> dict[str, Any]:
+    from duotone.flow import weights
+    from duotone.hub import bundled_folder
+
+    config, folder = model.config.to_dict(), bundled_folder(name) or Path(name)
+    sampling = config.pop("sampling")
+    return {
+        "type": "flow", "fingerprint": weights.fingerprint(model),
+        "trained_on": model.config.codec, "parameters": sum(p.numel() for p in model.parameters()),
+        "latents_of_a_chunk": [model.config.tokens, model.config.channels], "reach": model.config.reach,
+        "sampling": sampling, "config": config,
+        "provenance": weights.provenance(folder) if folder.is_dir() else {},
+    }  # fmt: skip
+
+
+def _codec(codec: LoadedCodec) -> dict[str, Any]:
     from torch import nn
 
     from duotone.config import Config
 
-    codec = load_codec(name, "cpu", "auto", options)
     spec, config = codec.spec, getattr(codec, "config", None)
     network = getattr(codec, "network", None)
     parts = network.named_children() if isinstance(network, nn.Module) else ()
