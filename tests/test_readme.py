@@ -129,6 +129,7 @@ def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pyte
         "evaluate",
         "train",
         "train",
+        "train",
     ]
     monkeypatch.chdir(tmp_path)
     for line in lines:

@@ -16,6 +16,7 @@ from duotone.codec.codicodec.bands.network import Maps
 from duotone.codec.codicodec.weights import load_codec
 from duotone.config import BandsConfig
 from duotone.errors import ConfigError
+from duotone.train.bottleneck import spread_loss
 from duotone.train.draws import Draws
 from duotone.train.estimate import EstimateObjective, EstimateSection
 from duotone.train.estimate_losses import CHANNELS, EstimateLosses, exponential_likelihood
@@ -90,6 +91,16 @@ def test_gradients_equal_finite_differences(name: str) -> None:
             moved = [[v + sign * 1e-5 * direction if k == i else v for k, v in enumerate(values)] for sign in (1, -1)]
             numeric = (cost(moved[0]) - cost(moved[1])) / 2e-5
         assert float(slope) == pytest.approx(float(numeric), rel=2e-3, abs=1e-6)
+
+
+def test_the_gradient_of_the_spread_term_equals_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(4)
+    pre, direction = torch.randn(2, 5, 3, 2, generator=generator, dtype=torch.float64).unbind()
+    pre.requires_grad_()
+    (gradient,) = torch.autograd.grad(spread_loss(pre, 0.8), [pre])
+    with torch.no_grad():
+        numeric = (spread_loss(pre + 1e-6 * direction, 0.8) - spread_loss(pre - 1e-6 * direction, 0.8)) / 2e-6
+    assert float((gradient * direction).sum()) == pytest.approx(float(numeric), rel=1e-5)
 
 
 def objective(**fields: object) -> EstimateObjective:

@@ -27,7 +27,7 @@ def test_bundled_recipes_are_valid_and_found_by_name(
 
 
 def test_there_are_recipes_for_the_documentation() -> None:
-    names = {"base", "small", "tiny-1-estimate", "tiny-demo", "fine-tune-published"}
+    names = {"base", "small", "tiny-1-estimate", "tiny-3-adversarial", "tiny-demo", "fine-tune-published"}
     assert names | {"flow-tiny", "flow-small", "flow-base"} <= bundled().keys()
 
 

@@ -125,8 +125,9 @@ def _lines(board: Board) -> Watch:
         nonlocal last
         board.add(metrics)
         for line in warnings(metrics, board.recipe.objective.warnings):
-            if line.split(" ")[0] not in warned:
-                warned.add(line.split(" ")[0])
+            advice = line.split(": ", 1)[1]
+            if advice not in warned:
+                warned.add(advice)
                 tell(f"warning: {line}")
         if time.monotonic() - last > 10 or metrics["step"] + 1 == board.recipe.train.steps:
             last = time.monotonic()

@@ -11,6 +11,7 @@ from torch import Tensor
 from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.bands.features import Analysis, Features
 from duotone.codec.codicodec.bands.network import BandNetwork
+from duotone.codec.contract import Codec
 from duotone.config import BandsConfig
 from duotone.quant.fsq import FSQ
 from duotone.train.codicodec_objective import CoDiCodecObjective
@@ -30,6 +31,13 @@ class BandObjective(CoDiCodecObjective):
         self.network = BandNetwork(config)
         self.fsq = FSQ(config.levels)
         self._analysis: Analysis | None = None
+
+    def begin_from(self, codec: Codec) -> None:
+        """See `CoDiCodecObjective`. A frozen encoder hears as it has learnt to: the floor of magnitudes is then the codec's."""
+        super().begin_from(codec)
+        if not any(p.requires_grad for p in self.network.encoder.parameters()):
+            assert isinstance(codec, BandCodec)
+            self.config = self.config.model_copy(update={"floor": codec.config.floor})
 
     @property
     def crop(self) -> int:

@@ -11,6 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from duotone.codec.codicodec.bands.features import Features
+from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig, Config
 from duotone.train.band_objective import BandObjective
 from duotone.train.bottleneck import spread_loss
@@ -24,14 +26,8 @@ from duotone.train.sections import (
 from duotone.train.task import Batch
 
 
-@OBJECTIVES.register
-class EstimateSection(CoDiCodecObjectiveSection):
-    """The objective *estimate*: weights of its terms, and of the bottleneck."""
-
-    warnings: ClassVar[tuple[Warn, ...]] = (
-        Warn("saturated_share", lambda v: v > 0.2, "latents saturate: lower objective.deviation or optim.rate"),
-        Warn("level_entropy", lambda v: v < 0.6, "few of the FSQ levels are used: raise objective.spread_weight"),
-    )
+class EstimateTerms(CoDiCodecObjectiveSection):
+    """What all objectives of the estimate have: examples, and the weights of the terms that compare magnitudes."""
 
     network: ClassVar[type[Config]] = BandsConfig
     otherwise: ClassVar[str] = (
@@ -39,7 +35,6 @@ class EstimateSection(CoDiCodecObjectiveSection):
         "Choose preset tiny or small."
     )
 
-    kind: Literal["estimate"] = "estimate"
     chunks: int = Field(default=3, ge=2)  # consecutive chunks of an example
     continuous_share: float = Field(default=0.4, ge=0, le=1)  # FSQ-dropout: share of examples that are not rounded
     likelihood_weight: float = Field(default=1.0, ge=0)
@@ -47,31 +42,78 @@ class EstimateSection(CoDiCodecObjectiveSection):
     mel_weight: float = Field(default=1.0, ge=0)
     convergence_weight: float = Field(default=0.5, ge=0)
     local_weight: float = Field(default=1.0, ge=0)
-    deviation: float = Field(default=0.8, gt=0)  # target standard deviation of each latent before the bound
-    spread_weight: float = Field(default=0.05, ge=0)  # weight of the spread term (see `bottleneck`)
-    freeze_encoder: bool = False  # train the estimator alone; latents and codes stay as they are
 
     @property
     def consecutive(self) -> int:
         """Chunks of an example."""
         return self.chunks
 
+
+@OBJECTIVES.register
+class EstimateSection(EstimateTerms):
+    """The objective *estimate*: weights of its terms, and of the bottleneck."""
+
+    warnings: ClassVar[tuple[Warn, ...]] = (
+        Warn("saturated_share", lambda v: v > 0.2, "latents saturate: lower objective.deviation or optim.rate"),
+        Warn("level_entropy", lambda v: v < 0.6, "few of the FSQ levels are used: raise objective.spread_weight"),
+    )
+
+    kind: Literal["estimate"] = "estimate"
+    deviation: float = Field(default=0.8, gt=0)  # target standard deviation of each latent before the bound
+    spread_weight: float = Field(default=0.05, ge=0)  # weight of the spread term (see `bottleneck`)
+    freeze_encoder: bool = False  # train the estimator alone; latents and codes stay as they are
+
     def objective(self, config: BandsConfig) -> EstimateObjective:
         """The objective of a network with random weights."""
         return EstimateObjective(config, self)
 
 
-class EstimateObjective(BandObjective):
-    """``{"samples": [B, 2, crop]}`` in, loss out."""
+class EstimateTraining(BandObjective):
+    """What all objectives of the estimate do: features -> latents -> maps -> the terms of the loss."""
 
     free = ("floor", "synthesis")  # no tensor has other sizes
 
-    def __init__(self, config: BandsConfig, section: EstimateSection) -> None:
+    def __init__(self, config: BandsConfig, section: EstimateTerms) -> None:
         super().__init__(config, section.chunks)
-        self.section = section
+        self.terms = section
         self.losses = EstimateLosses(config)
-        if section.freeze_encoder:
-            self.network.encoder.requires_grad_(False)
+
+    def estimate(self, features: Features, draws: Draws) -> tuple[Maps, Tensor]:
+        """Features of all chunks -> maps `[B * N, ...]` through the quantiser, and the latents before the bound."""
+        skip = draws.chosen("skip rounding", self.terms.continuous_share).to(features.mid.device)
+        pre = self.network.encoder(features)
+        latents = self.bottleneck(pre, skip.repeat_interleave(self.terms.chunks))
+        maps, _ = self.network.estimator(latents.unflatten(0, (-1, self.terms.chunks)))
+        return maps, pre
+
+    def distance(self, maps: Maps, features: Features) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the terms, and values: the terms, and mel distances in dB, `[1]` each."""
+        terms, distances = self.losses(maps, features)
+        weighted = (getattr(self.terms, f"{name}_weight") * term for name, term in terms.items())
+        values = {name: term.detach()[None] for name, term in terms.items()}
+        return sum(weighted, maps.mid.new_zeros(())), values | _decibels(distances)
+
+    @torch.no_grad()
+    def errors(self, batch: Batch, seed: int = 0) -> dict[str, float]:
+        """Mel distances of the estimate in dB, from continuous and from rounded latents; samples `[B, 2, crop]`."""
+        features = self.features(batch["samples"].to(self.losses.weights.device))
+        pre = self.network.encoder(features)
+        out: dict[str, float] = {}
+        for face, keep in (("continuous", True), ("rounded", False)):
+            skip = torch.full((len(pre),), keep, device=pre.device)
+            maps, _ = self.network.estimator(self.bottleneck(pre, skip).unflatten(0, (-1, self.terms.chunks)))
+            _, distances = self.losses(maps, features)
+            out |= {f"{face}_{name}": float(value) for name, value in _decibels(distances).items()}
+        return out
+
+
+class EstimateObjective(EstimateTraining):
+    """``{"samples": [B, 2, crop]}`` in, loss out."""
+
+    def __init__(self, config: BandsConfig, section: EstimateSection) -> None:
+        super().__init__(config, section)
+        self.section = section
+        self.network.encoder.requires_grad_(not section.freeze_encoder)
 
     def fresh(self) -> EstimateObjective:
         """Another one of the same configuration."""
@@ -88,31 +130,12 @@ class EstimateObjective(BandObjective):
 
     def forward(self, batch: Batch, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Samples `[B, 2, crop]` -> loss, and values: mel distances in dB and the terms of the loss, `[1]` each."""
-        samples, section = batch["samples"], self.section
-        features = self.features(samples)
-        skip = draws.chosen("skip rounding", section.continuous_share).to(samples.device)
-        pre = self.network.encoder(features)
-        latents = self.bottleneck(pre, skip.repeat_interleave(section.chunks))
-        maps, _ = self.network.estimator(latents.unflatten(0, (-1, section.chunks)))
-        terms, distances = self.losses(maps, features)
-        loss = sum((getattr(section, f"{name}_weight") * term for name, term in terms.items()), samples.new_zeros(()))
-        if section.spread_weight and not section.freeze_encoder:
-            loss = loss + section.spread_weight * spread_loss(pre, section.deviation)
-        values = {name: term.detach()[None] for name, term in terms.items()}
-        return loss, values | _decibels(distances)
-
-    @torch.no_grad()
-    def errors(self, batch: Batch, seed: int = 0) -> dict[str, float]:
-        """Mel distances of the estimate in dB, from continuous and from rounded latents; samples `[B, 2, crop]`."""
-        features = self.features(batch["samples"].to(self.losses.weights.device))
-        pre = self.network.encoder(features)
-        out: dict[str, float] = {}
-        for face, keep in (("continuous", True), ("rounded", False)):
-            skip = torch.full((len(pre),), keep, device=pre.device)
-            maps, _ = self.network.estimator(self.bottleneck(pre, skip).unflatten(0, (-1, self.section.chunks)))
-            _, distances = self.losses(maps, features)
-            out |= {f"{face}_{name}": float(value) for name, value in _decibels(distances).items()}
-        return out
+        features = self.features(batch["samples"])
+        maps, pre = self.estimate(features, draws)
+        loss, values = self.distance(maps, features)
+        if self.section.spread_weight and not self.section.freeze_encoder:
+            loss = loss + self.section.spread_weight * spread_loss(pre, self.section.deviation)
+        return loss, values
 
 
 def _decibels(distances: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, SerializeAsAny, model_validator
 from duotone.config import Config
 from duotone.errors import ConfigError
 from duotone.train import (  # noqa: F401
+    adversarial,
     consistency,
     estimate,
     flow,
@@ -29,7 +30,7 @@ from duotone.train.sections import DataSection as AnyDataSection
 from duotone.train.settings import OptimSection, TrainSection
 
 #: Objectives of which importing the file registers the kind.
-_REGISTERED = (consistency.ConsistencySection, estimate.EstimateSection)
+_REGISTERED = (consistency.ConsistencySection, estimate.EstimateSection, adversarial.AdversarialSection)
 #: The name of the section of sound in earlier versions, which had no other kind of data.
 DataSection = SoundSection
 

@@ -27,7 +27,11 @@ _MONO = -5.5
 
 
 class Synthesis:
-    """State of one stream: phases so far, and the overlap of frames. `seed` decides what magnitudes do not."""
+    """State of one stream: phases so far, and the overlap of frames. `seed` decides what magnitudes do not.
+
+    Gradients flow from the samples to all maps. The phases are constants of the gradient: they are integers that are made from
+    magnitudes in steps which have no slope.
+    """
 
     def __init__(self, config: BandsConfig, seed: int, iterations: int) -> None:
         self.config = config
@@ -45,7 +49,10 @@ class Synthesis:
         mid, ratio, share = (x.flatten(0, 1).cpu() for x in (maps.mid, maps.ratio, maps.share))
         magnitudes = (mid.exp() - self.config.floor).clamp_min(0) * self._scale
         noise = self._noise.push(maps)
-        spectrum = self._mid.push(magnitudes if noise is None else magnitudes * (1 - noise[0]))
+        tonal = magnitudes if noise is None else magnitudes * (1 - noise[0])
+        spectrum = self._mid.push(tonal)
+        if tonal.requires_grad:
+            spectrum = tonal * torch.sgn(spectrum)
         if noise is not None:
             spectrum = spectrum + magnitudes * noise[0] * noise[1]
         side = spectrum * self._side(ratio, share)
@@ -70,9 +77,10 @@ class Synthesis:
         The uncorrelated part is a quarter turn from mid, so that left and right have the energies of uncorrelated sounds,
         ``|m|^2 (1 + r^2 +- 2 r c)``, in every bin. The sign of the turn alternates between bands: neither channel leads.
         """
-        logarithm = ratio @ self._to_bins
+        to_bins = self._to_bins.to(ratio.dtype)
+        logarithm = ratio @ to_bins
         level = torch.where(logarithm > _MONO, logarithm.exp(), 0.0)
-        correlation = (share @ self._to_bins).clamp(-1, 1)
+        correlation = (share @ to_bins).clamp(-1, 1)
         apart = (1 - correlation.square()).clamp_min(0).sqrt() * self._apart
         return torch.complex(level * correlation, level * apart)
 
