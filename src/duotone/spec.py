@@ -70,18 +70,22 @@ class CodecSpec:
         """Maximum number of samples at `rate` that this number of chunks decodes to."""
         return max(0, chunks * self.chunk + (self.ahead if self.extra < 0 else -self.extra))
 
+    @property
+    def framings(self) -> tuple[Framing, ...]:
+        """The framings of the codec: *exact*, and of CoDiCodec with convolutions *published*."""
+        known = self.family == "codicodec" and self.behind == self.extra  # the bands frontend has other windows
+        return ("exact", "published") if known else ("exact",)
+
     def framed(self, framing: Framing) -> CodecSpec:
-        """The spec under a framing. *published* (CoDiCodec with convolutions only) frames the audio as the published package does.
+        """The spec under a framing. *published* frames the audio as the published package of CoDiCodec does.
 
         There, frame i starts at sample ``i * hop`` and only complete frames are used: n samples have ``n // hop - 1`` frames.
         Raises `UsageError` for a codec without this framing.
         """
         if framing == "exact":
             return self
-        known = (
-            self.family == "codicodec" and self.behind == self.extra
-        )  # not the bands frontend, which has other windows
-        if framing != "published" or not known:
+        if framing not in self.framings:
+            known = len(self.framings) > 1
             raise UsageError(
                 f"framing got {framing!r}, expected 'exact'"
                 + (" or 'published'." if known else f" (the only framing of {self.model or self.family}).")

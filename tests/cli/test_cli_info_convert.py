@@ -105,6 +105,20 @@ def test_convert_refuses(here: Path, duotone: Any, codec_folder: str) -> None:
     assert duotone("convert", "absent.pt", "folder.pt").exit_code == 2
 
 
+def test_latents_of_codicodec_flow_are_converted_to_a_store(here: Path, duotone: Any, codec_folder: str) -> None:
+    for name in ("a", "deep/b"):
+        path = Path("latents", name).with_suffix(".pt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"latent": torch.randn(5, 8, 8), "sample_rate": 48_000, "samples": 2500, "source": "x.wav"}, path)
+    assert "--codec" in duotone("convert", "latents", "store").stderr
+    assert duotone("convert", "latents", "store", "--codec", codec_folder, "--dtype", "bfloat16").exit_code == 2
+    done = duotone("convert", "latents", "store", "--codec", codec_folder)
+    assert done.exit_code == 0 and "2 recordings, 10 chunks" in done.stderr
+    done = duotone("convert", "latents/a.pt", "one", "--codec", codec_folder)
+    assert done.exit_code == 0 and json.loads(duotone("info", "one", "--json").stdout)["recordings"] == 1
+    assert "--codec is for latents" in duotone("convert", codec_folder, "back.pt", "--codec", codec_folder).stderr
+
+
 def test_evaluate_prints_a_table_or_json(here: Path, duotone: Any, codec_folder: str) -> None:
     Path("sounds").mkdir()
     time = torch.arange(9_600) / 48_000

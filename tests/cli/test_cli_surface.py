@@ -25,7 +25,7 @@ COMMANDS = {
         "--salvage", *_OF_OTHERS, "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet",
     },
     "info": {*_OF_OTHERS, "--json"},
-    "convert": {"--config", "--dtype", "--force"},
+    "convert": {"--codec", "--config", "--dtype", "--force"},
     "latents": {
         "--output", "--codec", "--format", "--channels", "--stereo", "--shard-mb", "--chunk-size-secs",
         "--context-secs", *_OF_OTHERS, "--device", "--dtype", "--overwrite", "--workers", "--json", "--quiet",

@@ -138,10 +138,10 @@ def test_what_is_refused(codec: CoDiCodec, tmp_path: Path) -> None:
 
 def test_foreign_checkpoints_that_are_not(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    with pytest.raises(WeightsError, match="No checkpoint"):
+    with pytest.raises(WeightsError, match="No file"):
         import_codicodec(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="no PyTorch checkpoint"):
+    with pytest.raises(WeightsError, match="no PyTorch file"):
         import_codicodec(path)
     torch.save({"weights": {}}, path)
     with pytest.raises(WeightsError, match="gen_state_dict"):
@@ -157,7 +157,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
             return (print, ("run",))
 
     torch.save({"gen_state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(WeightsError, match="no PyTorch checkpoint"):
+    with pytest.raises(WeightsError, match="no PyTorch file"):
         import_codicodec(tmp_path / "evil.pt")
 
 

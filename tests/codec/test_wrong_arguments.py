@@ -107,5 +107,5 @@ def test_tensors_without_dense_values_are_refused(values: torch.Tensor) -> None:
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     target = tmp_path / "song.wav"
     target.write_bytes(b"RIFF")
-    with pytest.raises(duotone.WeightsError, match="is no PyTorch checkpoint"):
+    with pytest.raises(duotone.WeightsError, match="is no PyTorch file"):
         duotone.load(target)

@@ -6,7 +6,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import duotone
-from duotone.audio.synth import synthesize
 from duotone.cli.main import app
-from duotone.codec.codicodec import CoDiCodec
 from duotone.config import FlowConfig
-from duotone.errors import ConfigError, DuotoneError, FormatError, UsageError, WeightsError
-from duotone.flow import FlowCache, FlowModel, import_published, load, random, read_shard, save
+from duotone.errors import ConfigError, UsageError, WeightsError
+from duotone.flow import FlowCache, FlowModel, import_published, load, random, save
 from duotone.flow.weights import provenance
 from flow_toys import LOW_RANK, TOY, chunks, stirred
 
@@ -204,46 +201,6 @@ def test_random_models_depend_on_the_seed_alone() -> None:
     assert not torch.equal(one.proj_in.weight, other.proj_in.weight)
     with pytest.raises(ConfigError, match="flow-base"):
         random("base")
-
-
-def test_published_shards_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "0001.pt"
-    latent = torch.randn(5, 8, 64)
-    whole = {"latent": latent.half(), "sample_rate": 48000, "samples": 5 * 32768, "source": "a/song.wav"}
-    torch.save(whole, path)
-    shard = read_shard(path)
-    assert (shard.rate, shard.samples, shard.source) == (48000, 163840, "a/song.wav")
-    assert shard.latents.dtype == torch.float32 and torch.equal(shard.latents, latent.half().float())
-    wrong: list[tuple[dict[str, object], str]] = [
-        ({"latent": np.zeros(3)}, "ndarray|no PyTorch file"),
-        ({"latent": torch.zeros(3, 4)}, r"\[3, 4\]"),
-        ({"latent": torch.full((1, 8, 64), torch.nan)}, "not finite"),
-        ({"samples": "many"}, "'samples'"),
-    ]
-    for change, message in wrong:
-        torch.save({**whole, **change}, path)
-        with pytest.raises(DuotoneError, match=message) as caught:
-            read_shard(path)
-        assert isinstance(caught.value, (FormatError, WeightsError))
-    del whole["sample_rate"]
-    torch.save(whole, path)
-    with pytest.raises(FormatError, match="sample_rate"):
-        read_shard(path)
-
-
-def test_shards_are_values_of_the_codec_that_made_them(tmp_path: Path, codec: CoDiCodec) -> None:
-    wave = synthesize(5, 0.1)
-    latents = codec.encode(wave, framing="published")
-    content = {"sample_rate": 48_000, "samples": wave.samples.shape[1], "source": "song.wav"}
-    torch.save({"latent": latents.channels(8), **content}, tmp_path / "1.pt")
-    found = read_shard(tmp_path / "1.pt").in_space(codec.spec)
-    torch.testing.assert_close(found.values, latents.values, rtol=0, atol=1e-5)
-    assert found.source.samples == wave.samples.shape[1] and found.source.framing == "published"
-    torch.save({"latent": latents.channels(8)[1:], **content}, tmp_path / "1.pt")
-    assert read_shard(tmp_path / "1.pt").in_space(codec.spec).source.samples is None
-    torch.save({"latent": torch.zeros(2, 3, 5), **content}, tmp_path / "1.pt")
-    with pytest.raises(UsageError, match="from_channels"):
-        read_shard(tmp_path / "1.pt").in_space(codec.spec)
 
 
 def test_flows_are_loaded_by_the_names_of_their_folders_and_files(tmp_path: Path) -> None:

@@ -11,16 +11,18 @@ import pytest
 import torch
 from collections_of_sound import LENGTHS, contents, fill, make_sounds
 
+from duotone.audio.synth import synthesize
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.values import Latents
-from duotone.errors import FormatError, UsageError
+from duotone.errors import FormatError, UsageError, WeightsError
 from duotone.spec import Source
 from duotone.store import LatentStore, LatentWriter, StoreInfo, prepare
 from duotone.store.encode import settings_for
 from duotone.store.join import join
 from duotone.store.manifest import LAYOUTS, Layout
 from duotone.store.parquet import export_parquet, import_parquet, import_rows
-from duotone.store.published import import_shards, read_shard
+from duotone.store.published import import_shards, is_shard, read_shard
+from small_bands import random_bands
 from toys import Grouped, Scaled
 
 
@@ -111,7 +113,7 @@ def shard(path: Path, latent: torch.Tensor, **more: Any) -> None:
 
 def test_published_shards_become_a_store(codec: CoDiCodec, tmp_path: Path) -> None:
     made = {}
-    for seed, (name, samples) in enumerate((("a", 3000), ("deep/b", 5000), ("c", 7777))):
+    for seed, (name, samples) in enumerate((("a", 3050), ("deep/b", 5100), ("c", 7777))):
         generator = torch.Generator().manual_seed(seed)
         framing: Any = "published" if name == "c" else "exact"
         chunks = codec.spec.framed(framing).chunks(samples)
@@ -124,31 +126,71 @@ def test_published_shards_become_a_store(codec: CoDiCodec, tmp_path: Path) -> No
         assert np.allclose(store.channels(recording.name), latent.numpy(), atol=1e-4)
         assert store[recording.name] == Latents.from_channels(latent, codec.spec, recording.source)
         assert recording.sound == f"{recording.name}.flac"
-    assert store.recordings[0].source == Source(48_000, 2, 3000)
+    assert store.recordings[0].source == Source(48_000, 2, 3050)
     assert store.recordings[1].source == Source(48_000, 2, 7777, "published")
-    assert codec.decode(store["a"]).length == 3000
+    assert codec.decode(store["a"]).length == 3050
     before = contents(tmp_path / "s")
     import_shards([tmp_path / "pt"], tmp_path / "s", codec)
     assert contents(tmp_path / "s") == before
 
 
+def test_shards_are_read_as_they_are(tmp_path: Path) -> None:
+    latent = torch.randn(5, 8, 64)
+    shard(tmp_path / "1.pt", latent.half(), samples=5 * 32768, source="a/song.wav", text="more")
+    found = read_shard(tmp_path / "1.pt")
+    assert (found.rate, found.samples, found.source) == (48_000, 163_840, "a/song.wav")
+    assert found.latents.dtype == torch.float32 and torch.equal(found.latents, latent.half().float())
+    torch.save({"latent": latent, "sample_rate": 44_100.0}, tmp_path / "2.pt")
+    found = read_shard(tmp_path / "2.pt")
+    assert (found.rate, found.samples, found.source) == (44_100, None, "")
+    assert is_shard(tmp_path / "2.pt")
+
+
+def test_shards_are_values_of_the_codec_that_made_them(codec: CoDiCodec, tmp_path: Path) -> None:
+    wave = synthesize(5, 0.1)
+    latents = codec.encode(wave, framing="published")
+    shard(tmp_path / "1.pt", latents.channels(8), samples=wave.length)
+    found = read_shard(tmp_path / "1.pt").in_space(codec.spec)
+    torch.testing.assert_close(found.values, latents.values, rtol=0, atol=1e-5)
+    assert (found.source.samples, found.source.framing) == (wave.length, "published")
+    for samples in (10**9, None):
+        shard(tmp_path / "1.pt", latents.channels(8), samples=samples)
+        assert read_shard(tmp_path / "1.pt").in_space(codec.spec).source.samples is None
+    bands = random_bands().spec  # has no published framing
+    shard(tmp_path / "1.pt", torch.zeros(2, 1, 64), samples=1000)
+    assert read_shard(tmp_path / "1.pt").in_space(bands).source == Source(
+        48_000, 2, None if bands.chunks(1000) != 2 else 1000
+    )
+    shard(tmp_path / "1.pt", torch.zeros(2, 3, 5))
+    with pytest.raises(UsageError, match="chunks of 3 x 5 values"):
+        read_shard(tmp_path / "1.pt").in_space(codec.spec)
+
+
 def test_other_pt_files_are_refused(codec: CoDiCodec, tmp_path: Path) -> None:
-    shard(tmp_path / "big.pt", torch.zeros(3, 8, 64))
-    with pytest.raises(UsageError, match="chunks of 8 x 64 values"):
-        read_shard(tmp_path / "big.pt", codec.spec)
-    torch.save({"params": 3}, tmp_path / "other.pt")
+    path, latent = tmp_path / "1.pt", torch.zeros(3, 1, 64)
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"latent": torch.zeros(3, 4)}, r"\[3, 4\]"),
+        ({"latent": torch.zeros(0, 1, 64)}, r"\[0, 1, 64\]"),
+        ({"latent": None}, "NoneType"),
+        ({"latent": torch.full((1, 8, 64), torch.nan)}, "not finite"),
+        ({"samples": "many"}, "samples 'many'"),
+        ({"sample_rate": 0}, "sample_rate 0"),
+        ({"samples": float("inf")}, "samples inf"),
+    ]
+    for change, message in wrong:
+        shard(path, **{"latent": latent, **change})  # type: ignore[arg-type]
+        with pytest.raises(FormatError, match=message):
+            read_shard(path)
+    torch.save({"params": 3}, tmp_path / "params.pt")
+    with pytest.raises(FormatError, match="is no published shard"):
+        read_shard(tmp_path / "params.pt")
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    shard(tmp_path / "none.pt", torch.zeros(0, 1, 64))
-    for name in ("other", "tensor", "none"):
-        with pytest.raises(FormatError, match="is no published shard"):
-            read_shard(tmp_path / f"{name}.pt", codec.spec)
     (tmp_path / "text.pt").write_text("text")
     torch.save({"latent": LatentStore}, tmp_path / "code.pt")
-    for name in ("text", "code"):
-        with pytest.raises(FormatError, match=r"not read|cannot be read"):
-            read_shard(tmp_path / f"{name}.pt", codec.spec)
-    shard(tmp_path / "long.pt", torch.zeros(3, 1, 64), samples=10**9)
-    assert read_shard(tmp_path / "long.pt", codec.spec)[0].source.samples is None
+    for name in ("tensor", "text", "code", "absent"):
+        with pytest.raises(WeightsError, match="published shard of latents"):
+            read_shard(tmp_path / f"{name}.pt")
+        assert not is_shard(tmp_path / f"{name}.pt")
     with pytest.raises(UsageError, match="no file or folder"):
         import_shards([tmp_path / "absent"], tmp_path / "s", codec)
 

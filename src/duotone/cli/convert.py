@@ -1,4 +1,4 @@
-"""``duotone convert``: published checkpoints -> a folder of ours; a codec's also back."""
+"""``duotone convert``: published checkpoints -> a folder of ours, a codec's also back; published latents -> a store."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ Examples:
     duotone convert codicodec/ again.pt
 
     duotone convert ema.pt flow/
+
+    duotone convert latents/ store/ --codec codicodec/
 """
 
 
@@ -35,10 +37,14 @@ def command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="IN", help="codicodec.pt, a folder converted from it, or ema.pt or last.pt of CoDiCodec-Flow."
+            metavar="IN",
+            help="codicodec.pt, a folder converted from it; of CoDiCodec-Flow: ema.pt, last.pt, or latents (.pt, or a folder of them).",
         ),
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, or a file ending in .pt.")],
+    codec: Annotated[
+        str | None, typer.Option(metavar="CODEC", help="For latents: the codec that made them, such as codicodec/.")
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(help="Preset or YAML file, for a .pt whose layer sizes differ from the published ones."),
@@ -51,13 +57,40 @@ def command(
     ] = WeightFormat.float32,
     force: Force = False,
 ) -> None:
-    """Convert the published weights of CoDiCodec to safetensors + JSON, or back (bit for bit); those of CoDiCodec-Flow too, not back."""
+    """Convert the published weights of CoDiCodec to safetensors + JSON, or back (bit for bit); those of CoDiCodec-Flow too, not back.
+
+    Latents that CoDiCodec-Flow prepared become a store, as by duotone store import.
+    """
+    if _holds_latents(source):
+        if config is not None or dtype is not WeightFormat.float32:
+            raise UsageError("--config and --dtype are for weights; latents are converted as they are.")
+        _latents(source, target, codec)
+        return
+    if codec is not None:
+        raise UsageError(f"--codec is for latents, and {source} holds none. Leave it out.")
     if source.is_dir():
         if config is not None or dtype is not WeightFormat.float32:
             raise UsageError("--config and --dtype are for converting a .pt file to a folder, not back.")
         _back(source, target, force)
     else:
         _in(source, target, config, dtype.value, force)
+
+
+def _holds_latents(source: Path) -> bool:
+    """Whether the source is a published file of latents, or a folder of files that is no model of ours."""
+    if source.is_dir():
+        return not (source / "config.json").is_file() and next(source.rglob("*.pt"), None) is not None
+    if not source.is_file() or source.suffix != ".pt":
+        return False
+    from duotone.store.published import is_shard
+
+    return is_shard(source)
+
+
+def _latents(source: Path, target: Path, codec: str | None) -> None:
+    from duotone.cli.stores.imported import from_shards, told
+
+    tell(told(str(source), str(target), from_shards(str(source), str(target), codec)))
 
 
 def _in(source: Path, target: Path, config: str | None, dtype: str, force: bool) -> None:

@@ -11,7 +11,7 @@ from duotone.flow.sampler import Chunk, Sampler
 from duotone.flow.session import Session, resume, session
 from duotone.flow.solvers import Solution, solve
 from duotone.flow.takes import Takes
-from duotone.flow.weights import Shard, fingerprint, import_published, load, random, read_shard, save
+from duotone.flow.weights import fingerprint, import_published, load, random, save
 
 __all__ = [
     "Changes",
@@ -23,14 +23,12 @@ __all__ = [
     "Lfo",
     "Sampler",
     "Session",
-    "Shard",
     "Solution",
     "Takes",
     "fingerprint",
     "import_published",
     "load",
     "random",
-    "read_shard",
     "resume",
     "save",
     "session",

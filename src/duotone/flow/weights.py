@@ -1,4 +1,4 @@
-"""Load and save flow models: Duotone's safetensors folders, and published CoDiCodec-Flow checkpoints and latent shards.
+"""Load and save flow models: Duotone's safetensors folders, and published CoDiCodec-Flow checkpoints.
 
 A folder holds `config.json` (format, configuration, provenance) and `model.safetensors`. Nothing executes on load.
 """
@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import re
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +16,14 @@ import torch
 from torch import Tensor
 
 from duotone.atomic import write_text
-from duotone.codec.values import Latents
 from duotone.config import FlowConfig, flow_preset
-from duotone.errors import ConfigError, FormatError, WeightsError
+from duotone.errors import ConfigError, WeightsError
 from duotone.flow.model import FlowModel
-from duotone.nn.state import fill, read_document, read_weights, write_weights
-from duotone.spec import CodecSpec, Source
+from duotone.nn.state import fill, read_document, read_torch_file, read_weights, write_weights
 
 FORMAT = "duotone-flow"
 VERSION = 1
 HEAD = 64  #: width of a head in published checkpoints
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A published file of latents: `[T, 8, 64]` float32, and the sound they come from."""
-
-    latents: Tensor
-    rate: int
-    samples: int
-    source: str
-
-    def in_space(self, spec: CodecSpec) -> Latents:
-        """As values of the codec that made them, which the file does not tell; their layout is that of `Latents.channels`.
-
-        The length in samples is kept where the published framing gives the file's number of chunks for it. Raises `UsageError` for a codec
-        whose chunks have another size.
-        """
-        source = Source(self.rate, spec.channels, self.samples, "published")
-        if spec.framed("published").chunks(source.at(spec.rate) or 1) != len(self.latents):
-            source = source.of_length(None)
-        return Latents.from_channels(self.latents, spec, source)
 
 
 def random(config: FlowConfig | str, seed: int = 0) -> FlowModel:
@@ -107,7 +82,7 @@ def import_published(path: str | os.PathLike[str], averaged: bool = True) -> Flo
     without a window. Reads with ``torch.load(weights_only=True)``. Raises `WeightsError` for any other file.
     """
     file = Path(path)
-    loaded = _torch_file(file, "a published checkpoint, ema.pt or last.pt")
+    loaded = read_torch_file(file, "a published checkpoint, ema.pt or last.pt")
     entry = "ema" if averaged else "model"
     found = loaded.get(entry)
     if not isinstance(found, dict):
@@ -125,29 +100,10 @@ def import_published(path: str | os.PathLike[str], averaged: bool = True) -> Flo
 def is_published(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a published CoDiCodec-Flow checkpoint: a PyTorch file with an entry `ema` of tensors; their data are not read."""
     try:
-        found = _torch_file(Path(path), "a published checkpoint").get("ema")
+        found = read_torch_file(path, "a published checkpoint").get("ema")
     except WeightsError:
         return False
     return isinstance(found, dict) and any(isinstance(tensor, Tensor) for tensor in found.values())
-
-
-def read_shard(path: str | os.PathLike[str]) -> Shard:
-    """Read a published file of latents. Raises `WeightsError` for what is no PyTorch file, `FormatError` for other content."""
-    file = Path(path)
-    loaded = _torch_file(file, "a published shard of latents")
-    latent = loaded.get("latent")
-    if not isinstance(latent, Tensor) or latent.dim() != 3:
-        shape = list(latent.shape) if isinstance(latent, Tensor) else type(latent).__name__
-        raise FormatError(f"{file} has the entry 'latent' {shape}, expected a tensor [T, tokens, channels].")
-    if not bool(torch.isfinite(latent).all()):
-        raise FormatError(f"{file} holds values that are not finite. Prepare it again.")
-    try:
-        rate, samples = int(loaded["sample_rate"]), int(loaded["samples"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(
-            f"{file} has no number 'sample_rate' or 'samples' ({error!r}), which published shards have."
-        ) from None
-    return Shard(latent.float().contiguous(), rate, samples, str(loaded.get("source", "")))
 
 
 _STATISTICS = ("lat_mean", "lat_std")
@@ -177,20 +133,6 @@ def _empty(config: FlowConfig) -> FlowModel:
     with torch.device("meta"):
         model = FlowModel(config)
     return model.to_empty(device="cpu")
-
-
-def _torch_file(file: Path, what: str) -> dict[Any, Any]:
-    if not file.is_file():
-        raise WeightsError(f"No file at {file}. Give the path of {what}.")
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # torch raises half a dozen unrelated types for a bad file
-        raise WeightsError(
-            f"{file} is no PyTorch file of plain tensors ({type(error).__name__} while reading it). Give {what}."
-        ) from error
-    if not isinstance(loaded, dict):
-        raise WeightsError(f"{file} holds {type(loaded).__name__}, expected a dictionary. Give {what}.")
-    return loaded
 
 
 def fingerprint(model: FlowModel) -> str:

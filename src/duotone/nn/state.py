@@ -1,11 +1,14 @@
-"""Folders of weights: config.json and safetensors files, and tensors fitted into networks."""
+"""Folders of weights: config.json and safetensors files, tensors fitted into networks; PyTorch files of other programs."""
 
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -37,6 +40,25 @@ def read_document(path: Path, kind: str, form: str, version: int) -> dict[str, A
             f"{path} has version {document.get('version')}, this version of Duotone reads {version}. Update duotone."
         )
     return document
+
+
+def read_torch_file(path: str | os.PathLike[str], what: str) -> dict[Any, Any]:
+    """The dictionary in a PyTorch file of another program, whose tensors are read when they are used; `what` names it in messages.
+
+    Reads with ``torch.load(weights_only=True)``, so that nothing executes. Raises `WeightsError` for any other file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"No file at {file}. Give the path of {what}.")
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # torch raises half a dozen unrelated types for a bad file
+        raise WeightsError(
+            f"{file} is no PyTorch file of plain tensors ({type(error).__name__} while reading it). Give {what}."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise WeightsError(f"{file} holds {type(loaded).__name__}, expected a dictionary. Give {what}.")
+    return loaded
 
 
 def write_weights(state: dict[str, Tensor], folder: Path, limit: int = SHARD_BYTES) -> None:

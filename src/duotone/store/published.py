@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from duotone.codec.contract import Codec
 from duotone.codec.values import Latents
-from duotone.errors import FormatError, UsageError
-from duotone.spec import CodecSpec, Framing, Source
+from duotone.errors import FormatError, UsageError, WeightsError
+from duotone.nn.state import read_torch_file
+from duotone.spec import CodecSpec, Source
 from duotone.store.encode import settings_for
 from duotone.store.folders import Folder, PathLike
 from duotone.store.manifest import Layout
@@ -33,7 +36,7 @@ def import_shards(
     """Make a store of published shards: files, or folders of files ending in ``.pt``.
 
     `codec` is the one that made them (the files do not name it). Files that the store has already are left as they are. Raises
-    `FormatError` for other files, `UsageError` for a codec whose chunks have another size, or if there are no files.
+    `WeightsError` or `FormatError` for other files, `UsageError` for a codec whose chunks have another size, or if there are no files.
     """
     files = _files(paths)
     if not files:
@@ -44,46 +47,73 @@ def import_shards(
         for name, path in files.items():
             stamp = stamp_of(str(path))
             if not writer.has(name, stamp):
-                latents, sound = read_shard(path, codec.spec)
-                writer.add(name, latents.numpy(), latents.source, sound, stamp)
+                shard = read_shard(path)
+                latents = shard.in_space(codec.spec)
+                writer.add(name, latents.numpy(), latents.source, shard.source, stamp)
     return LatentStore(writer.folder)
 
 
-def read_shard(path: PathLike, spec: CodecSpec) -> tuple[Latents, str]:
-    """The latents of a published shard, and the path of its audio file. Raises `FormatError` for another file.
+@dataclass(frozen=True)
+class Shard:
+    """A published file of latents: `[T, 8, 64]` float32, the rate and length of the sound they come from, and its path."""
 
-    The number of samples is kept where a framing of the codec gives as many chunks for it.
-    """
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path} cannot be read as a published shard ({error}).") from None
-    except Exception as error:  # the unpickler's own class, for files that would execute code
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise FormatError(f"{path} is no file of tensors alone, and is not read ({error}).") from None
-    latent = found.get("latent") if isinstance(found, dict) else None
-    rate = found.get("sample_rate") if isinstance(found, dict) else None
-    if not isinstance(latent, torch.Tensor) or latent.ndim != 3 or not len(latent) or not isinstance(rate, int):
-        raise FormatError(f"{path} is no published shard: expected latent [T, 8, 64] and sample_rate.")
-    if latent.shape[1] * latent.shape[2] != torch.Size(spec.latent or (0,)).numel():
-        raise UsageError(
-            f"{path} has chunks of {latent.shape[1]} x {latent.shape[2]} values, but {spec.model or spec.family} has chunks of "
-            f"{' x '.join(map(str, spec.latent or ()))}. Name the codec that made it."
-        )
-    samples = found.get("samples")
-    source = _source(spec, int(rate), int(samples) if isinstance(samples, (int, float)) else None, len(latent))
-    return Latents.from_channels(latent.float(), spec, source), str(found.get("source", ""))
+    latents: Tensor
+    rate: int
+    samples: int | None
+    source: str
 
+    def in_space(self, spec: CodecSpec) -> Latents:
+        """As values of the codec that made them, which the file does not tell.
 
-def _source(spec: CodecSpec, rate: int, samples: int | None, chunks: int) -> Source:
-    if samples is not None and samples > 0:
-        framings: tuple[Framing, ...] = ("exact", "published") if spec.family == "codicodec" else ("exact",)
-        for framing in framings:
-            source = Source(rate, 2, samples, framing)
-            if spec.framed(framing).chunks(source.at(spec.rate) or 0) == chunks:
+        The number of samples is kept where a framing of the codec gives as many chunks for it, the published one first. Raises
+        `UsageError` for a codec whose chunks have another size.
+        """
+        size = tuple(self.latents.shape[1:])
+        if math.prod(size) != math.prod(spec.latent or (0,)):
+            raise UsageError(
+                f"The shard has chunks of {' x '.join(map(str, size))} values, but {spec.model or spec.family} has chunks of "
+                f"{' x '.join(map(str, spec.latent or ())) or 'none'}. Name the codec that made it."
+            )
+        return Latents.from_channels(self.latents, spec, self._source(spec))
+
+    def _source(self, spec: CodecSpec) -> Source:
+        for framing in reversed(spec.framings):
+            source = Source(self.rate, spec.channels, self.samples, framing)
+            if self.samples is not None and spec.framed(framing).chunks(source.at(spec.rate) or 1) == len(self.latents):
                 return source
-    return Source(rate, 2, None)
+        return Source(self.rate, spec.channels, None)
+
+
+def read_shard(path: PathLike) -> Shard:
+    """Read a published shard. Raises `WeightsError` for what is no PyTorch file of plain tensors, `FormatError` for other content."""
+    found = read_torch_file(path, "a published shard of latents")
+    latent, rate, samples = (found.get(name) for name in ("latent", "sample_rate", "samples"))
+    if not isinstance(latent, Tensor) or latent.dim() != 3 or not len(latent):
+        told = list(latent.shape) if isinstance(latent, Tensor) else type(latent).__name__
+        raise FormatError(f"{path} is no published shard: its entry 'latent' is {told}, expected a tensor [T, 8, 64].")
+    if not bool(torch.isfinite(latent).all()):
+        raise FormatError(f"{path} holds values that are not finite. Prepare it again.")
+    count = _count(samples)
+    if (hertz := _count(rate)) is None or (count is None and samples is not None):
+        raise FormatError(
+            f"{path} is no published shard: it has sample_rate {rate!r} and samples {samples!r}, expected numbers above 0."
+        )
+    return Shard(latent.to(torch.float32, copy=True), hertz, count, str(found.get("source", "")))
+
+
+def is_shard(path: PathLike) -> bool:
+    """Whether a file is a published shard of latents, by its entry `latent`; its values are not read."""
+    try:
+        return isinstance(read_torch_file(path, "a published shard of latents").get("latent"), Tensor)
+    except WeightsError:
+        return False
+
+
+def _count(value: object) -> int | None:
+    """A number above 0 as a whole one; None for anything else."""
+    return (
+        int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < 1 << 62 else None
+    )
 
 
 def _files(paths: Sequence[PathLike]) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from duotone.cli.codec_options import Codec, load_codec
 from duotone.cli.failures import tell
 from duotone.cli.prepare import LayoutName, Output, ShardSize
 from duotone.errors import UsageError
+
+if TYPE_CHECKING:
+    from duotone.store import LatentStore
 
 NAME = "import"
 EXAMPLES = """
@@ -34,16 +37,32 @@ def command(
     from duotone.store.parquet import import_parquet
 
     if _endings(source) == {".pt"}:
-        if codec is None:
-            raise UsageError("Published .pt shards do not tell which codec made them. Name it with --codec.")
-        from duotone.store.published import import_shards
-
-        found = import_shards([source], output, load_codec(codec, "cpu", "auto"), layout.value, shard_mb << 20)
+        found = from_shards(source, output, codec, layout, shard_mb)
     else:
         if codec is not None:
             raise UsageError("--codec is for .pt shards; Parquet files of a store name their codec.")
         found = import_parquet(source, output, layout.value, shard_mb << 20)
-    tell(f"{source} -> {output}: {len(found)} recordings, {found.chunks} chunks.")
+    tell(told(source, output, found))
+
+
+def from_shards(
+    source: str,
+    output: str,
+    codec: str | None,
+    layout: LayoutName = LayoutName.shards,
+    shard_mb: int = 256,
+) -> LatentStore:
+    """A store of published shards, a file or a folder of them. Raises `UsageError` without a codec, and as `import_shards` does."""
+    if codec is None:
+        raise UsageError("Published .pt shards do not tell which codec made them. Name it with --codec.")
+    from duotone.store.published import import_shards
+
+    return import_shards([source], output, load_codec(codec, "cpu", "auto"), layout.value, shard_mb << 20)
+
+
+def told(source: str, output: str, found: LatentStore) -> str:
+    """A line about an imported store."""
+    return f"{source} -> {output}: {len(found)} recordings, {found.chunks} chunks."
 
 
 def _endings(source: str) -> set[str]:

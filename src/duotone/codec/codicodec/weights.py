@@ -20,7 +20,7 @@ from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork
 from duotone.config import BandsConfig, CoDiCodecConfig, codicodec_config
 from duotone.errors import WeightsError
-from duotone.nn.state import fill, read_document, read_weights, write_weights
+from duotone.nn.state import fill, read_document, read_torch_file, read_weights, write_weights
 
 FORMAT = "duotone-codec"
 VERSION = 1
@@ -93,16 +93,8 @@ def import_codicodec(path: str | Path, config: CoDiCodecConfig | None = None) ->
     that are not used in the computation are kept, so that `export_codicodec` writes all of them, bit for bit.
     """
     file = Path(path)
-    if not file.is_file():
-        raise WeightsError(f"No checkpoint at {file}. Give the path of the published file, codicodec.pt.")
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen unrelated types for a bad file
-        raise WeightsError(
-            f"{file} is no PyTorch checkpoint of plain tensors ({type(error).__name__} while reading it). Name a folder of "
-            f"a saved codec, or the published codicodec.pt."
-        ) from error
-    state = loaded.get(_KEY) if isinstance(loaded, dict) else None
+    loaded = read_torch_file(file, "the published codicodec.pt, or the folder of a saved codec")
+    state = loaded.get(_KEY)
     if not isinstance(state, dict):
         raise WeightsError(f"{file} has no entry {_KEY!r}; the published codicodec.pt has one.")
     network = empty_network(config or CoDiCodecConfig())
