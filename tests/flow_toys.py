@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from torch import Tensor
 
 from duotone.config import FlowConfig
 from duotone.flow import FlowModel
@@ -30,3 +33,31 @@ def stirred(config: FlowConfig = TOY, seed: int = 0) -> FlowModel:
 def chunks(*shape: int, config: FlowConfig = TOY, seed: int = 1) -> torch.Tensor:
     """Unit Gaussian chunks `[*shape, M, C]`."""
     return torch.randn(*shape, config.tokens, config.channels, generator=torch.Generator().manual_seed(seed))
+
+
+#: Of published checkpoints in tests: width and layers; the list of their tensors.
+DIM, LAYERS = 128, 2
+LAYOUT = Path(__file__).resolve().parent / "golden" / "codicodec_flow_state_dict.tsv"
+
+
+def published_state(seed: int = 0) -> dict[str, Tensor]:
+    """Random tensors of the published layout, at a small width: each 768 of the list becomes `DIM`."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for line in LAYOUT.read_text(encoding="utf-8").splitlines()[1:]:
+        name, shape, _ = line.split("\t")
+        sizes = [int(n) if int(n) == 64 else int(n) * DIM // 768 for n in shape.split("x")]
+        for i in range(LAYERS) if "{i}" in name else (0,):
+            fan = sizes[-1] if len(sizes) > 1 else 16
+            state[name.replace("{i}", str(i))] = torch.randn(sizes, generator=generator) / fan**0.5
+    state["lat_std"] = state["lat_std"].abs() + 0.5
+    return state
+
+
+def write_checkpoint(path: Path, state: dict[str, Tensor], **more: object) -> Path:
+    ema: dict[str, object] = {
+        ("buffers." if name.startswith("lat_") else "params.") + name: tensor for name, tensor in state.items()
+    }
+    document = {"ema": {**ema, "__decay__": torch.tensor(0.999)}, "config": {"model": {}, "cfm": {}}, "step": 5, **more}
+    torch.save(document, path)
+    return path

@@ -7,24 +7,31 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
 
 from duotone import hub
 from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
-from duotone.config import SamplingConfig, flow_preset
+from duotone.codec.codicodec import CoDiCodec
+from duotone.codec.codicodec.weights import export_codicodec
+from duotone.config import SamplingConfig, Solver, flow_preset
 from duotone.flow import Controls, Health, weights
 from duotone.flow.controls import SLOTS, Changes
 from duotone.flow.session import LOOKAHEAD
 from duotone.spec import CodecSpec
+from duotone.store import LatentStore
 from duotone.train.flow_sections import FlowModelSection
-from duotone.train.recipe import TrainRecipe
-from pages import TRAIN_FLOW, block_of, code_of, commands_of, page
+from duotone.train.recipe import TrainRecipe, bundled
+from flow_toys import DIM, published_state, write_checkpoint
+from pages import TRAIN_FLOW, block_of, code_of, commands_of, lines_of, page, run
+from small import SMALL
 
 FLOW = "flow-tiny"
 CONTINUE = page("docs/continue-my-music.md")
+COMING = page("docs/coming-from-codicodec-flow.md")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +100,7 @@ def test_figures_of_the_page_are_those_of_the_code() -> None:
     chunk = spec().chunk_seconds
     for lookahead in (LOOKAHEAD, 1):
         assert f"{(lookahead + 1) * chunk:.2f} s" in CONTINUE
+    assert f"{(LOOKAHEAD + 1) * chunk:.2f} s" in COMING
     assert f"look-ahead ({LOOKAHEAD} chunks, 1 with --lookahead 1)" in CONTINUE
     assert f"one chunk ({(spec().chunk + spec().ahead) / spec().rate:.2f} s)" in CONTINUE
     assert f"`t_min`, {SamplingConfig().t_min}" in CONTINUE
@@ -170,3 +178,95 @@ def test_the_notebook_runs(
         assert name in told and read(name).seconds >= 1.3
     assert read("continued-1.wav").seconds > 1.4 + 2 * spec().chunk_seconds  # the prompt is heard first
     assert hub.load(here / "run" / "flow").config.codec == spec().space
+
+
+# --- coming from CoDiCodec-Flow
+
+#: A chunk has 8 x 64 values, as those of the published codec.
+PUBLISHED = SMALL.model_copy(update={"latents": 128})
+SIZES = [
+    f"model.replace.{name}={value}" for name, value in (("dim", DIM), ("condition", DIM), ("heads", 2), ("layers", 2))
+]
+FROM_THERE = {
+    "convert codicodec.pt": ["--config", "sizes.yaml"],
+    "prepare": ["--workers", "0"],
+    "train": [*TRAIN_FLOW, "train.batch_size=2", *SIZES],
+    "generate": ["--seconds", "0.05"],
+    "jam": ["--sink", "null", "--seconds", "0.02"],
+}
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with what somebody has who comes from there: weights, latents, sound."""
+    monkeypatch.chdir(tmp_path)
+    codec = CoDiCodec(CoDiCodec.random(PUBLISHED, seed=1).network, extras={"unused": torch.zeros(2)})
+    export_codicodec(codec, "codicodec.pt")
+    Path("sizes.yaml").write_text(PUBLISHED.to_json())
+    for folder in ("runs/v0", "data/latents", "music"):
+        Path(folder).mkdir(parents=True)
+    write_checkpoint(Path("runs/v0/ema.pt"), published_state())
+    for i in range(2):
+        wave = synthesize(i, 0.2)
+        shard = {"latent": codec.encode(wave, framing="published").channels(64), "sample_rate": wave.rate}
+        torch.save({**shard, "samples": wave.length, "source": f"{i}.wav"}, f"data/latents/{i}.pt")
+        write(f"music/{i}.wav", wave)
+    write("prompt.wav", synthesize(3, 0.1))
+    return tmp_path
+
+
+def ours_of(text: str, heading: str) -> list[list[str]]:
+    """The code in the second column of the table below a heading, row by row."""
+    rows = [line for line in text.split(f"\n## {heading}\n")[1].split("\n## ")[0].splitlines() if line.startswith("| ")]
+    return [re.findall(r"`([^`]+)`", row.split(" | ")[1]) for row in rows[2:]]
+
+
+def test_commands_for_those_who_come_from_there(there: Path) -> None:
+    commands_of(COMING, 9, FROM_THERE)
+    assert len(LatentStore("store")) == len(LatentStore("again")) == 2
+    assert LatentStore("store").recordings[0].source.framing == "published"
+    began = json.loads(Path("runs/v1/flow/config.json").read_text())
+    assert began["provenance"]["began_from"] == "flow/" and began["config"]["context_chunks"] == 12
+    assert read("out.wav").seconds == pytest.approx(0.05)
+
+
+def test_each_of_our_options_for_those_who_come_from_there(there: Path) -> None:
+    first, second, third, *_ = lines_of(COMING)
+    for line in (first, second, third):
+        run(line, FROM_THERE)
+
+    (base,) = (line for line in lines_of(COMING) if line.startswith("duotone prepare"))
+    options = [option for row in ours_of(COMING, "preprocess") for option in row]
+    run(" ".join([base, *options, *re.findall(r"`(--workers 2)`", COMING)]), FROM_THERE)
+
+    rows = ours_of(COMING, "train")
+    keys = [each for row in rows for each in row if "=" in each]
+    words = [each for row in rows for each in row if each.startswith("--")]
+    recipes = {each for row in rows for each in row if each.startswith("flow-")}
+    assert len(keys) == 15 and recipes == {"flow-base", "flow-small"} and recipes <= bundled().keys()
+    run(" ".join(["duotone train flow-base", *words, *keys, "data.listen_with=codicodec/"]), FROM_THERE)
+    smaller = TrainRecipe.load("flow-base", [key for key in keys if key.startswith("model.")]).model
+    assert isinstance(smaller, FlowModelSection)
+    assert smaller.build() == flow_preset("flow-small").model_copy(update={"context_chunks": 12})
+
+    options = [option for row in ours_of(COMING, "sample") for option in row]
+    solvers = [option for option in options if option.startswith("--solver")]
+    assert {option.split()[1] for option in solvers} == {*get_args(Solver)} - {"average"}
+    rest = [option for option in options if option not in solvers]
+    for solver in solvers:
+        run(" ".join(["duotone generate --seconds 1 --force", *rest, solver]), FROM_THERE)
+        assert json.loads(Path("out.wav.json").read_text())["settings"]["temperature"] == 1.5
+
+
+def test_each_line_for_jam_for_those_who_come_from_there(there: Path) -> None:
+    for line in lines_of(COMING)[:2]:
+        run(line, FROM_THERE)
+    found = [each for row in ours_of(COMING, "realtime") for each in row]
+    commands = [json.loads(each) for each in found if each.startswith("{")]
+    options = [each for each in found if each.startswith("--")]
+    assert "--stdio" in options and len(commands) == 9
+    Path("lines").write_text("\n".join(map(json.dumps, [*commands, {"type": "step"}, {"type": "stop"}])))
+    told = run(" ".join(["duotone jam --clock host --sink null", *options, "< lines"]), {})
+    events = [json.loads(line) for line in told.splitlines()]
+    answers = [event["command"] for event in events if event["type"] == "ack"]
+    assert answers == [*(command["type"] for command in commands[1:]), "step"] and events[-1]["type"] == "stopped"

@@ -18,33 +18,7 @@ from duotone.config import FlowConfig
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.flow import FlowCache, FlowModel, import_published, load, random, save
 from duotone.flow.weights import provenance
-from flow_toys import LOW_RANK, TOY, chunks, stirred
-
-DIM, LAYERS = 128, 2
-LAYOUT = Path(__file__).resolve().parents[1] / "golden" / "codicodec_flow_state_dict.tsv"
-
-
-def published_state(seed: int = 0) -> dict[str, Tensor]:
-    """Random tensors of the published layout, at a small width: each 768 of the list becomes `DIM`."""
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for line in LAYOUT.read_text(encoding="utf-8").splitlines()[1:]:
-        name, shape, _ = line.split("\t")
-        sizes = [int(n) if int(n) == 64 else int(n) * DIM // 768 for n in shape.split("x")]
-        for i in range(LAYERS) if "{i}" in name else (0,):
-            fan = sizes[-1] if len(sizes) > 1 else 16
-            state[name.replace("{i}", str(i))] = torch.randn(sizes, generator=generator) / fan**0.5
-    state["lat_std"] = state["lat_std"].abs() + 0.5
-    return state
-
-
-def write_checkpoint(path: Path, state: dict[str, Tensor], **more: object) -> Path:
-    ema: dict[str, object] = {
-        ("buffers." if name.startswith("lat_") else "params.") + name: tensor for name, tensor in state.items()
-    }
-    document = {"ema": {**ema, "__decay__": torch.tensor(0.999)}, "config": {"model": {}, "cfm": {}}, "step": 5, **more}
-    torch.save(document, path)
-    return path
+from flow_toys import DIM, LAYERS, LAYOUT, LOW_RANK, TOY, chunks, published_state, stirred, write_checkpoint
 
 
 def reference(state: dict[str, Tensor], latents: Tensor, t: Tensor) -> Tensor:
