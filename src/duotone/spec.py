@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from duotone.errors import FormatError, UsageError
@@ -118,6 +119,15 @@ class CodecSpec:
         """Information in one stream's codes, in bits per second."""
         return self.bits_per_chunk / self.chunk_seconds
 
+    @property
+    def digits(self) -> tuple[tuple[int, ...], ...]:
+        """FSQ levels of the values that each codebook's codes are made of.
+
+        A codebook takes the next of `levels`, as many as multiply to its size; after the last comes the first again.
+        Raises `ValueError` where levels and codebooks do not fit.
+        """
+        return _digits(self.levels or (), self.codebooks)
+
     def grid(self) -> dict[str, Any]:
         """The fields, besides the weights, that the values of an encoding depend on."""
         names = ("rate", "rate_out", "channels", "chunk", "steps", "codebooks", "latent", "levels", "scaled")
@@ -166,6 +176,20 @@ class CodecSpec:
             raise ValueError("it has neither codebooks nor latents")
         if self.channels > 2 or not all(isinstance(name, str) for name in self.strategies):
             raise ValueError("channels or strategies cannot be used")
+
+
+@lru_cache(maxsize=64)
+def _digits(levels: tuple[int, ...], codebooks: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    taken, out = 0, []
+    for size in codebooks:
+        own: list[int] = []
+        while math.prod(own) < size and levels:
+            own.append(levels[taken % len(levels)])
+            taken += 1
+        if math.prod(own) != size:
+            raise ValueError(f"a codebook of {size} is not a product of levels {levels[:8]}")
+        out.append(tuple(own))
+    return tuple(out)
 
 
 @dataclass(frozen=True)

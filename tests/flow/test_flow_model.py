@@ -10,7 +10,8 @@ from duotone.errors import ConfigError, UsageError
 from duotone.flow import FlowCache, FlowModel, Sampler
 from duotone.flow.model import time_features
 from duotone.flow.path import interpolate
-from duotone.flow.rotary import rotate, rotation
+from duotone.flow.rotary import rotation
+from duotone.nn.rotary import rotate
 from flow_toys import LOW_RANK, SPANS, TOY, UNLIMITED, chunks, stirred
 from guards import like_mps, moved
 

@@ -129,9 +129,9 @@ class Header:
         """Chunks of zeros in place of lost ones: the middle level of FSQ codes, else code 0."""
         if self.kind == "latents":
             return Record(first, np.zeros((count, *self.shape), np.float32))
-        middle = (math.prod(self.spec.levels) - 1) // 2 if self.spec.levels else 0
+        middle = [(size - 1) // 2 if self.spec.levels else 0 for size in self.sizes]
         scale = np.zeros((count, self._scales), np.float32) if self._scales else None
-        return Record(first, np.full((count, *self.shape), middle, np.int64), scale)
+        return Record(first, np.tile(np.array(middle, np.int64), (count, self.shape[0], 1)), scale)
 
     def to_bytes(self) -> bytes:
         """Magic, version, JSON and checksum."""
@@ -223,7 +223,7 @@ def _check_sizes(header: Header) -> None:
         raise ValueError(f"levels {spec.levels} cannot be used")
     if len(spec.codebooks) > 1024 or any(size > 1 << 62 for size in spec.codebooks):
         raise ValueError(f"{len(spec.codebooks)} codebooks cannot be used")
-    if spec.levels and spec.codebooks and any(size != math.prod(spec.levels) for size in spec.codebooks):
-        raise ValueError(f"codebooks {spec.codebooks[:4]} are not those of levels {spec.levels}")
+    if spec.levels and spec.codebooks and sum(map(len, spec.digits)) > (spec.latent or (0,))[-1] and spec.latent:
+        raise ValueError(f"codebooks {spec.codebooks[:4]} have more values than latents of {spec.latent}")
     if len(spec.latent or ()) > 8 or header.bits * header.chunks_per_record > MAX_RECORD_BITS:
         raise ValueError(f"records of {header.bits * header.chunks_per_record:.3g} bits cannot be used")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duotone.errors import UsageError
-from duotone.quant.fsq import FSQ
+from duotone.quant.grouped import GroupedFSQ
 from duotone.spec import UNIT_SCALE, CodecSpec, Source
 
 Value = TypeVar("Value", "Latents", "Codes")
@@ -160,8 +160,9 @@ class Latents:
             raise UsageError(f"{spec.model or spec.family} has only latents; its encodings have no codes.")
         n, streams, width = len(self), self.streams, (spec.latent or (1,))[-1]
         each = self.values.reshape(n, spec.steps, streams, width).movedim(2, 0)
-        digits = each.reshape(streams, n * spec.steps, len(spec.codebooks), len(spec.levels))
-        indices = FSQ(spec.levels).bounded_to_index(digits.detach())  # [streams, S, K]
+        fsq = GroupedFSQ(spec.digits)  # of all the values, or of the first ones
+        digits = each.reshape(streams, n * spec.steps, -1)[..., : fsq.width]
+        indices = fsq.bounded_to_index(digits.detach())  # [streams, S, K]
         return Codes(indices.transpose(1, 2).reshape(streams * len(spec.codebooks), n * spec.steps), spec, self.source)
 
     def channels(self, channels: int = 64) -> Tensor:
@@ -322,7 +323,9 @@ class Codes:
             raise UsageError(f"{spec.model or spec.family} has only codes, no latents.")
         n, streams = len(self), self.streams
         each = self.indices.reshape(streams, len(spec.codebooks), n, spec.steps).permute(2, 3, 0, 1)
-        values = FSQ(spec.levels).index_to_bounded(each)  # [N, steps, streams, K, digits]
+        values = GroupedFSQ(spec.digits).index_to_bounded(each)  # [N, steps, streams, values]
+        width = math.prod(spec.latent) // spec.steps  # values of codebooks that the codes lack are 0
+        values = torch.nn.functional.pad(values, (0, width - values.shape[-1]))
         shape = (*spec.latent[:-1], streams * spec.latent[-1])
         return Latents(values.reshape(n, *shape), spec, self.source)
 

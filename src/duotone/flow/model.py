@@ -20,9 +20,10 @@ from torch.utils.checkpoint import checkpoint
 from duotone.config import FlowConfig
 from duotone.errors import UsageError
 from duotone.flow.attention import full, two_streams
-from duotone.flow.rotary import rotate, rotation
+from duotone.flow.rotary import rotation
 from duotone.nn import fused
 from duotone.nn.packed import linear
+from duotone.nn.rotary import rotate
 
 EPS = 1e-5
 PERIOD, TIME_SCALE = 1e4, 1000.0  # of the time features

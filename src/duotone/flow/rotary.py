@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BASE = 1e4
+from duotone.nn.rotary import BASE
 
 
 def rotation(first: int, chunks: int, tokens: int, head: int) -> tuple[Tensor, Tensor]:
@@ -36,9 +36,3 @@ def _tables(first: int, chunks: int, tokens: int, head: int) -> tuple[NDArray[np
     cos = np.repeat(np.cos(angles), 2, -1)
     sin = np.stack([-np.sin(angles), np.sin(angles)], -1).reshape(cos.shape)
     return cos.astype(np.float32), sin.astype(np.float32)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair ``(x0, x1)`` of x `[..., E]` to ``(x0 cos - x1 sin, x1 cos + x0 sin)``; cos and signed sin broadcast to x."""
-    swapped = x.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)
-    return torch.addcmul(x * cos, swapped, sin)

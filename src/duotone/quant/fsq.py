@@ -19,14 +19,12 @@ from duotone.errors import UsageError
 _MARGIN = 1e-3
 
 
-class FSQ:
-    """Rounding and index arithmetic of one codebook. Holds no weights; shapes are `[..., d]`."""
+class Rounding:
+    """The bound, and rounding to levels, of values that each have a number of levels. Shapes are `[..., d]`."""
 
     def __init__(self, levels: tuple[int, ...]) -> None:
         self.levels = levels
-        self.size = math.prod(levels)
         self.half = torch.tensor([(n - 1) // 2 for n in levels], device="cpu")
-        self.basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device="cpu")
 
     def bound(self, z: Tensor) -> Tensor:
         """Pre -> bounded: ``h (1 - 1e-3) tanh(z) / h`` in each dimension; |result| < 1."""
@@ -40,6 +38,15 @@ class FSQ:
     def round_straight_through(self, bounded: Tensor) -> Tensor:
         """`round` whose gradient is that of the identity."""
         return bounded + (self.round(bounded) - bounded).detach()
+
+
+class FSQ(Rounding):
+    """Rounding and index arithmetic of one codebook. Holds no weights; shapes are `[..., d]`."""
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__(levels)
+        self.size = math.prod(levels)
+        self.basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device="cpu")
 
     def bounded_to_index(self, bounded: Tensor) -> Tensor:
         """Bounded `[..., d]` -> index int64 `[...]`: ``sum_i (code_i + h_i) prod_{j<i} n_j``, in integers.

@@ -15,6 +15,7 @@ from duotone.codec.codicodec.bands import layout
 from duotone.codec.codicodec.bands.features import Features
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig
+from duotone.represent.bands import tent
 from duotone.represent.mel import mel_filterbank
 
 #: Beyond this error (in nepers) the likelihood of a magnitude goes on linearly.
@@ -54,7 +55,7 @@ class EstimateLosses(nn.Module):
         mel = mel_filterbank(config.rate, config.n_fft, layout.MEL_BANDS).T.contiguous()
         self.register_buffer("mel", mel, persistent=False)
         positions = torch.arange(layout.MEL_BANDS) * (config.stereo_bands - 1) / (layout.MEL_BANDS - 1)
-        self.register_buffer("to_mel", layout.tent(config.stereo_bands, positions), persistent=False)
+        self.register_buffer("to_mel", tent(config.stereo_bands, positions), persistent=False)
 
     def forward(self, maps: Maps, features: Features) -> tuple[dict[str, Tensor], Tensor]:
         """Maps and features of B chunks -> the terms (scalars), and the mel distances of left, right, mid, side `[4]` in nepers."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from duotone.codec import consistency
 from duotone.config import CoDiCodecConfig
 from duotone.nn.conv import DownFrontend, UpFrontend
+from duotone.nn.levels import level_features
 from duotone.nn.transformer import KeyValue, Transformer
 from duotone.represent.stft import Stft
 
@@ -174,10 +175,7 @@ class Denoiser(nn.Module):
 
     def condition(self, level: Tensor) -> Condition:
         """Noise levels `[B]` (or `[1]` for a whole batch) -> the layers' conditioning on them."""
-        half = self.config.dim // 2
-        rates = 10_000.0 ** (-torch.arange(half, device=level.device, dtype=torch.float32) / (half - 1))
-        angles = (level.float().log() / 4)[:, None] * rates
-        e = torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.registers.dtype)
+        e = level_features(level, self.config.dim).to(self.registers.dtype)
         gain_in, gain_out = (1 + self.gains(e)).chunk(2, dim=-1)
         return Condition(level.float(), self.embed(e), gain_in[:, None, :, None], gain_out[:, None, :, None])
 

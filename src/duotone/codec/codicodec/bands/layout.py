@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from duotone.config import BandsConfig
+from duotone.represent import bands
+from duotone.represent.bands import tent
 from duotone.represent.mel import hertz_to_mel, mel_density
 
 #: Mel bands of the features of left, right and side, and of the mel loss.
@@ -17,28 +19,16 @@ MEL_BANDS = 128
 POOLED_BANDS = 48
 #: Harmonics of the source-filter head lie below this frequency, in Hz.
 HIGHEST_HARMONIC = 16_000.0
-#: Widths of the bands in bins of a window of 2048 samples at 48 kHz, from zero, and where they end: 3, 9 and 24 kHz.
-_WIDTHS = ((16, 128), (32, 384), (128, 896))
 
 
 def band_edges(config: BandsConfig) -> tuple[int, ...]:
-    """Edges of the bands in bins: 16 wide to 3 kHz, 32 wide to 9 kHz, then 128 wide; the last takes what remains."""
-    edges, start = [0], 0
-    for width, end in _WIDTHS:
-        edges += range(start + width, end + 1, width)
-        start = end
-    scale = config.n_fft / 2048
-    return (*(round(edge * scale) for edge in edges), config.bins)
+    """Edges of the bands in bins, see `represent.bands`; the Nyquist bin belongs to the last."""
+    return bands.band_edges(config.n_fft, config.bins)
 
 
 def bin_frequencies(config: BandsConfig) -> Tensor:
     """Frequencies of the bins `[F]` in Hz."""
     return torch.linspace(0, config.rate / 2, config.bins, dtype=torch.float32)
-
-
-def tent(points: int, positions: Tensor) -> Tensor:
-    """`[points, len(positions)]`: the weights of linear interpolation between values at 0, 1, .. points - 1."""
-    return (1 - (positions[None] - torch.arange(points)[:, None]).abs()).clamp_min(0)
 
 
 def mel_tent(points: int, config: BandsConfig) -> Tensor:

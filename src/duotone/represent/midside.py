@@ -1,0 +1,18 @@
+"""Left and right <-> mid and side: ``M = (L + R) / 2``, ``S = (L - R) / 2``; left is M + S, right M - S."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_mid_side(samples: Tensor) -> Tensor:
+    """Left and right `[..., 2, T]` -> mid and side `[..., 2, T]`."""
+    left, right = samples.unbind(-2)
+    return torch.stack([(left + right) / 2, (left - right) / 2], -2)
+
+
+def from_mid_side(samples: Tensor) -> Tensor:
+    """The inverse of `to_mid_side`."""
+    mid, side = samples.unbind(-2)
+    return torch.stack([mid + side, mid - side], -2)
