@@ -413,7 +413,7 @@ class LycodecConfig(Config):
     modulation: Literal["own", "shared"] = "own"  # adaLN: a matrix for each block, or one for all (PixArt)
     split_hz: float = Field(default=12_000.0, gt=0)  # border of the band-split head
     split_channels: int = Field(default=64, ge=0)  # 0: no such head
-    noise: NoiseConfig = NoiseConfig()
+    noise: NoiseConfig = NoiseConfig(sigma_data=0.27)  # measured on generated and recorded music and speech
     decode: LycodecDecodeConfig = LycodecDecodeConfig()
 
     @model_validator(mode="after")

@@ -161,7 +161,7 @@ class Latents:
         n, streams, width = len(self), self.streams, (spec.latent or (1,))[-1]
         each = self.values.reshape(n, spec.steps, streams, width).movedim(2, 0)
         fsq = GroupedFSQ(spec.digits)  # of all the values, or of the first ones
-        digits = each.reshape(streams, n * spec.steps, -1)[..., : fsq.width]
+        digits = each.reshape(streams, n * spec.steps, math.prod(spec.latent or ()) // spec.steps)[..., : fsq.width]
         indices = fsq.bounded_to_index(digits.detach())  # [streams, S, K]
         return Codes(indices.transpose(1, 2).reshape(streams * len(spec.codebooks), n * spec.steps), spec, self.source)
 
