@@ -269,6 +269,36 @@ class SynthesisConfig(Config):
     )
 
 
+class RefinementConfig(Config):
+    """The refinement of the estimate of the bands frontend by a consistency model: its sizes, noise levels and decoding.
+
+    Spectra are relative to the estimate's magnitudes, and companded: ``(|X| / A)**compand_power`` with the phases of X. It
+    starts from the estimate plus noise of level `noise.sigma_max`. Or, as in the published codec, there is no estimate:
+    magnitudes are relative to the usual ones of each bin, and it starts from noise alone.
+    """
+
+    start: Literal["estimate", "noise"] = "estimate"
+    noise: NoiseConfig = NoiseConfig(sigma_max=0.5)
+    compand_power: float = Field(default=0.65, gt=0, le=1)
+    dim: int = 160
+    heads: int = 5
+    layers: int = 2
+    units: tuple[int, int] = (64, 24)  # of a band below and above 9 kHz
+    levels: int = Field(default=64, ge=4, multiple_of=2)  # width of the embedding of noise levels
+    decode: DecodeConfig = DecodeConfig(parallel_steps=0, autoregressive_steps=0)  # 0 steps: the estimate itself
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RefinementConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"dim got {self.dim}, expected a multiple of its {self.heads} heads")
+        least, steps = int(self.start == "noise"), (self.decode.parallel_steps, self.decode.autoregressive_steps)
+        if min(steps) < least:
+            raise ValueError(
+                f"decode got {steps[0]} parallel and {steps[1]} autoregressive steps, expected {least} or more"
+            )
+        return self
+
+
 class BandsConfig(Config):
     """All sizes of a CoDiCodec with the *bands* frontend; the defaults are those of the bundled codec.
 
@@ -309,6 +339,7 @@ class BandsConfig(Config):
     head_units: tuple[int, int] = (96, 64)  # of the envelope head, a band below and above 9 kHz
     mlp: int = 2
     synthesis: SynthesisConfig = SynthesisConfig()
+    refinement: RefinementConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> BandsConfig:
@@ -336,6 +367,11 @@ class BandsConfig(Config):
     def bins(self) -> int:
         """Frequency bins, the Nyquist bin included."""
         return self.n_fft // 2 + 1
+
+    @property
+    def estimated(self) -> bool:
+        """Whether there is an estimate of magnitudes and stereo."""
+        return self.refinement is None or self.refinement.start == "estimate"
 
     @property
     def per_token(self) -> int:

@@ -100,8 +100,8 @@ def test_seeds_and_iterations(codec: BandCodec) -> None:
     assert not torch.equal(codec.decode(latents, seed=1, iterations=4).samples, first)
     with pytest.raises(UsageError, match="iterations"):
         codec.decode(latents, iterations=-1)
-    with pytest.raises(UsageError, match="expected no option"):
-        codec.decode(latents, steps=3)
+    with pytest.raises(UsageError, match="got speed, expected steps"):
+        codec.decode(latents, speed=3)
 
 
 # --- physics

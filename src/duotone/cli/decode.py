@@ -77,12 +77,15 @@ def command(
     strategy: Annotated[
         StrategyName | None,
         typer.Option(
-            help="For CoDiCodec with convolutions (base): wavefront (default) and parallel give the same samples up to rounding."
+            help="For CoDiCodec with convolutions (base) or a refinement: wavefront (default) and parallel give the same samples up to rounding."
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="For CoDiCodec with convolutions (base): number of denoising steps (default: the codec's)."),
+        typer.Option(
+            help="For CoDiCodec: number of denoising steps (default: the codec's). With bands (tiny, small), steps of the refinement, "
+            "where the weights have one; 0: the estimate alone."
+        ),
     ] = None,
     iterations: Annotated[
         int | None,

@@ -26,8 +26,8 @@ from duotone.train.task import Batch, Task
 class CoDiCodecObjectiveSection(ObjectiveSection):
     """An objective over consecutive chunks of audio, for the networks of one frontend."""
 
-    network: ClassVar[type[Config]]  #: the configurations that it trains
-    otherwise: ClassVar[str]  #: what to say of a preset with another frontend
+    network: ClassVar[type[Config] | tuple[type[Config], ...]]  #: the configurations that it trains
+    otherwise: ClassVar[str] = ""  #: what to say of a preset with another frontend
 
     @abstractmethod
     def objective(self, config: Any) -> CodecObjective:
@@ -89,13 +89,16 @@ class CoDiCodecObjective(CodecObjective):
             raise ConfigError(
                 f"model.start_from got {codec.spec.model or codec.spec.family}, expected a CoDiCodec with the {self.frontend} frontend."
             )
-        theirs, own = codec.config.to_dict(), self.config.to_dict()
-        differ = ", ".join(
-            f"{k} {theirs[k]} there, {own[k]} here" for k in own if theirs[k] != own[k] and k not in self.free
-        )
+        theirs, own = self.comparable(codec.config.to_dict()), self.comparable(self.config.to_dict())
+        differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if k in theirs and theirs[k] != own[k])
         if differ:
             raise ConfigError(f"model.start_from has another network than the recipe: {differ}. Make them equal.")
-        self.network.load_state_dict({k: v.float() for k, v in codec.network.state_dict().items()})
+        begun = {k: v.float() for k, v in codec.network.state_dict().items()}
+        self.network.load_state_dict({**self.network.state_dict(), **begun})
+
+    def comparable(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a configuration that have to be equal when a training starts from a codec, if both have them."""
+        return {name: value for name, value in values.items() if name not in self.free}
 
     @property
     def rate(self) -> int:

@@ -5,30 +5,33 @@ Legend: B examples, each two consecutive chunks (left, right); C F T spectrum; L
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from duotone.codec import consistency
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork, stft_of
-from duotone.config import CoDiCodecConfig, Config, NoiseConfig
+from duotone.config import BandsConfig, CoDiCodecConfig, Config
+from duotone.errors import ConfigError
 from duotone.nn.conv import Frontend
 from duotone.nn.transformer import Transformer
 from duotone.quant.fsq import FSQ
 from duotone.represent.stft import to_spectrum
+from duotone.train.band_consistency import BandConsistencyObjective
 from duotone.train.bottleneck import spread_loss
-from duotone.train.codicodec_objective import CoDiCodecObjective, CoDiCodecObjectiveSection
+from duotone.train.codec_objective import CodecObjective
+from duotone.train.codicodec_objective import CoDiCodecObjective
 from duotone.train.draws import Draws
 from duotone.train.envelope import Envelope
+from duotone.train.noise_pairs import ConsistencyFields, Pair, consistency_loss, draw_pair, step_size
 from duotone.train.sections import (
     OBJECTIVES,
+    CoDiCodecSection,
+    Parts,
     Warn,
 )
-from duotone.train.task import Batch
+from duotone.train.task import Batch, Task
 
 #: Noise levels at which validation measures one denoising step.
 SIGMAS = (1.0, 10.0, 80.0)
@@ -39,40 +42,8 @@ BANDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Noise levels `[B]` of student (high) and teacher (low) for one chunk of each example."""
-
-    high: Tensor
-    low: Tensor
-
-
-def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: ConsistencySection, draws: Draws) -> Pair:
-    """Log-normal sigma mapped to the rho grid, and the level `dt` below it; `dt` None means the clean end (r = 0)."""
-    log_sigma = section.log_sigma_mean + section.log_sigma_deviation * draws.stratified_normal(name)
-    u = consistency.position(log_sigma.exp().clamp(noise.sigma_min, noise.sigma_max), noise).clamp(1e-3, 1)
-    lower = torch.zeros_like(u) if dt is None else (u - dt).clamp_min(0)
-    return Pair(consistency.sigma(u, noise), consistency.sigma(lower, noise))
-
-
-def step_size(progress: float, section: ConsistencySection) -> float | None:
-    """``dt = 0.1 ** e``, e linear in training progress; None during the denoising stage (ECT, arXiv 2406.14548)."""
-    if progress < section.denoising_share:
-        return None
-    rest = (progress - section.denoising_share) / max(1e-9, 1 - section.denoising_share)
-    exponent = section.dt_exponent_start + rest * (section.dt_exponent_end - section.dt_exponent_start)
-    return float(0.1**exponent)
-
-
-def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float) -> tuple[Tensor, Tensor]:
-    """Pseudo-Huber per example, weighted by ``1 / (sigma_hi - sigma_lo)``: mean over the batch, and unweighted `[B]`."""
-    error = consistency.pseudo_huber(student, teacher)
-    weight = (pair.high - pair.low).clamp_min(1e-6) ** -power
-    return (weight * error).mean(), error.detach()
-
-
 @OBJECTIVES.register
-class ConsistencySection(CoDiCodecObjectiveSection):
+class ConsistencySection(ConsistencyFields):
     """The consistency objective; defaults are the published values if there are any."""
 
     warnings: ClassVar[tuple[Warn, ...]] = (
@@ -85,34 +56,36 @@ class ConsistencySection(CoDiCodecObjectiveSection):
         Warn("level_entropy", lambda v: v < 0.6, "few of the FSQ levels are used"),
     )
 
-    network: ClassVar[type[Config]] = CoDiCodecConfig
-    otherwise: ClassVar[str] = (
-        "needs a model with frontend convolution; preset {preset} has bands, which objective.kind estimate trains. "
-        "Choose preset base."
-    )
+    network: ClassVar[tuple[type[Config], ...]] = (CoDiCodecConfig, BandsConfig)
 
     kind: Literal["consistency"] = "consistency"
-    continuous_share: float = Field(default=0.75, ge=0, le=1)  # FSQ-dropout: share of examples that are not rounded
-    log_sigma_mean: float = -1.1
-    log_sigma_deviation: float = Field(default=2.0, gt=0)
-    dt_exponent_start: float = 1.0
-    dt_exponent_end: float = 2.0
-    denoising_share: float = Field(
-        default=0.0, ge=0, le=1
-    )  # ECT start: share of the steps with the clean spectrum as target
-    weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
-    deviation: float = Field(default=0.9, gt=0)  # target standard deviation of each pre-tanh latent over the batch
-    spread_weight: float = Field(default=10.0, ge=0)  # weight of the spread term (see `bottleneck`)
-    envelope_weight: float = Field(default=0.0, ge=0)  # weight of the auxiliary loss for short runs (see `envelope`)
 
-    @property
-    def consecutive(self) -> int:
-        """Chunks of an example."""
-        return 2
+    def objective(self, config: CoDiCodecConfig | BandsConfig) -> CodecObjective:
+        """The objective of a network with random weights. Raises `ConfigError` for fields that its frontend does not have."""
+        bands = isinstance(config, BandsConfig)
+        wrong = {"envelope_weight": self.envelope_weight > 0} if bands else {
+            "chunks": self.chunks != 2, "teacher_decay": self.teacher_decay > 0}  # fmt: skip
+        for name in (name for name, bad in wrong.items() if bad):
+            raise ConfigError(
+                f"objective.{name} got {getattr(self, name)}, which the {'bands' if bands else 'convolution'} frontend does not have. Leave it out."
+            )
+        return (
+            BandConsistencyObjective(config, self)
+            if isinstance(config, BandsConfig)
+            else ConsistencyObjective(config, self)
+        )
 
-    def objective(self, config: CoDiCodecConfig) -> ConsistencyObjective:
-        """The objective of a network with random weights."""
-        return ConsistencyObjective(config, self)
+    def task(self, parts: Parts) -> Task:
+        """See `CoDiCodecObjectiveSection`. Raises `ConfigError` for a refinement without an estimate to begin with."""
+        model = parts.model
+        if isinstance(model, CoDiCodecSection) and model.start_from is None:
+            config = model.build()
+            if isinstance(config, BandsConfig) and config.refinement is not None and config.estimated:
+                raise ConfigError(
+                    "objective.kind consistency refines a trained estimate, but model.start_from is missing. Name the codec of a run "
+                    "with objective.kind estimate (RUN/codec), or set model.replace.refinement.start=noise to train without one."
+                )
+        return super().task(parts)
 
 
 class ConsistencyObjective(CoDiCodecObjective):
@@ -123,7 +96,7 @@ class ConsistencyObjective(CoDiCodecObjective):
     config: CoDiCodecConfig
     network: CoDiCodecNetwork
 
-    def __init__(self, config: CoDiCodecConfig, section: ConsistencySection) -> None:
+    def __init__(self, config: CoDiCodecConfig, section: ConsistencyFields) -> None:
         super().__init__()
         self.config, self.section = config, section
         self.network = CoDiCodecNetwork(config)

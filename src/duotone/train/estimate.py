@@ -14,6 +14,7 @@ from torch import Tensor
 from duotone.codec.codicodec.bands.features import Features
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig, Config
+from duotone.errors import ConfigError
 from duotone.train.band_objective import BandObjective
 from duotone.train.bottleneck import spread_loss
 from duotone.train.codicodec_objective import CoDiCodecObjectiveSection
@@ -64,7 +65,12 @@ class EstimateSection(EstimateTerms):
     freeze_encoder: bool = False  # train the estimator alone; latents and codes stay as they are
 
     def objective(self, config: BandsConfig) -> EstimateObjective:
-        """The objective of a network with random weights."""
+        """The objective of a network with random weights. Raises `ConfigError` for one with a refinement."""
+        if config.refinement is not None:
+            raise ConfigError(
+                "objective.kind estimate trains no refinement, and the model has one. Leave model.replace.refinement out here, "
+                "and add it to a second training, with objective.kind consistency and model.start_from."
+            )
         return EstimateObjective(config, self)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from duotone.config import CoDiCodecConfig
+from duotone.config import BandsConfig, CoDiCodecConfig
 from duotone.nn.noise import normal
 
 #: ``noise(chunk, draw) -> [4, F, T]`` of unit variance.
@@ -18,7 +18,7 @@ Noise = Callable[[int, int], Tensor]
 TIME_PROMPT = -1
 
 
-def seeded_noise(seed: int, config: CoDiCodecConfig) -> Noise:
+def seeded_noise(seed: int, config: CoDiCodecConfig | BandsConfig) -> Noise:
     """Unit Gaussian noise for (seed, chunk, draw); `duotone.nn.noise.normal` tells how it is made."""
     shape = (2 * config.audio_channels, config.bins, config.frames)
     return lambda chunk, draw: normal(f"{seed}/{chunk}/{draw}", shape)

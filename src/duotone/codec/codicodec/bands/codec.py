@@ -6,16 +6,18 @@ Legend: B rows, N chunks, L latents a chunk, d dimensions of a latent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from duotone.codec.batches import Batch, whole_number
+from duotone.codec.codicodec.bands.decoding import Autoregressive, Parallel, Refinement, key_state, restored_keys
 from duotone.codec.codicodec.bands.features import Analysis
-from duotone.codec.codicodec.bands.network import BandNetwork
-from duotone.codec.codicodec.bands.synthesis import Synthesis
+from duotone.codec.codicodec.bands.network import BandNetwork, Maps
+from duotone.codec.codicodec.bands.synthesis import Magnitudes, Synthesis
 from duotone.codec.codicodec.identity import fingerprint, space
+from duotone.codec.codicodec.noise import Noise, seeded_noise
 from duotone.codec.codicodec.precision import best_dtype
 from duotone.codec.contract import Codec, as_dtype, resolve_device
 from duotone.codec.values import Codes, Latents
@@ -27,15 +29,17 @@ from duotone.spec import CodecSpec, Source
 
 #: Chunks that the estimator computes together.
 TOGETHER = 16
+#: Names of the strategies; `wavefront` computes what `parallel` does (see `decoding`).
+STRATEGIES = ("parallel", "autoregressive", "wavefront")
+#: Steps of refinement at most.
+MOST_STEPS = 1000
 
 
 class BandCodec(Codec):
     """CoDiCodec with the bands frontend. It holds weights but no state.
 
-    The strategies of CoDiCodec differ in denoising steps; this codec makes none, so they all give its estimate.
+    The strategies of CoDiCodec differ in denoising steps. Without a refinement this codec makes none, so they all give its estimate.
     """
-
-    equal_strategies = ("parallel", "autoregressive", "wavefront")
 
     def __init__(self, network: BandNetwork, *, name: str = "", provenance: dict[str, Any] | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -44,6 +48,8 @@ class BandCodec(Codec):
         self.fsq = FSQ(self.config.levels)
         self.spec = spec_of(network, name)
         self._analysis = Analysis(self.config)
+        if network.refiner is None:
+            self.equal_strategies = STRATEGIES
 
     @classmethod
     def random(cls, config: BandsConfig, seed: int = 0) -> BandCodec:
@@ -62,7 +68,9 @@ class BandCodec(Codec):
         target = self.device if device is None else resolve_device(device)
         if dtype == "auto":
             _move(self.network.encoder, target, torch.float32)
-            _move(self.network.estimator, target, best_dtype(target))
+            for part in (self.network.estimator, self.network.refiner):
+                if part is not None:
+                    _move(part, target, best_dtype(target))
         else:
             _move(self.network, target, as_dtype(dtype))
         self._analysis = Analysis(self.config, target)
@@ -96,22 +104,66 @@ class BandCodec(Codec):
         seed: int = 0,
         *,
         strategy: str | None = None,
+        steps: int | None = None,
+        time_prompt: float | None = None,
         iterations: int | None = None,
+        noise: Noise | None = None,
         **unknown: Any,
     ) -> _Decoder:
-        """A decoder from the estimate, with `iterations` of Griffin-Lim (default: the configuration's).
+        """A decoder from the estimate, with `iterations` of Griffin-Lim, then `steps` of refinement (defaults: the configuration's).
 
-        Raises `UsageError` for an unknown option, or iterations out of range.
+        `noise(chunk, draw) -> [4, F, n]` replaces the seeded default. Raises `UsageError` for an unknown option, for values out
+        of range, and for steps of refinement that the weights do not have.
         """
-        if unknown or strategy is not None:
-            names = ", ".join([*unknown, *(["strategy"] if strategy is not None else [])])
+        if unknown:
+            names = ", ".join(unknown)
             raise UsageError(
-                f"Decoding with {self.spec.model or 'the bands frontend'} got {names}, expected no option but iterations. Leave {names} out."
+                f"Decoding got {names}, expected steps, time_prompt, iterations or noise. Leave {names} out."
             )
         if iterations is None:
             iterations = self.config.synthesis.iterations
         iterations = whole_number(iterations, "iterations", 0)
-        return _Decoder(self, seed, iterations)
+        count = self._steps(strategy, steps)
+        refinement: Refinement | None = None
+        if time_prompt is not None and (strategy != "autoregressive" or count == 0):
+            raise UsageError("time_prompt is for the autoregressive strategy of a refinement. Leave it out.")
+        if count and self.network.refiner is not None and self.config.refinement is not None:
+            drawn = noise or seeded_noise(seed, self.config)
+            if strategy == "autoregressive":
+                prompt = self.config.refinement.decode.time_prompt if time_prompt is None else time_prompt
+                if not 0 <= prompt <= 1:
+                    raise UsageError(f"time_prompt got {prompt}, expected a noise position from 0 to 1.")
+                refinement = Autoregressive(self.network.refiner, count, drawn, prompt)
+            else:
+                refinement = Parallel(self.network.refiner, count, drawn)
+        return _Decoder(self, seed, iterations, refinement)
+
+    def _steps(self, strategy: str | None, steps: int | None) -> int:
+        """How many steps of refinement; 0 is the estimate alone."""
+        refinement = self.config.refinement
+        if steps is None:
+            if refinement is None:
+                return 0
+            defaults = refinement.decode
+            return defaults.autoregressive_steps if strategy == "autoregressive" else defaults.parallel_steps
+        steps = whole_number(steps, "steps", 0)
+        if refinement is None and steps:
+            raise UsageError(
+                f"steps got {steps}, but {self.spec.model or 'this codec'} has no refinement: its weights give an estimate alone. "
+                f"Leave steps out, or train a refinement (duotone train tiny-2-refinement)."
+            )
+        if refinement is not None and refinement.start == "noise" and steps == 0:
+            raise UsageError(
+                "steps got 0, but these weights have no estimate to give: they begin with noise. Use 1 to 4."
+            )
+        if steps > MOST_STEPS:
+            raise UsageError(f"steps got {steps}, expected 0 (the estimate) to {MOST_STEPS}; 1 to 4 are usual.")
+        return steps
+
+    def _strategy(self, use: Literal["whole", "stream", "live"]) -> str | None:
+        if self.network.refiner is None:
+            return None
+        return {"whole": "parallel", "stream": "wavefront", "live": "autoregressive"}[use]
 
 
 def _move(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -143,18 +195,21 @@ def spec_of(network: BandNetwork, name: str = "") -> CodecSpec:
         latent=(config.latents, len(config.levels)),
         levels=config.levels,
         independent=True,
+        strategies=() if network.refiner is None else STRATEGIES,
         seeded=True,
         live=True,
     )
 
 
 class _Decoder:
-    """Latents of chunks -> samples: the estimator's state, and that of the synthesis."""
+    """Latents of chunks -> samples: the states of the estimator, of the synthesis and of the refinement."""
 
-    def __init__(self, codec: BandCodec, seed: int, iterations: int) -> None:
+    def __init__(self, codec: BandCodec, seed: int, iterations: int, refinement: Refinement | None) -> None:
         self._codec = codec
         self._state: list[KeyValue] | None = None
         self._synthesis = Synthesis(codec.config, seed, iterations)
+        self._refinement = refinement
+        self._magnitudes = Magnitudes(codec.config, codec.device)
         self._drop = codec.config.n_fft - codec.config.hop  # zeros that were put before the waveform
 
     def push(self, value: Latents | Codes) -> Tensor:
@@ -162,25 +217,50 @@ class _Decoder:
         pieces = [torch.zeros(2, 0, dtype=torch.float32)]
         for values in torch.split(latents.values, TOGETHER) if len(latents) else ():
             with torch.no_grad():
-                maps, self._state = self._codec.network.estimator(values[None].to(self._codec.device), self._state)
-            pieces.append(self._synthesis.push(maps))
+                pieces.append(self._decoded(values[None].to(self._codec.device)))
         samples = torch.cat(pieces, 1)
         dropped = min(self._drop, samples.shape[1])
         self._drop -= dropped
         return samples[:, dropped:]
 
+    def _decoded(self, values: Tensor) -> Tensor:
+        """Latents `[1, N, L, d]` -> the next samples `[2, N * chunk]`."""
+        config, network = self._codec.config, self._codec.network
+        hidden, self._state = network.estimator.trunk(values, self._state)
+        maps = network.estimator.heads(hidden.flatten(0, 1)) if config.estimated else None
+        spectra = None if maps is None else self._synthesis.spectra(maps)
+        if self._refinement is not None:
+            spectra = self._refined(self._refinement, hidden, maps, spectra)
+        assert spectra is not None  # weights without an estimate are always refined
+        return self._synthesis.join(*spectra)
+
+    def _refined(
+        self, refinement: Refinement, hidden: Tensor, maps: Maps | None, spectra: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Time steps `[1, N, T, D]`, maps and complex spectra of mid and side `[N * n, F]` -> refined spectra, on the CPU."""
+        refiner, estimate = refinement.refiner, None
+        given = refiner.given(hidden, None if maps is None else self._magnitudes(maps)[None])
+        if spectra is not None:
+            chunks = torch.stack(spectra).unflatten(1, (-1, self._codec.config.frames)).transpose(0, 1)
+            estimate = refiner.relative(chunks[None].to(hidden.device), given)
+        refined = refiner.absolute(refinement.push(estimate, given), given)
+        mid, side = refined[0].cpu().transpose(0, 1).flatten(1, 2)
+        return mid, side
+
     def finish(self) -> Tensor:
         return torch.zeros(2, 0, dtype=torch.float32)
 
     def state(self) -> dict[str, Tensor]:
-        state = {f"synthesis.{name}": tensor for name, tensor in self._synthesis.state().items()}
-        for i, (k, v) in enumerate(self._state or ()):
-            state[f"keys.{i}"], state[f"values.{i}"] = k.cpu().clone(), v.cpu().clone()
+        state = {f"synthesis.{name}": tensor for name, tensor in self._synthesis.state().items()} | key_state(
+            self._state
+        )
+        if self._refinement is not None:
+            state |= {f"refinement.{name}": tensor for name, tensor in self._refinement.state().items()}
         return {**state, "drop": torch.tensor(self._drop)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self._synthesis.restore({name[10:]: t for name, t in state.items() if name.startswith("synthesis.")})
-        device, layers = self._codec.device, sum(name.startswith("keys.") for name in state)
-        both = [tuple(state[f"{kind}.{i}"].to(device) for kind in ("keys", "values")) for i in range(layers)]
-        self._state = [(k, v) for k, v in both] or None
+        self._state = restored_keys(state, self._codec.device)
+        if self._refinement is not None:
+            self._refinement.restore({name[11:]: t for name, t in state.items() if name.startswith("refinement.")})
         self._drop = int(state["drop"])

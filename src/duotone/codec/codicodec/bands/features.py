@@ -50,13 +50,25 @@ class Analysis:
         self.window, self.long = window(config.n_fft, self.place), window(2 * config.n_fft, self.place)
         self.mel = mel_filterbank(config.rate, config.n_fft, MEL_BANDS).T.contiguous().to(self.place)
 
+    def spectra(self, samples: Tensor) -> Tensor:
+        """Samples `[B, 2, N * chunk + spare]` -> complex spectra of mid and side of each chunk `[B, N, 2, n, F]`."""
+        left, right = self._frames(samples.float().to(self.place)).unbind(1)
+        both: Tensor = torch.stack([(left + right) / 2, (left - right) / 2], 1).unflatten(2, (-1, self.config.frames))
+        return both.transpose(1, 2).to(self.device)
+
+    def _frames(self, x: Tensor) -> Tensor:
+        """Samples `[B, 2, N * chunk + spare]` -> complex spectra `[B, 2, N * n, F]`."""
+        config = self.config
+        count = (x.shape[-1] - config.spare) // config.hop
+        frames = x[..., config.lead :].unfold(-1, config.n_fft, config.hop)[..., :count, :]
+        found: Tensor = torch.fft.rfft(frames * self.window)
+        return found
+
     def __call__(self, samples: Tensor) -> Features:
         """Samples `[B, 2, N * chunk + spare]` -> the features of N chunks."""
         config, x = self.config, samples.float().to(self.place)
-        count = (x.shape[-1] - config.spare) // config.hop
-        spectra = torch.fft.rfft(
-            x[..., config.lead :].unfold(-1, config.n_fft, config.hop)[..., :count, :] * self.window
-        )
+        spectra = self._frames(x)
+        count = spectra.shape[-2]
         left, right = spectra.unbind(1)
         scale = 2 / self.window.sum()
         mid, side = _magnitude(left + right) * (scale / 2), _magnitude(left - right) * (scale / 2)

@@ -19,11 +19,18 @@ MEL_BANDS = 128
 POOLED_BANDS = 48
 #: Harmonics of the source-filter head lie below this frequency, in Hz.
 HIGHEST_HARMONIC = 16_000.0
+#: Bins below 9 kHz, of a window of 2048 samples at 48 kHz.
+_FINE_BINS = 384
 
 
 def band_edges(config: BandsConfig) -> tuple[int, ...]:
     """Edges of the bands in bins, see `represent.bands`; the Nyquist bin belongs to the last."""
     return bands.band_edges(config.n_fft, config.bins)
+
+
+def fine_bins(config: BandsConfig) -> int:
+    """Where the widest bands begin, in bins: 9 kHz. Below, a band of the heads has more units."""
+    return _FINE_BINS * config.n_fft // 2048
 
 
 def bin_frequencies(config: BandsConfig) -> Tensor:

@@ -1,4 +1,4 @@
-"""The networks of the bands frontend: an encoder of each chunk alone, and an estimator of magnitudes and stereo.
+"""The networks of the bands frontend: an encoder of each chunk alone, an estimator of magnitudes and stereo, and its refiner.
 
 Legend: B batch, N chunks, n frames of a chunk, T time steps (tokens) of a chunk, F bins, L latents a chunk, d dimensions of a
 latent, V values of a holder (a time step or a summary token), K pitches, S stereo bands, D width.
@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from duotone.codec.codicodec.bands import layout
 from duotone.codec.codicodec.bands.features import Features
+from duotone.codec.codicodec.bands.refiner import Refiner
 from duotone.config import BandsConfig
 from duotone.nn.chunked import ChunkTransformer
 from duotone.nn.transformer import KeyValue, Transformer
 
 #: Bins around a bin whose mean is its local background (20 to each side), from which peaks stand out.
 _BACKGROUND = 41
-#: Below 9 kHz a band of the envelope head has more units.
-_FINE_BINS = 384
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class BandHead(nn.Module):
 
     def __init__(self, config: BandsConfig, width: int) -> None:
         super().__init__()
-        edges, fine = layout.band_edges(config), _FINE_BINS * config.n_fft // 2048
+        edges, fine = layout.band_edges(config), layout.fine_bins(config)
         self.frames = config.per_token
         self.units = [config.head_units[0 if b <= fine else 1] for b in edges[1:]]
         self.inner = nn.Linear(width, sum(self.units))
@@ -173,6 +172,10 @@ class Estimator(nn.Module):
         self.summary = nn.Parameter(0.1 * torch.randn(config.summary, width)) if config.summary else None
         tokens = config.tokens + config.summary
         self.transformer = ChunkTransformer(tokens, width, config.heads, config.mlp, config.layers)
+        if config.estimated:
+            self._make_heads(config, width)
+
+    def _make_heads(self, config: BandsConfig, width: int) -> None:
         self.envelope = BandHead(config, width)
         self.stereo = nn.Linear(width, 2 * config.stereo_bands * config.per_token)
         nn.init.normal_(self.stereo.weight, std=0.3 * width**-0.5)
@@ -220,10 +223,11 @@ class Estimator(nn.Module):
 
 
 class BandNetwork(nn.Module):
-    """Encoder and estimator."""
+    """Encoder, estimator and, where the configuration has one, the refiner."""
 
     def __init__(self, config: BandsConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = BandEncoder(config)
         self.estimator = Estimator(config)
+        self.refiner = Refiner(config, config.refinement) if config.refinement else None

@@ -26,6 +26,29 @@ _FADE = 1000.0
 _MONO = -5.5
 
 
+class Magnitudes:
+    """Maps -> magnitudes of the transform."""
+
+    def __init__(self, config: BandsConfig, device: torch.device | None = None) -> None:
+        self.config = config
+        self._scale = float(window(config.n_fft).sum()) / 2  # magnitude of a sine at full scale
+        self.to_bins = layout.mel_tent(config.stereo_bands, config).to(device or torch.device("cpu"))
+
+    def __call__(self, maps: Maps) -> Tensor:
+        """Maps of B chunks -> the magnitudes of mid and side `[B, 2, n, F]`, on their device."""
+        mid = self.of_mid(maps.mid)
+        return torch.stack([mid, mid * self.level(maps.ratio)], 1)
+
+    def of_mid(self, log: Tensor) -> Tensor:
+        """Logarithms of magnitudes of mid plus the floor -> magnitudes."""
+        return (log.exp() - self.config.floor).clamp_min(0) * self._scale
+
+    def level(self, ratio: Tensor) -> Tensor:
+        """Logarithms of the level of side against mid in bands `[..., S]` -> its level in bins `[..., F]`."""
+        logarithm = ratio @ self.to_bins.to(ratio.dtype)
+        return torch.where(logarithm > _MONO, logarithm.exp(), 0.0)
+
+
 class Synthesis:
     """State of one stream: phases so far, and the overlap of frames. `seed` decides what magnitudes do not.
 
@@ -38,16 +61,20 @@ class Synthesis:
         self._mid = Reconstruction(config.n_fft, config.hop, config.frames, _key(seed), iterations, KERNELS)
         self._add = OverlapAdd(config.n_fft, config.hop, config.audio_channels)
         self._dual = dual_window(config.n_fft, config.hop)
-        self._scale = float(window(config.n_fft).sum()) / 2  # magnitude of a sine at full scale
-        self._to_bins = layout.mel_tent(config.stereo_bands, config)
+        self._magnitudes = Magnitudes(config)
+        self._to_bins = self._magnitudes.to_bins
         self._noise = _Noise(config, seed)
         middles = self._to_bins.argmax(0)  # the stereo band that a bin belongs to
         self._apart = 1.0 - 2.0 * (middles % 2).float()
 
     def push(self, maps: Maps) -> Tensor:
         """Maps of consecutive chunks -> the next samples `[2, n * hop]`."""
+        return self.join(*self.spectra(maps))
+
+    def spectra(self, maps: Maps) -> tuple[Tensor, Tensor]:
+        """Maps of consecutive chunks -> complex spectra of mid and side `[n, F]`, on the CPU."""
         mid, ratio, share = (x.flatten(0, 1).cpu() for x in (maps.mid, maps.ratio, maps.share))
-        magnitudes = (mid.exp() - self.config.floor).clamp_min(0) * self._scale
+        magnitudes = self._magnitudes.of_mid(mid)
         noise = self._noise.push(maps)
         tonal = magnitudes if noise is None else magnitudes * (1 - noise[0])
         spectrum = self._mid.push(tonal)
@@ -55,8 +82,11 @@ class Synthesis:
             spectrum = tonal * torch.sgn(spectrum)
         if noise is not None:
             spectrum = spectrum + magnitudes * noise[0] * noise[1]
-        side = spectrum * self._side(ratio, share)
-        frames = torch.fft.irfft(torch.stack([spectrum + side, spectrum - side]), n=self.config.n_fft) * self._dual
+        return spectrum, spectrum * self._side(ratio, share)
+
+    def join(self, mid: Tensor, side: Tensor) -> Tensor:
+        """Complex spectra of mid and side `[n, F]` of the next frames -> samples `[2, n * hop]`."""
+        frames = torch.fft.irfft(torch.stack([mid + side, mid - side]), n=self.config.n_fft) * self._dual
         return self._add.push(frames)
 
     def state(self) -> dict[str, Tensor]:
@@ -77,10 +107,8 @@ class Synthesis:
         The uncorrelated part is a quarter turn from mid, so that left and right have the energies of uncorrelated sounds,
         ``|m|^2 (1 + r^2 +- 2 r c)``, in every bin. The sign of the turn alternates between bands: neither channel leads.
         """
-        to_bins = self._to_bins.to(ratio.dtype)
-        logarithm = ratio @ to_bins
-        level = torch.where(logarithm > _MONO, logarithm.exp(), 0.0)
-        correlation = (share @ to_bins).clamp(-1, 1)
+        level = self._magnitudes.level(ratio)
+        correlation = (share @ self._to_bins.to(share.dtype)).clamp(-1, 1)
         apart = (1 - correlation.square()).clamp_min(0).sqrt() * self._apart
         return torch.complex(level * correlation, level * apart)
 

@@ -1,0 +1,168 @@
+"""The consistency objective on the bands frontend: it trains the refiner, and without an estimate everything.
+
+With an estimate (``refinement.start: estimate``) this is the second training of a codec: encoder, quantiser and estimate are frozen,
+so codes stay as they are. Without one (``noise``) it is the published way, one loss from end to end (arXiv 2509.09836).
+
+Legend: B examples of N consecutive chunks, n frames of a chunk, F bins, L latents of d dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from duotone.codec.codicodec.bands import layout
+from duotone.codec.codicodec.bands.refiner import Given, Refiner
+from duotone.codec.codicodec.bands.synthesis import Magnitudes
+from duotone.config import BandsConfig
+from duotone.errors import ConfigError
+from duotone.train.band_objective import BandObjective
+from duotone.train.bottleneck import spread_loss
+from duotone.train.draws import Draws
+from duotone.train.noise_pairs import ConsistencyFields, Pair, consistency_loss, draw_pair, step_size
+from duotone.train.task import Batch
+
+#: Noise levels, as shares of sigma_max, at which validation measures one step.
+SHARES = (1.0, 0.3, 0.1)
+
+
+class BandConsistencyObjective(BandObjective):
+    """``{"samples": [B, 2, crop]}`` in, loss out. With `teacher_decay` it also owns a teacher, which is not exported."""
+
+    free = ("synthesis",)
+    weights: Tensor
+
+    def __init__(self, config: BandsConfig, section: ConsistencyFields) -> None:
+        if config.refinement is None:
+            raise ConfigError(
+                "objective.kind consistency trains the refinement of a model with bands, and this one has none. "
+                "Add model.replace.refinement={}, or choose objective.kind estimate."
+            )
+        super().__init__(config, section.chunks)
+        self.section, self.sizes = section, config.refinement
+        self.register_buffer("weights", layout.bin_weights(config).sqrt(), persistent=False)
+        self.teacher: Refiner | None = None
+        if config.estimated:
+            self.network.encoder.requires_grad_(False)
+            self.network.estimator.requires_grad_(False)
+        if section.teacher_decay:
+            self.teacher = copy.deepcopy(self.refiner).requires_grad_(False)
+        self._magnitudes: Magnitudes | None = None
+
+    @property
+    def refiner(self) -> Refiner:
+        """The network that is trained."""
+        assert self.network.refiner is not None
+        return self.network.refiner
+
+    def fresh(self) -> BandConsistencyObjective:
+        """Another one of the same configuration."""
+        return BandConsistencyObjective(self.config, self.section)
+
+    def comparable(self, values: dict[str, Any]) -> dict[str, Any]:
+        """See `CoDiCodecObjective`: noise levels and steps of decoding may change too."""
+        found = super().comparable(values)
+        if found["refinement"] is None:
+            return {name: value for name, value in found.items() if name != "refinement"}  # begins at random
+        sizes = {name: value for name, value in found["refinement"].items() if name not in ("noise", "decode")}
+        return {**found, "refinement": sizes}
+
+    @torch.no_grad()
+    def calibrate(self, samples: Tensor, latents: bool = True) -> None:
+        """Without an estimate: set means of features, scale and shift of latents, and the usual magnitudes, from these samples."""
+        if latents and not self.config.estimated:
+            self.network.encoder.calibrate(self.features(samples), self.section.deviation)
+            self.refiner.calibrate(self.spectra(samples))
+        self.after_step(0.0)
+
+    @torch.no_grad()
+    def after_step(self, decay: float | None = None) -> None:
+        """The teacher's weights follow the student's."""
+        if self.teacher is None:
+            return
+        share = 1 - (self.section.teacher_decay if decay is None else decay)
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.refiner.parameters()), share)
+        for own, buffer in zip(self.teacher.buffers(), self.refiner.buffers(), strict=True):
+            own.copy_(buffer)
+
+    @torch.no_grad()
+    def spectra(self, samples: Tensor) -> Tensor:
+        """Samples `[B, 2, crop]` -> complex spectra of mid and side `[B, N, 2, n, F]`."""
+        with torch.autocast(samples.device.type, enabled=False):
+            return self.analysis(samples.device).spectra(samples)
+
+    def given(self, pre: Tensor, skip: Tensor) -> Given:
+        """Latents before the bound `[B * N, L, d]`, which of them stay unrounded `[B * N]` -> what the refiner is given."""
+        latents = self.bottleneck(pre, skip).unflatten(0, (-1, self.chunks))
+        hidden, _ = self.network.estimator.trunk(latents)
+        if not self.config.estimated:
+            return self.refiner.given(hidden, None)
+        if self._magnitudes is None or self._magnitudes.to_bins.device != hidden.device:
+            self._magnitudes = Magnitudes(self.config, hidden.device)
+        maps = self.network.estimator.heads(hidden.flatten(0, 1))
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.refiner.given(hidden, self._magnitudes(maps).unflatten(0, (-1, self.chunks)))
+
+    def forward(self, batch: Batch, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and values: per chunk `sigma`, `error` `[B * N]`."""
+        samples, section = batch["samples"], self.section
+        skip = draws.chosen("skip rounding", section.continuous_share).to(samples.device)
+        pre = self.network.encoder(self.features(samples))  # without gradients where it is frozen
+        given = self.given(pre, skip.repeat_interleave(self.chunks))
+        clean = self.refiner.relative(self.spectra(samples), given)
+        dt = step_size(progress, section)
+        pairs = [draw_pair(f"chunk {i}", dt, self.sizes.noise, section, draws) for i in range(self.chunks)]
+        pair = Pair(*(torch.stack([getattr(p, name) for p in pairs], 1).to(samples.device) for name in ("high", "low")))
+        noise = draws.noise("noise", tuple(clean.shape[1:]), samples.device)
+        terms, error = self.terms(clean, noise, pair, given, to_clean=dt is None)
+        if section.spread_weight and not self.config.estimated:
+            terms["spread"] = section.spread_weight * spread_loss(pre, section.deviation)
+        return sum(terms.values(), samples.new_zeros(())), {"sigma": pair.high.flatten(), "error": error}
+
+    def terms(
+        self, clean: Tensor, noise: Tensor, pair: Pair, given: Given, to_clean: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Clean z and noise `[B, N, 2, 2, n, F]`, levels `[B, N]` -> the terms of the refiner's loss, and unweighted errors `[B * N]`."""
+        student, _ = self.refiner.denoise(self.refiner.noised(clean, pair.high, noise, given), pair.high, given)
+        with torch.no_grad():
+            target = clean
+            if not to_clean:
+                lower = self.refiner.noised(clean, pair.low, noise, given)
+                target, _ = (self.teacher or self.refiner).denoise(lower, pair.low, given)
+        found, wanted = ((x * self.weights).flatten(0, 1) for x in (student, target))
+        flat = Pair(pair.high.flatten(), pair.low.flatten())
+        loss, error = consistency_loss(found, wanted, flat, self.section.weight_power)
+        return {"consistency": loss}, error
+
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Mean unweighted error in four ranges of noise levels, as shares of sigma_max."""
+        top, out = self.sizes.noise.sigma_max, {}
+        for low, high in itertools.pairwise((0.0, 0.03, 0.1, 0.3, float("inf"))):
+            inside = (values["sigma"] >= low * top) & (values["sigma"] < high * top)
+            if bool(inside.any()):
+                out[f"error_from_{low:g}"] = float(values["error"][inside].mean())
+        return out
+
+    @torch.no_grad()
+    def errors(self, batch: Batch, seed: int = 0) -> dict[str, float]:
+        """Relative squared error of one step at shares of sigma_max, from continuous and rounded latents.
+
+        Samples `[B, 2, crop]`; the noise is a function of the seed; the noise level is the same in all chunks.
+        """
+        samples = batch["samples"].to(self.weights.device)
+        pre, spectra = self.network.encoder(self.features(samples)), self.spectra(samples)
+        out = {}
+        for face, keep in (("continuous", True), ("rounded", False)):
+            given = self.given(pre, torch.full((len(pre),), keep, device=pre.device))
+            clean = self.refiner.relative(spectra, given)
+            noise = Draws.whole(len(clean), seed).noise("validation", tuple(clean.shape[1:]), clean.device)
+            for share in SHARES:
+                level = torch.full(clean.shape[:2], share * self.sizes.noise.sigma_max, device=clean.device)
+                found, _ = self.refiner.denoise(self.refiner.noised(clean, level, noise, given), level, given)
+                error = ((found - clean) * self.weights).square().mean() / (clean * self.weights).square().mean()
+                out[f"error_{face}_{share:g}"] = float(error)
+        return out
