@@ -44,6 +44,9 @@ COMMANDS = {
         "--flow", "--codec", "--prompt", "--seed", "--lookahead", "--sink", "--stdio", "--clock", "--seconds", "--input", "--osc",
         "--midi", "--schema", "--device", "--dtype",
     },
+    "serve": {
+        "--config", "--host", "--port", "--codec", "--flow", "--tokens", "--origin", "--state", "--device", "--dtype", "--print-config",
+    },
     "doctor": {"--device", "--json"},
     "demo": {
         "--output", "--start", "--seconds", "--codec", "--seed", "--open", *_OF_OTHERS, "--device", "--dtype", "--force",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duotone.codec.container import DuoReader, read_duo, write_duo
+from duotone.codec.header import Header
 from duotone.codec.values import Codes
 from duotone.errors import FormatError
 from duotone.spec import CodecSpec, Source
@@ -84,3 +87,11 @@ def test_arbitrary_bytes(data: bytes) -> None:
         for start in (b"", DATA[:8], DATA[:-60]):
             with contextlib.suppress(FormatError):
                 read_duo(io.BytesIO(start + data), salvage=salvage)
+
+
+def test_a_header_that_claims_endless_steps_of_no_bits_is_refused() -> None:
+    """Codebooks of one code: without bits no limit on bits would stop a record of any number of codes."""
+    spec = dataclasses.replace(SPEC, codebooks=(1,), levels=None, latent=None, steps=1 << 39)
+    head = Header("tokens", spec, SOURCE, 1).to_bytes()
+    with pytest.raises(FormatError, match="codebooks of sizes"):
+        read_duo(io.BytesIO(head), salvage=True)

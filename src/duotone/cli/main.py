@@ -23,6 +23,7 @@ from duotone.cli import (
     latents,
     make_sounds,
     prepare,
+    serve,
     stores,
     tokens,
     train,
@@ -63,6 +64,7 @@ _modules = (
     prepare,
     generate,
     jam,
+    serve,
     doctor,
 )
 for _name, _examples, _command, _class in (

@@ -221,8 +221,9 @@ def _check_sizes(header: Header) -> None:
         raise ValueError(f"rate {spec.rate} or chunk {spec.chunk} cannot be used")
     if spec.levels is not None and any(n < 3 or n % 2 == 0 or n > 1 << 16 for n in spec.levels):
         raise ValueError(f"levels {spec.levels} cannot be used")
-    if len(spec.codebooks) > 1024 or any(size > 1 << 62 for size in spec.codebooks):
-        raise ValueError(f"{len(spec.codebooks)} codebooks cannot be used")
+    # a codebook of one code has no bits, so the limit on bits would allow any number of steps
+    if len(spec.codebooks) > 1024 or any(not 2 <= size <= 1 << 62 for size in spec.codebooks):
+        raise ValueError(f"{len(spec.codebooks)} codebooks of sizes {spec.codebooks[:4]} cannot be used")
     if spec.levels and spec.codebooks and sum(map(len, spec.digits)) > (spec.latent or (0,))[-1] and spec.latent:
         raise ValueError(f"codebooks {spec.codebooks[:4]} have more values than latents of {spec.latent}")
     if len(spec.latent or ()) > 8 or header.bits * header.chunks_per_record > MAX_RECORD_BITS:

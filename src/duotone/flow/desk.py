@@ -21,7 +21,7 @@ from duotone.codec.contract import Codec
 from duotone.errors import DuotoneError, UsageError
 from duotone.flow import protocol as p
 from duotone.flow.model import FlowModel
-from duotone.flow.prompt import read_prompt
+from duotone.flow.prompt import Prompt, read_prompt
 from duotone.flow.session import Session, resume
 from duotone.flow.solvers import SOLVERS
 from duotone.flow.weights import fingerprint
@@ -47,20 +47,60 @@ class Sink(Protocol):
         ...
 
 
+class Places(Protocol):
+    """Where commands find prompts and states, and leave states."""
+
+    def prompt(self, name: str | None, codec: Codec) -> Prompt:
+        """The prompt of that name."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The state of that name."""
+        ...
+
+    def write(self, name: str, state: bytes) -> None:
+        """Leave a state under that name."""
+        ...
+
+
+class Paths:
+    """Names are paths of this machine."""
+
+    def prompt(self, name: str | None, codec: Codec) -> Prompt:
+        """A sound file or a .duo."""
+        return read_prompt(name, codec)
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        return Path(name).read_bytes()
+
+    def write(self, name: str, state: bytes) -> None:
+        """Write a file, completely or not at all."""
+        write_bytes(name, state)
+
+
 class Desk:
     """A flow, a codec, a sink, and at most one session; `emit` gets every event.
 
-    `host` is whether chunks are made by the command `step` alone; else `work` makes them as the sink plays.
+    `host` is whether chunks are made by the command `step` alone; else `work` makes them as the sink plays. `places` is what the names in
+    commands mean.
     """
 
     def __init__(
-        self, model: FlowModel, codec: Codec, sink: Sink, emit: Callable[[Any], None], host: bool = False
+        self,
+        model: FlowModel,
+        codec: Codec,
+        sink: Sink,
+        emit: Callable[[Any], None],
+        host: bool = False,
+        places: Places | None = None,
     ) -> None:
         self.model, self.codec, self.sink, self.emit, self.host = model, codec, sink, emit, host
+        self.places = Paths() if places is None else places
         self.session: Session | None = None
         self.slack: list[float] = []  #: of the last pieces, in seconds
         self._audio = self._stuck = False
-        self._base = 0  # samples that were made before the sink began: a session that goes on
+        self.base = 0  #: samples that were made before the sink began: a session that goes on
 
     def ready(self) -> None:
         """Tell what is loaded."""
@@ -117,7 +157,7 @@ class Desk:
     @property
     def heard(self) -> int:
         """Samples of the session's sound that were heard."""
-        return self._base + self.sink.played
+        return self.base + self.sink.played
 
     def due(self) -> bool:
         """Whether a chunk should be made now: no more than the look-ahead is made and not heard."""
@@ -157,7 +197,7 @@ class Desk:
 
     def _start(self, command: p.Start) -> None:
         session = Session(
-            self.model, self.codec, read_prompt(command.prompt, self.codec), command.seed, None, command.lookahead,
+            self.model, self.codec, self.places.prompt(command.prompt, self.codec), command.seed, None, command.lookahead,
             include_prompt=command.include_prompt,
         )  # fmt: skip
         session.set(command.controls)
@@ -166,13 +206,13 @@ class Desk:
     def _import(self, command: p.Import) -> None:
         if (command.path is None) == (command.state is None):
             raise UsageError("import needs a path or a state, and not both.")
-        data = Path(command.path).read_bytes() if command.path is not None else _bytes(command.state or "")
+        data = self.places.read(command.path) if command.path is not None else _bytes(command.state or "")
         self._replace(resume(self.model, self.codec, data), command.id, command.audio)
 
     def _replace(self, session: Session, id: p.Id, audio: bool) -> None:
         if self.session is not None:
             self.stop()
-        self.session, self._audio, self._base = session, audio, session.taken
+        self.session, self._audio, self.base = session, audio, session.taken
         self.slack.clear()
         self.sink.begin()
         self.emit(
@@ -209,7 +249,7 @@ class Desk:
         session = self._playing()
         data = session.state()
         if command.path is not None:
-            write_bytes(command.path, data)
+            self.places.write(command.path, data)
         text = None if command.path is not None else base64.b64encode(data).decode()
         self.emit(p.State(id=command.id, path=command.path, state=text, sample=session.taken))
 

@@ -1,0 +1,115 @@
+"""``duotone serve``: the service (docs/serve.md)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from duotone.cli.failures import require_stdout, tell
+from duotone.errors import UsageError
+
+NAME = "serve"
+EXAMPLES = """
+Examples:
+
+    duotone serve
+
+    duotone serve --flow run/flow --state states/
+
+    duotone serve --host 0.0.0.0 --tokens tokens.txt --origin https://studio.example
+
+    duotone serve --print-config > serve.yaml
+"""
+
+
+def command(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings and limits, YAML or JSON; options override it."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; other than loopback needs --tokens (default: 127.0.0.1).")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one (default: 8777).")] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option("--codec", metavar="CODEC", help="Codec to load; the first one is the default. Repeatable."),
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            "--flow", metavar="FLOW", help="Flow to load, for continue and jam; plays through the first codec."
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option("--tokens", metavar="FILE", help="File with one token a line (or $DUOTONE_TOKENS, by commas)."),
+    ] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option("--origin", metavar="URL", help="Origin of pages that may connect. Repeatable.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="DIR", help="Keep sessions here when the service stops, and go on with them."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or mps (default: cpu).")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Number format of codecs: auto (default), float32, bfloat16 or float16.")
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the settings with all limits as YAML, and do nothing else.")
+    ] = False,
+) -> None:
+    """Serve files over HTTP and live sessions over WebSocket; logs are JSON on standard error."""
+    from duotone.serve.settings import ServeConfig
+
+    given: dict[str, Any] = {
+        "host": host, "port": port, "codecs": codec or None, "flow": flow, "tokens": _tokens(tokens) or None,
+        "origins": origin or None, "state": state, "device": device, "dtype": dtype,
+    }  # fmt: skip
+    wanted = {name: value for name, value in given.items() if value is not None}
+    stored = {} if config is None else ServeConfig.read(config).model_dump(exclude_unset=True)
+    settings = ServeConfig.parse({**stored, **wanted}, "The settings")
+    if print_config:
+        import yaml
+
+        require_stdout()
+        shown = settings.to_dict()
+        del shown["tokens"]  # secrets are not printed
+        typer.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
+        return
+    _serve(settings)
+
+
+def _serve(settings: Any) -> None:
+    import asyncio
+
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f'duotone serve needs more packages ({error}): pip install "duotone[serve]".') from None
+    from duotone.serve.models import load_models
+    from duotone.serve.run import Server
+    from duotone.serve.service import Service
+
+    server = Server(Service(settings, load_models(settings, tell)))
+
+    async def run() -> None:
+        await server.serve()
+
+    asyncio.run(run())
+
+
+def _tokens(path: Path | None) -> tuple[str, ...]:
+    """Tokens of the file, else of the environment; not on the command line, where every user of the machine could read them."""
+    if path is None:
+        return tuple(token.strip() for token in os.environ.get("DUOTONE_TOKENS", "").split(",") if token.strip())
+    found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not found:
+        raise UsageError(f"{path} holds no token, expected one a line.")
+    return found

@@ -1,0 +1,91 @@
+"""Runs the service: binds the address, serves, and on the first signal tells the sessions and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+from duotone.errors import UsageError
+from duotone.serve.service import Service
+
+_PROTOCOL_BYTES = 1 << 16  # of a message beyond its limit, before the protocol itself closes the connection
+
+
+class Server:
+    """A service and its web server; `stop` may be called in any thread."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.started = threading.Event()  #: set when it listens, or failed to
+        self.port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Tell the sessions, and end."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def serve(self) -> None:
+        """Serve until `stop`, or in the main thread until SIGINT or SIGTERM. Raises `UsageError` if the address cannot be used."""
+        import uvicorn
+
+        from duotone.serve.app import create_app
+
+        self._loop = asyncio.get_running_loop()
+        config = self.service.config
+        try:
+            listening = bound(config.host, config.port)
+            self.port = listening.getsockname()[1]
+            settings = uvicorn.Config(
+                create_app(self.service), lifespan="off", access_log=False, log_config=_logging(), proxy_headers=False, server_header=False,
+                ws="websockets-sansio", ws_max_size=config.limits.message_bytes + _PROTOCOL_BYTES, ws_per_message_deflate=False,
+                timeout_graceful_shutdown=1, h11_max_incomplete_event_size=1 << 16,
+            )  # fmt: skip
+            server = uvicorn.Server(settings)
+            server.handle_exit = lambda number, frame: (
+                self.stop()
+            )  # it takes SIGINT and SIGTERM where it runs in the main thread
+            self.service.start()
+        finally:
+            self.started.set()
+        self.service.log("started", host=config.host, port=self.port, codecs=list(self.service.models.codecs))
+        serving = asyncio.ensure_future(server.serve([listening]))
+        try:
+            await asyncio.wait(
+                [serving, stopping := asyncio.ensure_future(self._stopping.wait())], return_when=asyncio.FIRST_COMPLETED
+            )
+            stopping.cancel()
+            await self.service.drain()
+            server.should_exit = True
+            await serving
+        finally:
+            self.service.stop()
+            listening.close()
+            self.service.log("stopped")
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises `UsageError` for an address that cannot be used."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        raise UsageError(
+            f"The service cannot listen on {host}, port {port} ({error.strerror}). Choose another --port."
+        ) from None
+    return found
+
+
+def _logging() -> dict[str, Any]:
+    """The web server's own messages: warnings and errors alone, as JSON."""
+    form = {"format": '{"event": "server", "level": "%(levelname)s", "message": %(message)r}'}
+    handler = {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}
+    return {
+        "version": 1, "disable_existing_loggers": False, "formatters": {"plain": form}, "handlers": {"plain": handler},
+        "loggers": {"uvicorn": {"handlers": ["plain"], "level": "WARNING", "propagate": False}},
+    }  # fmt: skip

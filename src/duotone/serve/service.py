@@ -1,0 +1,123 @@
+"""The service's parts in one place: models, the model thread, figures, the log, and who is connected."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Protocol
+
+from duotone.serve.load import Meter
+from duotone.serve.log import Log
+from duotone.serve.metrics import Metrics
+from duotone.serve.models import Models
+from duotone.serve.refusal import Refusal, busy
+from duotone.serve.scheduler import Device, Scheduler
+from duotone.serve.settings import ServeConfig
+from duotone.serve.states import States
+from duotone.serve.uploads import Opener, unnamed
+
+_LOOK = 0.05  # seconds between looks whether sessions have ended
+
+
+class Stoppable(Protocol):
+    """A session's connection."""
+
+    def stop(self) -> None:
+        """The service stops."""
+        ...
+
+
+class Service:
+    """Everything that requests and sessions share; `now` is a clock in seconds, `wall` one that all processes share, `opened` opens temporary files."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        models: Models,
+        log: Log | None = None,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        opened: Opener = unnamed,
+    ) -> None:
+        self.config, self.models, self.now, self.opened = config, models, now, opened
+        self.log = Log() if log is None else log
+        self.metrics = Metrics()
+        self.meter = Meter(config.scheduling, self.metrics)
+        self.device = Device(Scheduler(now, config.scheduling.batch, self.meter))
+        self.states = States(config.limits.kept_states, config.limits.kept_minutes * 60, wall, config.state)
+        self.ready = False
+        self.sockets: set[Stoppable] = set()  #: sessions that are open
+        self._requests = 0
+        self._sessions: Counter[str] = Counter()  # by client
+
+    def start(self) -> None:
+        """Begin to work."""
+        self.device.start()
+        self.ready = True
+
+    async def drain(self) -> None:
+        """Take nothing new, tell all sessions, and wait for them, but not for ever."""
+        self.ready = False
+        self.log("stopping", sessions=len(self.sockets))
+        for socket in list(self.sockets):
+            socket.stop()
+        for _ in range(round(self.config.stop_seconds / _LOOK)):
+            if not self.sockets and not self._requests:
+                break
+            await asyncio.sleep(_LOOK)
+
+    def stop(self) -> None:
+        """End the model thread; all tasks are closed."""
+        self.ready = False
+        self.device.stop()
+
+    def check_ready(self) -> None:
+        """Raise `Refusal` while nothing new is taken."""
+        if not self.ready:
+            raise busy("The service is starting or stopping.", self.config.scheduling.retry_seconds)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """A request with a file. Raises `Refusal` where there are too many."""
+        self.check_ready()
+        if self._requests >= self.config.limits.requests:
+            raise self._busy("requests", self.config.limits.requests)
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    @contextmanager
+    def session(self, client: str, kind: str) -> Iterator[None]:
+        """A session of a client. Raises `Refusal` where there are too many."""
+        self.check_ready()
+        limits = self.config.limits
+        if self._sessions.total() >= limits.sessions:
+            raise self._busy("sessions", limits.sessions)
+        if self._sessions[client] >= limits.sessions_per_token:
+            raise self._busy("sessions_per_token", limits.sessions_per_token)
+        self._sessions[client] += 1
+        self.metrics.open.labels(kind).inc()
+        try:
+            yield
+        finally:
+            self.metrics.open.labels(kind).dec()
+            self._sessions[client] -= 1
+            if not self._sessions[client]:
+                del self._sessions[client]
+
+    def _busy(self, limit: str, most: int) -> Refusal:
+        return busy(
+            f"There are {most} {limit.replace('_', ' ')} already, the most that there may be ({limit}).",
+            self.config.scheduling.retry_seconds, limit,
+        )  # fmt: skip
+
+    def tell(self, refusal: Refusal, where: str) -> None:
+        """Count and log what was not done."""
+        self.metrics.refused.labels(refusal.limit or HTTPStatus(refusal.status).phrase).inc()
+        self.log("refused", where=where, status=int(refusal.status), message=str(refusal), limit=refusal.limit)

@@ -1,0 +1,70 @@
+"""A service on loopback for tests: real uvicorn, small models, a clock that stands still unless it is moved."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from duotone.codec.contract import Codec
+from duotone.serve.log import Log
+from duotone.serve.models import Models
+from duotone.serve.service import Service
+from duotone.serve.settings import ServeConfig
+from duotone.serve.uploads import Opener, unnamed
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@dataclass
+class Running:
+    """A service that runs in a thread of its own."""
+
+    service: Service
+    port: int
+    clock: Clock
+    server: Any
+    lines: io.StringIO = field(default_factory=io.StringIO)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.lines.getvalue()
+
+
+@contextmanager
+def serving(models: Models | Codec, opened: Opener = unnamed, wall: Any = None, **settings: Any) -> Iterator[Running]:
+    """Run a service until the block ends; nothing of it is left then."""
+    from duotone.serve.run import Server
+
+    found = models if isinstance(models, Models) else Models({"small": models})
+    config = ServeConfig.parse({"port": 0, **settings})
+    clock, lines = Clock(), io.StringIO()
+    service = Service(config, found, Log(lines, clock), clock, wall or clock, opened)
+    server = Server(service)
+    before = set(threading.enumerate())
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        server.started.wait()
+        yield Running(service, server.port, clock, server, lines)
+    finally:
+        server.stop()
+        thread.join()
+    left = {each for each in threading.enumerate() if each not in before and each.is_alive() and not each.daemon}
+    assert not left, left
