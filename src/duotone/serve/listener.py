@@ -74,5 +74,5 @@ class Listener:
             slack = self.dry - now
             self.underruns += slack < 0
             self._figures.sound(self.kind, slack)
-        self._put(self.sent, wave)
-        self.sent += wave.length
+        place, self.sent = self.sent, self.sent + wave.length
+        self._put(place, wave)

@@ -133,24 +133,28 @@ class LiveDecode(Live):
         yield from ()
 
     def make(self) -> Work:
-        """Decode the next chunk, or the end."""
+        """Decode the next chunk; after the last one the end, which needs no room in the look-ahead."""
+        if self._values:
+            chunk, stream = self._values.popleft(), self._stream
+            assert stream is not None
+            self._chunks += 1
+            if self._chunks * self.codec.spec.chunk_seconds > self.limits.decoded_seconds:
+                raise over("decoded_seconds", "more", f"{self.limits.decoded_seconds:g} s", "The .duo")
+            wave = yield Call(lambda: stream.push(chunk), "decode")
+            self._play(wave)
         if not self._values:
-            value = self._feed.next()
-            reader = self._feed.reader
-            if reader is not None and self._stream is None:
-                self._stream = self._opened(reader)
-            if value is None:
-                if self._feed.over:
-                    yield from self._finish()
-                return
+            yield from self._read_on()
+
+    def _read_on(self) -> Work:
+        """The next values, if they have come."""
+        value = self._feed.next()
+        reader = self._feed.reader
+        if reader is not None and self._stream is None:
+            self._stream = self._opened(reader)
+        if value is not None:
             self._values.extend(value[i] for i in range(len(value)))
-        chunk, stream = self._values.popleft(), self._stream
-        assert stream is not None
-        self._chunks += 1
-        if self._chunks * self.codec.spec.chunk_seconds > self.limits.decoded_seconds:
-            raise over("decoded_seconds", "more", f"{self.limits.decoded_seconds:g} s", "The .duo")
-        wave = yield Call(lambda: stream.push(chunk), "decode")
-        self._play(wave)
+        elif self._feed.over:
+            yield from self._finish()
 
     def _opened(self, reader: DuoReader) -> DecodeSession:
         return self.codec.decode_stream(reader.source, restore=False, **self._options)

@@ -74,6 +74,7 @@ def bound(host: str, port: int) -> socket.socket:
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
+        found.listen(128)
     except OSError as error:
         raise UsageError(
             f"The service cannot listen on {host}, port {port} ({error.strerror}). Choose another --port."

@@ -1,0 +1,316 @@
+"""Live sessions over WebSocket: what they give equals what the library gives, whatever the connection does."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the service needs the extra serve")
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from duotone import flow
+from duotone.audio.files import write
+from duotone.audio.synth import synthesize
+from duotone.audio.wav_stream import pcm
+from duotone.audio.waveform import Waveform
+from duotone.codec.container import read_duo, write_duo
+from duotone.config import FlowConfig, SamplingConfig
+from duotone.serve import frames
+from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, Ping, What
+from duotone.serve.models import Models
+from flow_toys import stirred
+from serving import Running, serving
+from small_bands import random_bands
+
+CONFIG = FlowConfig(
+    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
+)  # fmt: skip
+CHUNK = 512
+MODEL, CODEC = stirred(CONFIG), random_bands()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with serving(Models({"bands": CODEC}, MODEL, "toy"), limits={"faults": 5}) as found:
+        yield found
+
+
+class Talk:
+    """One end of a session, which plays what it hears at once."""
+
+    def __init__(self, running: Running, hello: dict[str, Any] | None = None, **options: Any) -> None:
+        url = f"ws://127.0.0.1:{running.port}/v1/session"
+        self._context: Any = connect(url, max_size=None, open_timeout=60, **options)
+        self.socket: ClientConnection = self._context.__enter__()
+        self.at = 0  # samples heard
+        self._rest = np.zeros((0, 2), np.int16)  # heard and not asked for yet
+        if hello is not None:
+            self.say(Handshake(hello))
+            self.welcome = self.hear(Handshake).document
+            self.at = self.welcome["sample"]
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.__exit__(None, None, None)
+
+    def say(self, frame: Any) -> None:
+        self.socket.send(frame.to_bytes())
+
+    def command(self, **command: Any) -> None:
+        self.say(Control(json.dumps(command)))
+
+    def hear(self, kind: type | None = None) -> Any:
+        frame = frames.parse(self.socket.recv(timeout=60))
+        assert kind is None or isinstance(frame, kind), frame
+        if isinstance(frame, Audio):
+            assert frame.place == self.at
+            self.at += len(frame.samples)
+            self._rest = np.concatenate([self._rest, frame.samples])
+        return frame
+
+    def event(self, name: str) -> dict[str, Any]:
+        """The next event of that name."""
+        while True:
+            frame = self.hear()
+            assert not isinstance(frame, Failure), frame
+            if isinstance(frame, Control) and (found := json.loads(frame.text))["type"] == name:
+                return found
+
+    def sound(self, samples: int) -> np.ndarray:
+        """The next samples `[T, 2]`."""
+        while len(self._rest) < samples:
+            self.say(Ping(self.at))
+            frame = self.hear()
+            assert not isinstance(frame, Failure), frame
+        found, self._rest = self._rest[:samples], self._rest[samples:]
+        return found
+
+    def rest(self) -> np.ndarray:
+        """What was heard and not asked for."""
+        return self.sound(len(self._rest))
+
+    def closed(self) -> tuple[int, list[Any]]:
+        """The code of the close, and the frames before it."""
+        found = []
+        try:
+            while True:
+                found.append(self.hear())
+        except ConnectionClosed as error:
+            assert error.rcvd is not None
+            return error.rcvd.code, found
+
+
+def test_live_encoding_gives_the_duo_of_the_library(running: Running) -> None:
+    wave = synthesize(3, 0.2)
+    samples = pcm(wave.numpy()).T
+    with Talk(running, {"kind": "encode"}) as talk:
+        assert talk.welcome["rate"] == 48_000 and talk.welcome["model"] == "bands"
+        for frame in frames.pieces(0, samples, 48_000):
+            talk.say(frame)
+        talk.command(type="stop", id="end")
+        code, found = talk.closed()
+    assert code == 1000
+    parts = [frame for frame in found if isinstance(frame, Metadata)]
+    assert len(parts) > 3 and [frame.last for frame in parts].count(True) == 1 and parts[-1].last
+    value = read_duo(io.BytesIO(b"".join(frame.data for frame in parts)))
+    own = CODEC.encode(Waveform(np.ascontiguousarray(samples.T), 48_000)).codes()
+    assert value == own
+    stopped = json.loads(found[-1].text)
+    assert (stopped["type"], stopped["id"], stopped["samples"]) == ("stopped", "end", len(samples))
+
+
+def test_live_decoding_gives_the_sound_of_the_library_within_the_look_ahead(running: Running) -> None:
+    value = CODEC.encode(synthesize(3, 0.2)).codes()
+    buffer = io.BytesIO()
+    write_duo(buffer, value)
+    data = buffer.getvalue()
+    own = pcm(CODEC.decode(value, seed=7, restore=False).numpy()).T
+    with Talk(running, {"kind": "decode", "seed": 7, "lookahead": 2}) as talk:
+        for i in range(0, len(data), 100):
+            talk.say(Metadata(What.duo, i + 100 >= len(data), data[i : i + 100]))
+        heard = talk.sound(len(own))
+        code, found = talk.closed()
+    stopped = next(json.loads(frame.text) for frame in found if isinstance(frame, Control))
+    assert code == 1000 and (stopped["type"], stopped["samples"]) == ("stopped", len(own))
+    assert np.abs(heard.astype(int) - own).max() <= 1
+
+
+def test_a_listener_who_plays_nothing_is_sent_no_more_than_the_look_ahead(running: Running) -> None:
+    buffer = io.BytesIO()
+    write_duo(buffer, CODEC.encode(synthesize(3, 0.5)).codes())
+    with Talk(running, {"kind": "decode", "lookahead": 3}) as talk:
+        talk.say(Metadata(What.duo, True, buffer.getvalue()))
+        sent = 0
+        for echo in range(200):  # each ping comes back after what was sent before it
+            talk.say(Ping(0, bytes([echo])))
+            while isinstance(frame := talk.hear(), Audio):
+                sent = frame.place + len(frame.samples)
+            assert isinstance(frame, Ping) and frame.echo == bytes([echo]) and frame.samples >= sent
+        assert 3 * CHUNK <= sent <= 4 * CHUNK + CHUNK
+
+
+def prompt(chunks: int = 5) -> Waveform:
+    return Waveform(synthesize(3, 0.1).samples[:, : chunks * CHUNK + 100].contiguous(), 48_000)
+
+
+def prompt_bytes(tmp_path: Any) -> bytes:
+    write(tmp_path / "prompt.wav", prompt(), subtype="FLOAT")
+    return (tmp_path / "prompt.wav").read_bytes()
+
+
+def own_sound(samples: int, seed: int = 3, wave: Waveform | None = None, **changes: Any) -> np.ndarray:
+    """What a session of the library plays."""
+    found = []
+    with flow.session(MODEL, CODEC, prompt=wave, seed=seed) as session:
+        if changes:
+            session.set(**changes)
+        while sum(map(len, found)) < samples:
+            found.append(pcm(next(session).numpy()).T)
+    return np.concatenate(found)[:samples]
+
+
+def test_continue_plays_what_a_session_of_the_library_plays(running: Running, tmp_path: Any) -> None:
+    with Talk(running, {"kind": "continue"}) as talk:
+        assert talk.event("ready")["chunk_seconds"] == CHUNK / 48_000
+        for part in frames.parts(What.prompt, prompt_bytes(tmp_path)):
+            talk.say(part)
+        talk.command(type="start", prompt="upload", seed=3, id=1)
+        assert talk.event("started")["prompt_chunks"] == 5
+        heard = talk.sound(8 * CHUNK)
+        talk.command(type="stop")
+        talk.event("stopped")
+    assert np.array_equal(heard, own_sound(8 * CHUNK, wave=prompt()))
+
+
+def test_a_control_is_heard_where_its_acknowledgement_says(running: Running) -> None:
+    plain = own_sound(12 * CHUNK)
+    with Talk(running, {"kind": "continue"}) as talk:
+        talk.command(type="start", seed=3)
+        first = talk.sound(3 * CHUNK)
+        talk.command(type="set", controls={"temperature": 0.1}, id=2)
+        at = talk.event("ack")["sample"]
+        sound = np.concatenate([first, talk.sound(at + 2 * CHUNK - len(first))])
+    assert at <= 3 * CHUNK + 4 * CHUNK
+    assert np.array_equal(sound[:at], plain[:at]) and not np.array_equal(sound[at:], plain[at : len(sound)])
+
+
+def test_a_lost_session_goes_on_with_its_key_and_nothing_is_lost(running: Running) -> None:
+    with Talk(running, {"kind": "jam"}) as talk:
+        talk.command(type="start", seed=3)
+        first = talk.sound(3 * CHUNK)
+        first = np.concatenate([first, talk.rest()])
+        key, got = talk.welcome["key"], talk.at
+        talk.socket.socket.shutdown(2)  # vanishes without a word
+    wait_for(running, '"event": "closed"', running.log.count('"event": "opened"'))
+    with Talk(running, {"kind": "jam", "resume": key, "received": got}) as talk:
+        assert talk.welcome["sample"] == got
+        rest = talk.sound(3 * CHUNK)
+    assert np.array_equal(np.concatenate([first, rest]), own_sound(got + 3 * CHUNK))
+    with Talk(running) as talk:  # a key is good once
+        talk.say(Handshake({"kind": "jam", "resume": key}))
+        code, found = talk.closed()
+        assert code == 1008 and "No session is kept" in found[-1].document["message"]
+
+
+def wait_for(running: Running, words: str, count: int) -> None:
+    import time
+
+    while running.log.count(words) < count:
+        time.sleep(0.01)
+
+
+def test_a_state_goes_on_in_another_service(running: Running) -> None:
+    with Talk(running, {"kind": "continue"}) as talk:
+        talk.command(type="start", seed=3)
+        first = talk.sound(2 * CHUNK)
+        talk.command(type="export", path="download", id=5)
+        state, at = b"", None
+        while at is None:
+            frame = talk.hear()
+            if isinstance(frame, Metadata):
+                state += frame.data
+            elif isinstance(frame, Control) and json.loads(frame.text)["type"] == "state":
+                at = json.loads(frame.text)["sample"]
+        before = np.concatenate([first, talk.rest()])
+    assert len(before) == at
+    with serving(Models({"bands": CODEC}, MODEL)) as other, Talk(other, {"kind": "continue"}) as talk:
+        for part in frames.parts(What.state, state):
+            talk.say(part)
+        talk.command(type="import", path="upload")
+        talk.at = at
+        assert talk.event("started")["sample"] == at
+        after = talk.sound(3 * CHUNK)
+    assert np.array_equal(np.concatenate([before, after]), own_sound(at + 3 * CHUNK))
+
+
+def test_a_jam_hears_the_users_sound(running: Running) -> None:
+    with Talk(running, {"kind": "jam"}) as talk:
+        talk.command(type="start", seed=3)
+        talk.sound(2 * CHUNK)
+        for frame in frames.pieces(2 * CHUNK, pcm(prompt(8).numpy()).T, 48_000):
+            talk.say(frame)
+        heard = talk.sound(8 * CHUNK)
+        talk.command(type="health")
+        assert talk.event("health")["underruns"] == 0
+    assert not np.array_equal(heard, own_sound(10 * CHUNK)[2 * CHUNK :])
+
+
+def test_nobody_hears_another(running: Running) -> None:
+    talks = [Talk(running, {"kind": "continue"}) for _ in range(3)]
+    for seed, talk in enumerate(talks):
+        talk.command(type="start", seed=seed)
+    heard = [[talk.sound(CHUNK) for talk in talks] for _ in range(5)]
+    for seed, talk in enumerate(talks):
+        own = own_sound(5 * CHUNK, seed)
+        sound = np.concatenate([each[seed] for each in heard])
+        assert np.abs(sound.astype(int) - own).max() <= 4
+        talk.__exit__()
+    ids = [talk.welcome["session"] for talk in talks]
+    assert len(set(ids)) == 3
+
+
+def test_errors_are_told_and_too_many_end_the_session(running: Running) -> None:
+    with Talk(running, {"kind": "continue"}) as talk:
+        talk.event("ready")
+        for number, (frame, words) in enumerate(
+            [
+                (Control('{"type": "set", "id": 9, "controls": {"loudness": 3}}'), "loudness"),
+                (Control('{"type": "start", "prompt": "/etc/passwd"}'), "reads no files"),
+                (Control('{"type": "export", "path": "/tmp/x"}'), "No session plays"),
+                (Control("{"), "no command"),
+                (Control('{"type": "import", "path": "upload"}'), "No whole state"),
+            ]
+        ):
+            talk.say(frame)
+            error = talk.hear(Failure).document
+            assert words in error["message"] and error["id"] == (9 if number == 0 else None)
+        code, found = talk.closed()
+        assert code == 1008 and found[-1].document["limit"] == "faults"
+
+
+def test_a_service_that_stops_hands_over_the_states(tmp_path: Any) -> None:
+    models = Models({"bands": CODEC}, MODEL)
+    with serving(models, state=str(tmp_path / "states")) as running:
+        talk = Talk(running, {"kind": "continue"})
+        talk.command(type="start", seed=3)
+        first = talk.sound(2 * CHUNK)
+        running.server.stop()
+        code, found = talk.closed()
+        first = np.concatenate([first, talk.rest()])
+        talk.__exit__()
+    assert code == 1012 and found[-1].document["message"].startswith("The service stops")
+    assert b"".join(frame.data for frame in found if isinstance(frame, Metadata))
+    with serving(models, state=str(tmp_path / "states")) as running:
+        with Talk(running, {"kind": "continue", "resume": talk.welcome["key"], "received": talk.at}) as again:
+            rest = again.sound(2 * CHUNK)
+    assert np.array_equal(np.concatenate([first, rest]), own_sound(len(first) + 2 * CHUNK))
+    assert len(list((tmp_path / "states").glob("*.state"))) == 1  # that of the second one, under its own key
