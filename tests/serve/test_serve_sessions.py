@@ -309,8 +309,8 @@ def test_a_service_that_stops_hands_over_the_states(tmp_path: Any) -> None:
         talk.__exit__()
     assert code == 1012 and found[-1].document["message"].startswith("The service stops")
     assert b"".join(frame.data for frame in found if isinstance(frame, Metadata))
-    with serving(models, state=str(tmp_path / "states")) as running:
-        with Talk(running, {"kind": "continue", "resume": talk.welcome["key"], "received": talk.at}) as again:
-            rest = again.sound(2 * CHUNK)
+    hello = {"kind": "continue", "resume": talk.welcome["key"], "received": talk.at}
+    with serving(models, state=str(tmp_path / "states")) as running, Talk(running, hello) as again:
+        rest = again.sound(2 * CHUNK)
     assert np.array_equal(np.concatenate([first, rest]), own_sound(len(first) + 2 * CHUNK))
     assert len(list((tmp_path / "states").glob("*.state"))) == 1  # that of the second one, under its own key

@@ -44,8 +44,7 @@ class Feed:
             self.reader = DuoReader(self._file)
             self._check(self.reader.spec)
             self._values = iter(self.reader)
-            if not self.ready:
-                return None
+            return self.next()
         assert self._values is not None
         value = next(self._values, None)
         self.over = value is None
@@ -58,7 +57,7 @@ class Feed:
         with self._upload.reader() as file:
             start = file.read(_LEAD)
         _, length = START.unpack(start[8:])
-        return length > MAX_HEADER or self._upload.size >= _LEAD + length + 4
+        return int(length) > MAX_HEADER or self._upload.size >= _LEAD + length + 4
 
     def _has_record(self, reader: DuoReader) -> bool:
         """Whether a whole record waits; its end, and what is no record, wait for the last part."""

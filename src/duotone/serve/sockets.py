@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
+from collections.abc import Callable
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
@@ -20,11 +21,17 @@ from duotone.serve.live import OUT, Connection, Live
 from duotone.serve.live_codec import LiveDecode, LiveEncode
 from duotone.serve.live_flow import LiveFlow
 from duotone.serve.outbox import Outbox
+from duotone.serve.patience import within
 from duotone.serve.refusal import DONE, NO_FRAME, POLICY, STOPPING, Refusal, defect, document, over, refused
 from duotone.serve.service import Service
 from duotone.serve.states import Kept, new_key
 
-_CLASSES = {"encode": LiveEncode, "decode": LiveDecode, "continue": LiveFlow, "jam": LiveFlow}
+_CLASSES: dict[str, Callable[[Connection, Hello], Live]] = {
+    "encode": LiveEncode,
+    "decode": LiveDecode,
+    "continue": LiveFlow,
+    "jam": LiveFlow,
+}
 
 
 class Gone(Exception):
@@ -154,8 +161,8 @@ class Socket:
     async def receive(self) -> Frame:
         """The next frame. Raises `Gone`, `FormatError`, or `Refusal` where none comes for too long, or it is too large."""
         try:
-            message = await asyncio.wait_for(self.websocket.receive(), self.limits.idle_seconds)
-        except asyncio.TimeoutError:
+            message = await within(self.limits.idle_seconds, self.websocket.receive())
+        except TimeoutError:
             seconds = f"{self.limits.idle_seconds:g} s"
             raise Refusal(
                 f"Nothing came for {seconds} (idle_seconds). Send a ping now and then.",
@@ -215,7 +222,9 @@ class Socket:
             self.service.log("gone", session=self.id)
 
     async def _close(self, code: int, reason: str) -> None:
+        from starlette.websockets import WebSocketDisconnect
+
         try:
             await self.websocket.close(code, reason)
-        except RuntimeError:  # Starlette's for a socket that is closed
+        except (WebSocketDisconnect, RuntimeError):  # RuntimeError: Starlette's for a socket that is closed
             self.service.log("gone", session=self.id)

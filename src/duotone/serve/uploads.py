@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import tempfile
@@ -11,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, BinaryIO
 
 from duotone.errors import UsageError
+from duotone.serve.patience import within
 from duotone.serve.refusal import Refusal, over
 from duotone.serve.settings import Limits
 
@@ -97,10 +97,10 @@ async def patient(parts: AsyncIterator[bytes], seconds: float) -> AsyncIterator[
     """The same parts. Raises `Refusal` where the next one does not come in time."""
     while True:
         try:
-            part = await asyncio.wait_for(anext(parts), seconds)
+            part = await within(seconds, anext(parts))
         except StopAsyncIteration:
             return
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Refusal(
                 f"Nothing came for {seconds:g} s (idle_seconds); the upload was given up.",
                 HTTPStatus.REQUEST_TIMEOUT, limit="idle_seconds",
