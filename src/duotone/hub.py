@@ -15,9 +15,12 @@ from duotone.codec.adapters.table import CODECS, kind_of
 from duotone.codec.adapters.table import load_codec as load_adapter
 from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.codec import CoDiCodec
-from duotone.codec.codicodec.weights import FORMAT, import_codicodec, load_codec, save_codec
+from duotone.codec.codicodec.weights import import_codicodec, load_codec, save_codec
 from duotone.codec.contract import Codec, as_dtype, resolve_device
-from duotone.config import FLOW_PRESETS, PRESETS
+from duotone.codec.folder import FORMAT
+from duotone.codec.lycodec.codec import Lycodec
+from duotone.codec.lycodec.weights import load_lycodec, save_lycodec
+from duotone.config import FLOW_PRESETS, LYCODEC_PRESETS, PRESETS
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.flow import weights as flow_weights
 from duotone.flow.model import FlowModel
@@ -29,7 +32,9 @@ from duotone.tokens.tokenizer import AudioTokenizer
 PUBLISHED = ("SonyCSLParis/codicodec", "codicodec.pt")
 DEFAULT = "tiny"
 #: What our folders hold, by the family in their configuration -> their loader.
-FAMILIES: dict[str, Callable[[Path], Codec]] = {"codicodec": load_codec}
+FAMILIES: dict[str, Callable[..., Codec]] = {"codicodec": load_codec, "lycodec": load_lycodec}
+#: The options of each family, besides the folder.
+_OPTIONS: dict[str, tuple[str, ...]] = {"lycodec": ("n_quantizers",)}
 
 
 #: Folders of weights that come with the package; their names are those of models.
@@ -60,7 +65,8 @@ def load(
     `name` is a bundled name, a folder of ours or of transformers or diffusers, a published `.pt` file, the name of a codec
     (``"mimi"``), or ``org/name`` on the Hugging Face Hub. Only the last two use the network, and `say` is called
     with a message before they do. `device` defaults to the CPU; `dtype` to float32 for encoding, and for decoding to the fastest format
-    of the device. `options` are those of other projects' codecs: `bandwidth`, `n_quantizers`, `repository`.
+    of the device. `options` are those of other projects' codecs: `bandwidth`, `n_quantizers`, `repository`; of ours, Lycodec takes
+    `n_quantizers`.
     Raises `WeightsError` when nothing is found or the weights do not fit, `UsageError` for unknown options.
     """
     if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
@@ -75,19 +81,24 @@ def load(
     return found
 
 
-def save(codec: CoDiCodec | BandCodec, folder: str | os.PathLike[str], dtype: torch.dtype | str | None = None) -> None:
+def save(
+    codec: CoDiCodec | BandCodec | Lycodec, folder: str | os.PathLike[str], dtype: torch.dtype | str | None = None
+) -> None:
     """Write a codec as `config.json` + `model.safetensors`; `dtype` converts the weights (for example bfloat16).
 
     Raises `UsageError` for codecs of other projects.
     """
-    if not isinstance(codec, CoDiCodec | BandCodec):
+    if not isinstance(codec, CoDiCodec | BandCodec | Lycodec):
         raise UsageError(
             f"save got {type(codec).__name__}, expected a codec and a folder: save(codec, folder). "
             f"Latents and codes are written by duotone.write_duo(path, value)."
         )
     if not os.fspath(folder) or Path(folder).is_file():
         raise UsageError(f"save got {os.fspath(folder)!r}, expected the name of a folder.")
-    save_codec(codec, folder, as_dtype(dtype))
+    if isinstance(codec, Lycodec):
+        save_lycodec(codec, folder, as_dtype(dtype))
+    else:
+        save_codec(codec, folder, as_dtype(dtype))
 
 
 def _find(name: str, device: torch.device, options: dict[str, Any], say: Callable[[str], object] | None) -> Any:
@@ -95,7 +106,7 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     if name == "duotone":  # name of our codec in `duotone codes --codec`
         name = DEFAULT
     if name in bundled():
-        return _ours(_no_options(name, options), WEIGHTS / name)
+        return _ours(WEIGHTS / name, options)
     if name in bundled(flows=True):
         return flow_weights.load(WEIGHTS / _no_options(name, options))
     if path.is_dir():
@@ -112,6 +123,11 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     if name in FLOW_PRESETS:
         raise WeightsError(
             f"{name!r} is a configuration without bundled weights. Train it (duotone train), or give its folder."
+        )
+    if name in LYCODEC_PRESETS:
+        raise WeightsError(
+            f"{name!r} is a configuration of Lycodec without bundled weights, and none were ever published. Train it (duotone train "
+            f"lycodec-tiny.yaml), or give the folder of a trained one."
         )
     if name in PRESETS:
         raise WeightsError(
@@ -145,7 +161,7 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{config} is not JSON: {error}") from None
     if isinstance(document, dict) and document.get("format") == FORMAT:
-        return _ours(_no_options(path, options), path)
+        return _ours(path, options)
     if isinstance(document, dict) and document.get("format") == flow_weights.FORMAT:
         return flow_weights.load(_no_options(path, options))
     if (path / "tokenizer.json").is_file():
@@ -163,14 +179,16 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
     return load_adapter(kind, str(path), device, **options)
 
 
-def _ours(_: Any, folder: Path) -> Codec:
+def _ours(folder: Path, options: dict[str, Any], name: Any = None) -> Codec:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("config", {})
     family = config.get("family", "codicodec") if isinstance(config, dict) else "codicodec"
     if family not in FAMILIES:
         raise ConfigError(
             f"{folder} holds a model of family {family!r}, this version supports {', '.join(FAMILIES)}. Update duotone."
         )
-    return FAMILIES[family](folder)
+    unknown = {key: value for key, value in options.items() if key not in _OPTIONS.get(family, ())}
+    _no_options(name or folder.name, unknown)
+    return FAMILIES[family](folder, **options)
 
 
 def _fetch_weights(repository: str) -> None:
@@ -202,7 +220,7 @@ def _from_hub(repository: str, device: torch.device, options: dict[str, Any]) ->
             if document.get("format") != FORMAT:
                 return load_adapter(kind_of(str(folder)), repository, device, **options)
             _fetch_weights(repository)
-            return _ours(_no_options(repository, options), folder)
+            return _ours(folder, options, repository)
     except RepositoryNotFoundError:
         raise WeightsError(f"The Hugging Face Hub has no repository {repository} (or it is private).") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

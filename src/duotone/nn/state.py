@@ -134,3 +134,11 @@ def fill(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
                 lines.append(f"  {len(names)} {title}: " + "; ".join(names[:5]) + (" ..." if len(names) > 5 else ""))
         raise WeightsError("\n".join(lines))
     network.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()})
+
+
+def move_parameters(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Move a network to a device, and its parameters to a number format; constants (means, scales, filters) keep theirs."""
+    module.to(device=device)
+    if dtype is not None:
+        for p in module.parameters():
+            p.data = p.data.to(dtype)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 
-def to_mid_side(samples: Tensor) -> Tensor:
-    """Left and right `[..., 2, T]` -> mid and side `[..., 2, T]`."""
-    left, right = samples.unbind(-2)
-    return torch.stack([(left + right) / 2, (left - right) / 2], -2)
+def to_mid_side(samples: Tensor, dim: int = -2) -> Tensor:
+    """Left and right `[..., 2, T]` -> mid and side `[..., 2, T]`; `dim` is the axis of the channels."""
+    left, right = samples.unbind(dim)
+    return torch.stack([(left + right) / 2, (left - right) / 2], dim)
 
 
-def from_mid_side(samples: Tensor) -> Tensor:
+def from_mid_side(samples: Tensor, dim: int = -2) -> Tensor:
     """The inverse of `to_mid_side`."""
-    mid, side = samples.unbind(-2)
-    return torch.stack([mid + side, mid - side], -2)
+    mid, side = samples.unbind(dim)
+    return torch.stack([mid + side, mid - side], dim)

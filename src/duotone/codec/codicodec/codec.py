@@ -16,9 +16,10 @@ from duotone.codec.batches import Batch, Window, whole_number
 from duotone.codec.codicodec.decoding import Autoregressive, Engine, Parallel, Wavefront
 from duotone.codec.codicodec.identity import fingerprint, space
 from duotone.codec.codicodec.network import CoDiCodecNetwork, initialise_dead_ends, stft_of
-from duotone.codec.codicodec.noise import Noise, seeded_noise
-from duotone.codec.codicodec.precision import best_dtype
+from duotone.codec.codicodec.noise import seeded_noise
 from duotone.codec.contract import Codec, as_dtype, resolve_device
+from duotone.codec.noise import Noise
+from duotone.codec.precision import best_dtype
 from duotone.codec.sessions import EncodeSession
 from duotone.codec.values import Codes, Latents
 from duotone.config import CoDiCodecConfig

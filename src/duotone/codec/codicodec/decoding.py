@@ -24,8 +24,8 @@ from torch import Tensor
 
 from duotone.codec import consistency
 from duotone.codec.codicodec.network import CoDiCodecNetwork, Condition
-from duotone.codec.codicodec.noise import TIME_PROMPT, Noise
-from duotone.errors import UsageError
+from duotone.codec.codicodec.noise import TIME_PROMPT, noise_shape
+from duotone.codec.noise import Noise, drawn
 from duotone.nn.transformer import KeyValue
 
 #: A parallel decode longer than this many chunks runs as a wavefront (the same numbers) to bound its memory.
@@ -52,11 +52,7 @@ class Engine:
 
     def draw(self, chunk: int, index: int) -> Tensor:
         """Unit noise `[C, F, T]` on the network's device."""
-        drawn = torch.as_tensor(self.noise(chunk, index))
-        shape = (2 * self.config.audio_channels, self.config.bins, self.config.frames)
-        if drawn.shape != shape:
-            raise UsageError(f"noise gave shape {tuple(drawn.shape)}, expected {shape}.")
-        return drawn.to(self.device, torch.float32)
+        return drawn(self.noise, chunk, index, noise_shape(self.config), self.device)
 
     def start(self, chunk: int) -> Tensor:
         """A chunk of pure noise at sigma_max."""

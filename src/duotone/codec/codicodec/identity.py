@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from duotone.codec.digests import digest
 from duotone.config import BandsConfig, CoDiCodecConfig
 
 #: Fields of the configuration when fingerprints were first written. A later field counts only where it differs from its
@@ -61,7 +61,7 @@ _BAND_FIELDS = (
 def fingerprint(config: CoDiCodecConfig | BandsConfig, network: nn.Module) -> str:
     """16 hexadecimal digits of a hash over the configuration and every weight in float32."""
     values = _without_new_defaults(config.to_dict(), type(config)().to_dict(), "")
-    return _digest(json.dumps(values, indent=2, sort_keys=True), network.state_dict())
+    return digest(json.dumps(values, indent=2, sort_keys=True), network.state_dict())
 
 
 def space(config: CoDiCodecConfig | BandsConfig, network: nn.Module) -> str:
@@ -73,15 +73,7 @@ def space(config: CoDiCodecConfig | BandsConfig, network: nn.Module) -> str:
         later = {k: v for k, v in values.items() if k.startswith("encoder_") and v != defaults[k]}
         decisive = {name: values[name] for name in _SPACE_FIELDS} | later
     weights = {name: t for name, t in network.state_dict().items() if name.startswith("encoder.")}
-    return _digest(json.dumps(decisive, sort_keys=True), weights)
-
-
-def _digest(text: str, weights: dict[str, Tensor]) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=8)
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+    return digest(json.dumps(decisive, sort_keys=True), weights)
 
 
 def _without_new_defaults(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> dict[str, Any]:

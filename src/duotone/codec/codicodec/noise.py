@@ -1,24 +1,19 @@
-"""Noise that depends only on (seed, chunk, draw).
-
-Draw 0 is a chunk's initial noise at sigma_max, draw k is added to it after step k, draw -1 is for its time prompt.
-"""
+"""CoDiCodec's noise: that of `duotone.codec.noise`, and draw -1 for a chunk's time prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
+from duotone.codec import noise
+from duotone.codec.noise import Noise
 from duotone.config import BandsConfig, CoDiCodecConfig
-from duotone.nn.noise import normal
-
-#: ``noise(chunk, draw) -> [4, F, T]`` of unit variance.
-Noise = Callable[[int, int], Tensor]
 
 TIME_PROMPT = -1
 
 
+def noise_shape(config: CoDiCodecConfig | BandsConfig) -> tuple[int, ...]:
+    """Shape of a chunk's spectrum: ``(4, F, T)``."""
+    return (2 * config.audio_channels, config.bins, config.frames)
+
+
 def seeded_noise(seed: int, config: CoDiCodecConfig | BandsConfig) -> Noise:
-    """Unit Gaussian noise for (seed, chunk, draw); `duotone.nn.noise.normal` tells how it is made."""
-    shape = (2 * config.audio_channels, config.bins, config.frames)
-    return lambda chunk, draw: normal(f"{seed}/{chunk}/{draw}", shape)
+    """Unit Gaussian noise `[4, F, T]` for (seed, chunk, draw)."""
+    return noise.seeded_noise(seed, noise_shape(config))

@@ -1,11 +1,10 @@
 """Load and save weights: Duotone's safetensors folders, and the published CoDiCodec checkpoint.
 
-A directory holds `config.json` (format, configuration, provenance) and `model.safetensors`. Nothing executes on load.
+The folders are those of `duotone.codec.folder`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -13,17 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from duotone.atomic import replacing, write_text
+from duotone.atomic import replacing
 from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.codec.codicodec.codec import CoDiCodec
 from duotone.codec.codicodec.network import CoDiCodecNetwork
+from duotone.codec.folder import read_folder, write_folder
 from duotone.config import BandsConfig, CoDiCodecConfig, codicodec_config
 from duotone.errors import WeightsError
-from duotone.nn.state import fill, read_document, read_torch_file, read_weights, write_weights
+from duotone.nn.state import fill, read_torch_file
 
-FORMAT = "duotone-codec"
-VERSION = 1
 _EXTRA = "extra."  # tensors of an imported checkpoint that are not used in the computation
 _KEY = "gen_state_dict"
 
@@ -135,32 +133,17 @@ def save_codec(codec: CoDiCodec | BandCodec, folder: str | os.PathLike[str], dty
 
     `dtype` converts the parameters (for example to bfloat16), not the constants: means and scales.
     """
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    state = dict(codec.network.state_dict())
-    if dtype is not None:
-        state |= {name: p.to(dtype) for name, p in codec.network.named_parameters()}
-    if isinstance(codec, CoDiCodec):
-        state |= {_EXTRA + name: t for name, t in codec.extras.items()}
-    write_weights(state, target)
-    document = {
-        "format": FORMAT,
-        "version": VERSION,
-        "config": codec.config.to_dict(),
-        "provenance": codec.provenance,
-    }
-    write_text(target / "config.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
+    extras = {_EXTRA + name: t for name, t in codec.extras.items()} if isinstance(codec, CoDiCodec) else {}
+    write_folder(folder, codec.network, codec.config, codec.provenance, dtype, extras)
 
 
 def load_codec(folder: str | Path) -> CoDiCodec | BandCodec:
     """Read a folder written by `save_codec`, as float32 on the CPU. Raises `WeightsError` or `ConfigError`."""
-    source = Path(folder).absolute()
-    document = read_document(source / "config.json", "codec", FORMAT, VERSION)
-    config = codicodec_config(document.get("config", {}), str(source / "config.json"))
-    state = read_weights(source)
+    found = read_folder(folder)
+    config, source, provenance = codicodec_config(found.config, found.where), found.path, found.provenance
+    state = found.weights()
     extras = {name.removeprefix(_EXTRA): tensor for name, tensor in state.items() if name.startswith(_EXTRA)}
     own = {name: tensor for name, tensor in state.items() if not name.startswith(_EXTRA)}
-    provenance = document.get("provenance", {})
     if isinstance(config, BandsConfig):
         bands = BandNetwork(config)
         fill(bands, own, str(source))

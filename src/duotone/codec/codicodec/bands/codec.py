@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from duotone.codec.batches import Batch, whole_number
 from duotone.codec.codicodec.bands.decoding import Autoregressive, Parallel, Refinement, key_state, restored_keys
@@ -17,12 +17,14 @@ from duotone.codec.codicodec.bands.features import Analysis
 from duotone.codec.codicodec.bands.network import BandNetwork, Maps
 from duotone.codec.codicodec.bands.synthesis import Magnitudes, Synthesis
 from duotone.codec.codicodec.identity import fingerprint, space
-from duotone.codec.codicodec.noise import Noise, seeded_noise
-from duotone.codec.codicodec.precision import best_dtype
+from duotone.codec.codicodec.noise import seeded_noise
 from duotone.codec.contract import Codec, as_dtype, resolve_device
+from duotone.codec.noise import Noise
+from duotone.codec.precision import best_dtype
 from duotone.codec.values import Codes, Latents
 from duotone.config import BandsConfig
 from duotone.errors import UsageError
+from duotone.nn.state import move_parameters
 from duotone.nn.transformer import KeyValue
 from duotone.quant.fsq import FSQ
 from duotone.spec import CodecSpec, Source
@@ -67,12 +69,12 @@ class BandCodec(Codec):
         """
         target = self.device if device is None else resolve_device(device)
         if dtype == "auto":
-            _move(self.network.encoder, target, torch.float32)
+            move_parameters(self.network.encoder, target, torch.float32)
             for part in (self.network.estimator, self.network.refiner):
                 if part is not None:
-                    _move(part, target, best_dtype(target))
+                    move_parameters(part, target, best_dtype(target))
         else:
-            _move(self.network, target, as_dtype(dtype))
+            move_parameters(self.network, target, as_dtype(dtype))
         self._analysis = Analysis(self.config, target)
         return self
 
@@ -164,14 +166,6 @@ class BandCodec(Codec):
         if self.network.refiner is None:
             return None
         return {"whole": "parallel", "stream": "wavefront", "live": "autoregressive"}[use]
-
-
-def _move(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
-    """Move parameters to a device and a number format; constants (means, scales, filters) stay in float32."""
-    module.to(device=device)
-    if dtype is not None:
-        for p in module.parameters():
-            p.data = p.data.to(dtype)
 
 
 def spec_of(network: BandNetwork, name: str = "") -> CodecSpec:

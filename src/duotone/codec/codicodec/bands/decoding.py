@@ -22,8 +22,8 @@ from torch import Tensor
 
 from duotone.codec import consistency
 from duotone.codec.codicodec.bands.refiner import Given, Refiner
-from duotone.codec.codicodec.noise import TIME_PROMPT, Noise
-from duotone.errors import UsageError
+from duotone.codec.codicodec.noise import TIME_PROMPT, noise_shape
+from duotone.codec.noise import Noise, drawn
 from duotone.nn.transformer import KeyValue
 
 
@@ -50,13 +50,10 @@ class Refinement(ABC):
 
     def draw(self, count: int, index: int) -> Tensor:
         """Unit noise of the next chunks `[1, count, 2, 2, n, F]`."""
-        config = self.refiner.config
-        shape = (2 * config.audio_channels, config.bins, config.frames)
-        drawn = [torch.as_tensor(self.noise(chunk, index)) for chunk in range(self._chunk, self._chunk + count)]
-        for one in drawn:
-            if one.shape != shape:
-                raise UsageError(f"noise gave shape {tuple(one.shape)}, expected {shape}.")
-        noise: Tensor = torch.stack(drawn).to(self.device, torch.float32).unflatten(1, (2, 2))
+        shape, chunks = noise_shape(self.refiner.config), range(self._chunk, self._chunk + count)
+        noise = torch.stack([drawn(self.noise, chunk, index, shape, self.device) for chunk in chunks]).unflatten(
+            1, (2, 2)
+        )
         return noise.transpose(3, 4)[None]
 
     def start(self, estimate: Tensor | None, count: int) -> Tensor:
