@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from duotone.codec.codicodec.bands.codec import BandCodec
-from duotone.config import BandsConfig, DecodeConfig, RefinementConfig
+from duotone.config import BandsConfig, DecodeConfig, NoiseConfig, RefinementConfig
 
 SMALL_BANDS = BandsConfig(
     n_fft=256, hop=64, frames=8, tokens=4, latents=16, low_bins=24, pitches=12, lowest_pitch=330.0, pitches_per_octave=6,
@@ -14,7 +14,13 @@ SMALL_BANDS = BandsConfig(
 )  # fmt: skip
 
 SMALL_REFINEMENT = RefinementConfig(
-    dim=16, heads=2, layers=2, units=(6, 4), levels=8, decode=DecodeConfig(parallel_steps=2, autoregressive_steps=2)
+    noise=NoiseConfig(sigma_max=0.5),
+    dim=16,
+    heads=2,
+    layers=2,
+    units=(6, 4),
+    levels=8,
+    decode=DecodeConfig(parallel_steps=2, autoregressive_steps=2),
 )
 SMALL_REFINED = SMALL_BANDS.model_copy(update={"refinement": SMALL_REFINEMENT})
 

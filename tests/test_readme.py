@@ -130,6 +130,7 @@ def test_the_commands_of_the_training_page_run(tmp_path: Path, monkeypatch: pyte
         "train",
         "train",
         "train",
+        "train",
     ]
     monkeypatch.chdir(tmp_path)
     for line in lines:

@@ -278,7 +278,7 @@ class RefinementConfig(Config):
     """
 
     start: Literal["estimate", "noise"] = "estimate"
-    noise: NoiseConfig = NoiseConfig(sigma_max=0.5)
+    noise: NoiseConfig = NoiseConfig(sigma_max=0.1)
     compand_power: float = Field(default=0.65, gt=0, le=1)
     dim: int = 160
     heads: int = 5
