@@ -84,8 +84,20 @@ def test_what_cannot_be_measured_is_refused() -> None:
         roll(model, 3, prompts=torch.zeros(2, 1, 4, 6))
     with pytest.raises(UsageError, match="at least 4 crops"):
         statistics({}, real[:3])
-    with pytest.raises(UsageError, match="the same W"):
-        statistics({16: real[:, :2]}, real)
+    for windows in (real[:, :1], real[..., :2]):
+        with pytest.raises(UsageError, match="W of 2 or more, and the same M and C"):
+            statistics({16: windows}, real)
+
+
+def test_crops_of_other_lengths_are_pooled() -> None:
+    real = walks(256, 16, 0)
+    rows = statistics(
+        {16: walks(64, 64, 1)}, real, others={"half": walks(512, 8, 2), "restless": walks(512, 8, 3, rho=0.0)}
+    )
+    long, *_, short, restless = rows
+    assert (short.name, restless.name, short.chunks) == ("half", "restless", 4096)
+    assert short.frechet < 0.3 and short.frechet_steps < 0.05 and long.frechet_steps < 0.05
+    assert restless.frechet < 0.3 and restless.frechet_steps > 5
 
 
 def test_centroids_are_those_of_the_decoded_windows() -> None:

@@ -5,6 +5,7 @@ Legend: R rollouts, N chunks, M tokens a chunk, C channels.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -72,4 +73,4 @@ def _minutes(x: Tensor, length: float, dim: int) -> list[Tensor]:
     if not count:
         raise UsageError(f"Got rollouts of {x.shape[dim] / length:.2f} minutes, expected at least one minute.")
     edges = [round(i * length) for i in range(count + 1)]
-    return [x.narrow(dim, a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [x.narrow(dim, a, b - a) for a, b in itertools.pairwise(edges)]

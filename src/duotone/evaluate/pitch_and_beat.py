@@ -10,7 +10,7 @@ Legend: F bins, N frames, L lags.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,8 @@ def onset_strength(wave: Waveform) -> Tensor:
     window = 2 ** math.ceil(math.log2(3 * hop))
     magnitude = magnitudes(wave.to_channels(1).samples, window, hop)[0]
     level = 20 * torch.log10((mel_filterbank(wave.rate, window, 40) @ magnitude).clamp_min(1e-4))
-    return torch.diff(level, dim=1).clamp_min(0).mean(0)
+    rises: Tensor = torch.diff(level, dim=1).clamp_min(0).mean(0)
+    return rises
 
 
 def onset_periods(wave: Waveform) -> Tensor:
@@ -78,11 +79,12 @@ def onset_periods(wave: Waveform) -> Tensor:
     onsets = torch.nn.functional.conv1d(onsets[None, None], (smooth / smooth.sum())[None, None], padding=2)[0, 0]
     onsets = onsets - onsets.mean()
     power = torch.fft.rfft(onsets, n=2 * len(onsets)).abs().square()
-    found = torch.fft.irfft(power)[: high + 1]
+    found: Tensor = torch.fft.irfft(power)[: high + 1]
     if float(found[0]) < 1e-9:
         return torch.zeros(high + 1 - low)
     count = len(onsets) - torch.arange(high + 1)
-    return (found / found[0] * len(onsets) / count)[low:]
+    scaled: Tensor = found / found[0] * len(onsets) / count
+    return scaled[low:]
 
 
 def strongest_period(periods: Tensor) -> float:
@@ -136,7 +138,7 @@ class Match:
 
 
 #: Name of a figure -> its value for two sounds; 1 is the best.
-FIGURES = {
+FIGURES: dict[str, Callable[[Heard, Heard], float]] = {
     "pitch classes": lambda a, b: correlation(a.pitch, b.pitch),
     "onset periods": lambda a, b: correlation(a.periods, b.periods),
     "same tempo": lambda a, b: same_tempo(a.periods, b.periods),

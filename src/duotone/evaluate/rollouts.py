@@ -9,7 +9,7 @@ Legend: R rollouts (or real crops), W chunks of a window, M tokens a chunk, C ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -35,7 +35,7 @@ WINDOW = 32  # chunks around each position
 class Row:
     """What was measured of some chunks; deviations and means are in units of the data's deviation, channel by channel."""
 
-    name: str  #: "generated", "real" (the other half) or "shuffled"
+    name: str  #: "generated", "real" (the other half), "shuffled", or the name of other crops
     position: int | None  #: the chunk in the middle of the window; None for real chunks
     chunks: int
     deviation: float  #: root mean square over the channels of the standard deviation; of real chunks 1
@@ -92,9 +92,16 @@ def roll(
 
 
 def statistics(
-    windows: dict[int, Tensor], real: Tensor, seed: int = 0, decode: Decode | None = None, heard: int = 8
+    windows: dict[int, Tensor],
+    real: Tensor,
+    seed: int = 0,
+    decode: Decode | None = None,
+    heard: int = 8,
+    others: Mapping[str, Tensor] | None = None,
 ) -> list[Row]:
-    """The rows of rollouts' windows (see `roll`), of the other half of the real crops `[R, W, M, C]`, and of these shuffled.
+    """The rows of rollouts' windows (see `roll`), of the other half of the real crops `[R, W, M, C]`, of these shuffled, and of `others`.
+
+    Windows, real crops and each of `others` (crops by name) may differ in W, since chunks are pooled.
 
     Distances are to the first half of the real crops (even rows), after dividing by the real deviation of each channel. A Fréchet
     distance from a limited number of chunks is above zero even for equal distributions: that of the real halves says how far, for
@@ -103,22 +110,23 @@ def statistics(
     """
     if real.dim() != 4 or len(real) < 4:
         raise UsageError(f"Got real crops {list(real.shape)}, expected [R, W, M, C] with at least 4 crops.")
-    if real.shape[1] < 2 or any(w.shape[1:] != real.shape[1:] for w in windows.values()):
-        shapes = ", ".join(str(list(w.shape)) for w in windows.values())
-        raise UsageError(
-            f"Got windows {shapes} and real crops {list(real.shape)}, expected the same W (2 or more), M and C."
-        )
+    others = others or {}
+    found = [*windows.values(), real, *others.values()]
+    if any(w.dim() != 4 or w.shape[1] < 2 or w.shape[2:] != real.shape[2:] for w in found):
+        shapes = ", ".join(str(list(w.shape)) for w in found)
+        raise UsageError(f"Got windows and crops {shapes}, expected W of 2 or more, and the same M and C.")
     mean, deviation = real.mean((0, 1, 2)), real.std((0, 1, 2)).clamp_min(1e-6)
     scaled = (real - mean) / deviation
     halves = scaled[::2], scaled[1::2]
     rows = [_row("generated", position, (w - mean) / deviation, halves[0]) for position, w in windows.items()]
     rows += [_row("real", None, halves[1], halves[0]), _row("shuffled", None, shuffled(halves[1], seed), halves[0])]
+    rows += [_row(name, None, (x - mean) / deviation, halves[0]) for name, x in others.items()]
     if decode is None:
         return rows
-    latents = [*windows.values(), real[1::2], shuffled(real[1::2], seed)]
+    latents = [*windows.values(), real[1::2], shuffled(real[1::2], seed), *others.values()]
     return [
-        replace(row, centroid=fmean(spectral_centroid(decode(one)) for one in found[:heard]))
-        for row, found in zip(rows, latents, strict=True)
+        replace(row, centroid=fmean(spectral_centroid(decode(one)) for one in x[:heard]))
+        for row, x in zip(rows, latents, strict=True)
     ]
 
 
