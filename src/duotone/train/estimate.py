@@ -43,6 +43,7 @@ class EstimateTerms(CoDiCodecObjectiveSection):
     mel_weight: float = Field(default=1.0, ge=0)
     convergence_weight: float = Field(default=0.5, ge=0)
     local_weight: float = Field(default=1.0, ge=0)
+    stereo_weight: float = Field(default=0.5, ge=0)
 
     @property
     def consecutive(self) -> int:

@@ -24,6 +24,8 @@ _LINEAR_FROM = 2.0
 _MEL_FLOOR = 1e-5
 #: Magnitude below which errors of a band count less (-74 dB).
 _QUIET = 2e-4
+#: Added to mel magnitudes of patches before the logarithm of their stereo level, and above which a patch is heard (-80, -60 dB).
+_PATCH_FLOOR, _HEARD = 1e-4, 1e-3
 #: Decibel in a neper.
 DECIBEL = 20 / math.log(10)
 #: Names of the mel distances.
@@ -61,18 +63,22 @@ class EstimateLosses(nn.Module):
         """Maps and features of B chunks -> the terms (scalars), and the mel distances of left, right, mid, side `[4]` in nepers."""
         error = features.mid - maps.mid
         estimate, truth = maps.mid.exp(), features.mid.exp()
-        distances = self.mel_distances(maps, estimate, features, truth)
+        bands, target = self.mel_magnitudes(maps, estimate, features, truth)
+        distances = (torch.log(bands + _MEL_FLOOR) - torch.log(target + _MEL_FLOOR)).abs().mean((0, 1, 3))
         terms = {
             "likelihood": (exponential_likelihood(error) * self.weights).mean(),
             "absolute": (error.abs() * self.weights).mean(),
             "mel": (distances * distances.new_tensor([1, 1, 1, 0.5])).sum() / 3.5,
             "convergence": self.convergence(estimate, truth),
             "local": self.local(estimate, truth),
+            "stereo": self.stereo(bands, target),
         }
         return terms, distances
 
-    def mel_distances(self, maps: Maps, estimate: Tensor, features: Features, truth: Tensor) -> Tensor:
-        """Mean distances of logarithmic mel magnitudes of left, right, mid, side `[4]`.
+    def mel_magnitudes(
+        self, maps: Maps, estimate: Tensor, features: Features, truth: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mel magnitudes of left, right, mid, side `[B, n, 4, M]`: the estimate's, and the true ones.
 
         Left and right are mid plus and minus a side of level r and correlation c with it: ``|m| sqrt(1 + r^2 +- 2 r c)``.
         """
@@ -82,7 +88,24 @@ class EstimateLosses(nn.Module):
         with torch.no_grad():
             sides = features.mels.exp()
             target = torch.cat([sides[:, :, :2], (truth @ self.mel).float()[:, :, None], sides[:, :, 2:]], 2)
-        return (torch.log(bands + _MEL_FLOOR) - torch.log(target + _MEL_FLOOR)).abs().mean((0, 1, 3))
+        return bands, target
+
+    def stereo(self, bands: Tensor, target: Tensor) -> Tensor:
+        """Distance of stereo levels in nepers, from mel magnitudes of left, right, mid, side `[B, n, 4, M]`; where there is sound.
+
+        The level of left against right in patches of 4 bands and 4 frames, and half that of side against mid in a chunk, whose
+        ratio of energies counts from -60 dB on.
+        """
+        b, n, _, m = bands.shape
+        patches = [x.reshape(b, n // 4, 4, 4, m // 4, 4).mean((2, 5)) for x in (bands, target)]  # [B, n / 4, 4, M / 4]
+        gaps = [torch.log(x[:, :, 0] + _PATCH_FLOOR) - torch.log(x[:, :, 1] + _PATCH_FLOOR) for x in patches]
+        heard = (patches[1][:, :, :2].amax(2) > _HEARD).float()
+        balance = ((gaps[0] - gaps[1]).abs() * heard).sum() / heard.sum().clamp_min(1)
+        energies = [x.square().sum((1, 3)) for x in (bands, target)]  # [B, 4]
+        widths = [torch.log(e[:, 3] / (e[:, 2] + _PATCH_FLOOR**2) + 1e-6) / 2 for e in energies]
+        loud = (energies[1][:, 2] > _HEARD**2).float()
+        width = ((widths[0] - widths[1]).abs() * loud).sum() / loud.sum().clamp_min(1)
+        return balance + width / 2
 
     def convergence(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """Spectral convergence ``|X - A| / |X|`` of each chunk (Frobenius norms), the mean over chunks."""
