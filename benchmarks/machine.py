@@ -5,6 +5,7 @@ Names no user, host or path.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -40,6 +41,13 @@ def record(name: str, document: dict[str, Any], page: Callable[[dict[str, Any]],
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", document)
     write_text(folder / f"{name}.md", page(document))
+
+
+def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
+    """What `record` wrote last; empty if there is nothing yet."""
+    path = folder / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def describe() -> dict[str, Any]:

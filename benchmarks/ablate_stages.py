@@ -1,0 +1,235 @@
+"""Ablations of the bundled codec's training, from nothing at equal compute: what each choice of the recipe buys, and claims of the paper.
+
+    python benchmarks/ablate_stages.py --data made/train/music made/train/speech recorded/train/music recorded/train/speech --heldout HELD
+        --runs RUNS [--rows plain "summary queries" ...] [--seeds 0 1] [--steps 600] [--files 3] [--set KEY=VALUE ...]
+
+The plain row is `recipes/tiny-1-estimate.yaml` with fewer steps; every other row replaces a few of its values and is trained for the same number
+of arithmetic operations (counted, `operations.py`: a dearer step means fewer of them). Each codec is judged on the same middles of held-out
+files of four kinds (`evaluate/heldout.py`), both faces. A difference is taken file by file against the plain row of the same seed; its interval is a
+bootstrap over the files of all seeds. Figures of finished runs stand in benchmarks/results/ablate_stages.json: those of the same setting are not
+run again, so rows may be added later, on another machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import duotone
+import machine
+from duotone.codec.codicodec.weights import load_codec
+from duotone.codec.contract import Codec
+from duotone.evaluate.compare import excerpt, named_files
+from duotone.evaluate.heldout import kinds_of
+from duotone.evaluate.metrics import measure
+from duotone.evaluate.report import bootstrap
+from duotone.train.codicodec_objective import CoDiCodecObjectiveSection
+from duotone.train.draws import Draws
+from duotone.train.log import LOG, read_log
+from duotone.train.loop import TrainingError
+from duotone.train.recipe import TrainRecipe
+from duotone.train.run import train
+from duotone.train.sections import CoDiCodecSection
+from operations import Operations
+
+NAME = "ablate_stages"
+JUDGES = ("log_mel", "mr_stft", "stoi", "ild")
+FACES = ("discrete", "continuous")
+#: Recipe, and values of it that are replaced. The first row is what the others are compared with.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("tiny-1-estimate", {}),
+    "summary queries": ("tiny-1-estimate", {"model.replace.summary": 8}),
+    "iFSQ: 2 sigmoid(1.6 x) - 1 = tanh(0.8 x)": ("tiny-1-estimate", {"objective.deviation": 0.64}),
+    "always rounded (no FSQ-dropout)": ("tiny-1-estimate", {"objective.continuous_share": 0.0}),
+    "no source-filter head, no salience": ("tiny-1-estimate", {"model.replace.pitches": 0}),
+    "no salience": ("tiny-1-estimate", {"model.replace.salience": False}),
+    "|r| in place of e^r - r - 1": (
+        "tiny-1-estimate", {"objective.likelihood_weight": 0.0, "objective.absolute_weight": 1.2},
+    ),
+    "no stereo term": ("tiny-1-estimate", {"objective.stereo_weight": 0.0}),
+    "AdamW": ("tiny-1-estimate", {"optim.name": "adamw"}),
+    "generated sound alone": ("tiny-1-estimate", {"data": "made"}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows share."""
+
+    steps: int
+    seconds: float
+    files: int
+    set: tuple[str, ...]
+
+
+def recipe_of(name: str, setting: Setting, seed: int, steps: int) -> TrainRecipe:
+    """A row's recipe: its values, then the user's."""
+    bundled, values = ROWS[name]
+    fixed = {
+        "train.steps": steps, "train.seed": seed, "train.validate_every": 1 << 40, "train.health_every": steps,
+        "train.checkpoint_every": max(1, steps // 3),
+    }  # fmt: skip
+    replaced = {**{k: v for k, v in values.items() if k != "data"}, **fixed}
+    return TrainRecipe.load(bundled, [*(f"{k}={v}" for k, v in replaced.items()), *setting.set])
+
+
+def cost(recipe: TrainRecipe) -> tuple[float, int]:
+    """Operations of a step, and parameters."""
+    torch.manual_seed(0)
+    assert isinstance(recipe.model, CoDiCodecSection) and isinstance(recipe.objective, CoDiCodecObjectiveSection)
+    objective = recipe.objective.objective(recipe.model.build())
+    batch = recipe.train.batch_size
+    with Operations() as counter:
+        loss, _ = objective({"samples": 0.1 * torch.randn(batch, 2, objective.crop)}, 1.0, Draws.whole(batch, 0))
+        loss.backward()
+    return float(counter.total), sum(p.numel() for p in objective.parameters() if p.requires_grad)
+
+
+def judged(codec: Codec, heldout: Path, setting: Setting) -> list[dict[str, Any]]:
+    """The judges' figures of each file and face."""
+    out = []
+    for file, path in named_files(kinds_of(heldout), setting.files, 0).items():
+        wave = excerpt(path, setting.seconds, middle=True)
+        latents = codec.encode(wave)
+        for face, value in zip(FACES, (latents.codes(), latents), strict=True):
+            found = measure(wave, codec.decode(value, seed=0), speech=file.startswith("speech"))
+            figures = {judge: found[judge] for judge in JUDGES if math.isfinite(found.get(judge, math.nan))}
+            out.append({"file": file, "face": face, **figures})
+    return out
+
+
+def sources_of(name: str, data: Sequence[Path]) -> list[Path]:
+    """The data of a row: all, or what has the word of its `data` in its path."""
+    word = ROWS[name][1].get("data", "")
+    return [path for path in data if word in str(path)]
+
+
+def result(name: str, seed: int, setting: Setting, options: argparse.Namespace, plain: float) -> dict[str, Any]:
+    """Train and judge a row with a seed; the folder of the run is removed."""
+    operations, parameters = cost(recipe_of(name, setting, seed, setting.steps))
+    steps = max(3, round(setting.steps * plain / operations))
+    print(f"{name}, seed {seed}: {steps} steps", flush=True)
+    run = options.runs / f"{name.translate(str.maketrans(' ,:|^/', '______'))}-{seed}"
+    out: dict[str, Any] = {"row": name, "seed": seed, "steps": steps, "parameters": parameters}
+    try:
+        folder = train(recipe_of(name, setting, seed, steps), sources_of(name, options.data), run, load=duotone.load)
+    except TrainingError as error:
+        return {**out, "failed": str(error)}
+    last = read_log(run / LOG)[0][-1]
+    out |= {key: last[key] for key in ("level_entropy", "saturated_share") if key in last}
+    out["figures"] = judged(load_codec(folder), options.heldout, setting)
+    shutil.rmtree(run)
+    return out
+
+
+def mean(run: dict[str, Any], judge: str, face: str = "discrete") -> float:
+    """A judge's mean over the files of a run that have it."""
+    return statistics.fmean(f[judge] for f in run["figures"] if f["face"] == face and judge in f)
+
+
+def gaps(ours: dict[str, Any], theirs: dict[str, Any], judge: str, faces: tuple[str, str]) -> list[float]:
+    """Differences of a judge, file by file."""
+    one, other = (
+        {f["file"]: f[judge] for f in run["figures"] if f["face"] == face and judge in f}
+        for run, face in zip((ours, theirs), faces, strict=True)
+    )
+    return [value - other[file] for file, value in one.items() if file in other]
+
+
+def text(values: list[float]) -> str:
+    """Mean and 95% interval; bold where it excludes 0."""
+    if not values:
+        return ""
+    found = bootstrap(values, 0)
+    out = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"**{out}**" if found.low > 0 or found.high < 0 else out
+
+
+def page(document: dict[str, Any]) -> str:
+    """The tables as Markdown."""
+    lines = ["# Ablations of the bundled codec's training", "", machine.markdown(document["machine"])]
+    for table in document["tables"]:
+        lines += section(table)
+    return "\n".join(lines) + "\n"
+
+
+def section(table: dict[str, Any]) -> list[str]:
+    """The table of one setting."""
+    setting, runs = table["setting"], {(run["row"], run["seed"]): run for run in table["runs"] if "failed" not in run}
+    head = ["log-mel, dB", "MR-STFT", "STOI of speech", "ILD, dB"]
+    lines = [
+        f"## {setting['steps']} steps" + (f", {' '.join(setting['set'])}" if setting["set"] else ""), "", f"Made by `{table['command']}`", "",
+        f"{setting['steps']} steps of the plain row, as many operations for the others; {setting['files']} held-out files a kind, {setting['seconds']:g} s of "
+        f"each, discrete unless said otherwise. Differences file by file against plain with the same seed, 95% intervals over files; bold where 0 lies outside.", "",
+        f"| row | seeds | steps | {' | '.join(head)} | {' | '.join(f'{h}, against plain' for h in head)} |", "|---|---:|---:|" + "---:|" * 2 * len(head),
+    ]  # fmt: skip
+    for name in ROWS:
+        mine = [run for (row, _), run in runs.items() if row == name]
+        if not mine:
+            continue
+        here = [f"{statistics.fmean(mean(run, judge) for run in mine):.3f}" for judge in JUDGES]
+        pairs = [
+            (run, runs["plain", run["seed"]]) for run in mine if name != "plain" and ("plain", run["seed"]) in runs
+        ]
+        against = [text([g for a, b in pairs for g in gaps(a, b, judge, ("discrete", "discrete"))]) for judge in JUDGES]
+        lines.append(
+            f"| {name} | {len(mine)} | {mine[0]['steps']} | {' | '.join(here)} | {' | '.join(against)} |"
+        )  # fmt: skip
+    plain = [run for (row, _), run in runs.items() if row == "plain"]
+    faces = [text([g for run in plain for g in gaps(run, run, judge, ("continuous", "discrete"))]) for judge in JUDGES]
+    lines += [
+        "",
+        f"Continuous less discrete (plain): {'; '.join(f'{h} {f}' for h, f in zip(head, faces, strict=True))}.",
+    ]
+    failed = [run for run in table["runs"] if "failed" in run]
+    return [*lines, *(f"\nFailed: {run['row']}, seed {run['seed']}: {run['failed']}" for run in failed), ""]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="sound to train on; those with 'made' in their path are generated",
+    )
+    parser.add_argument("--heldout", type=Path, required=True, help="sound to judge on, by kinds")
+    parser.add_argument("--runs", type=Path, required=True, help="where runs are kept while they last")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--steps", type=int, default=600, help="of the plain row")
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--files", type=int, default=3, help="of each kind")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="values of the recipe for all rows")
+    parser.add_argument("--results", type=Path, default=machine.RESULTS)
+    options = parser.parse_args(arguments)
+    setting = Setting(options.steps, options.seconds, options.files, tuple(options.set))
+    about = {**asdict(setting), "set": list(setting.set)}
+    tables = machine.read(NAME, options.results).get("tables", [])
+    others = [table for table in tables if table["setting"] != about]
+    runs = [run for table in tables if table["setting"] == about for run in table["runs"]]
+    plain, _ = cost(recipe_of("plain", setting, 0, setting.steps))
+    for seed in options.seeds:
+        for name in options.rows:
+            if any(run["row"] == name and run["seed"] == seed for run in runs):
+                continue
+            runs.append(result(name, seed, setting, options, plain))
+            runs.sort(key=lambda run: (list(ROWS).index(run["row"]), run["seed"]))
+            table = {"command": machine.command(arguments), "setting": about, "runs": runs}
+            machine.record(NAME, {"machine": machine.describe(), "tables": [*others, table]}, page, options.results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
