@@ -68,7 +68,7 @@ def test_left_and_right_follow_from_mid_side_and_their_correlation() -> None:
     assert float(distances.max()) < 0.02
 
 
-@pytest.mark.parametrize("name", ["likelihood", "absolute", "mel", "convergence", "local"])
+@pytest.mark.parametrize("name", ["likelihood", "absolute", "mel", "convergence", "local", "stereo"])
 def test_gradients_equal_finite_differences(name: str) -> None:
     found = features(3, 1)
     generator = torch.Generator().manual_seed(5)

@@ -31,7 +31,10 @@ Self = TypeVar("Self", bound="Codec")
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DEVICES = ("cpu", "cuda", "mps")
 #: Spaces of codecs that earlier versions bundled, whose encodings can be read but no longer decoded.
-RETIRED = {"953e3f4a2b72cae3": "the codec `tiny` that Duotone 0.1 bundled"}
+RETIRED = {
+    "953e3f4a2b72cae3": "the codec `tiny` that Duotone 0.1 bundled",
+    "720bf51fd1364b6d": "the codec `tiny` as it was on the way to Duotone 0.2 (weights 18822b518bedca92)",
+}
 
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -82,12 +82,12 @@ class EstimateLosses(nn.Module):
 
         Left and right are mid plus and minus a side of level r and correlation c with it: ``|m| sqrt(1 + r^2 +- 2 r c)``.
         """
-        mel, r, c = (estimate @ self.mel).float(), (maps.ratio @ self.to_mel).float().exp(), maps.share @ self.to_mel
+        mel, r, c = _full(estimate @ self.mel), _full(maps.ratio @ self.to_mel).exp(), maps.share @ self.to_mel
         left, right = ((1 + r * r + sign * 2 * r * c).clamp_min(1e-6).sqrt() for sign in (1, -1))
         bands = torch.stack([mel * left, mel * right, mel, mel * r], 2)
         with torch.no_grad():
             sides = features.mels.exp()
-            target = torch.cat([sides[:, :, :2], (truth @ self.mel).float()[:, :, None], sides[:, :, 2:]], 2)
+            target = torch.cat([sides[:, :, :2], _full(truth @ self.mel)[:, :, None], sides[:, :, 2:]], 2)
         return bands, target
 
     def stereo(self, bands: Tensor, target: Tensor) -> Tensor:
@@ -121,3 +121,8 @@ class EstimateLosses(nn.Module):
             bottom = energy[..., a:b].sum(-1).sqrt() + _QUIET * (b - a) ** 0.5
             parts.append((top / bottom).clamp(max=4).mean())
         return torch.stack(parts).mean()
+
+
+def _full(x: Tensor) -> Tensor:
+    """What autocast made bfloat16, as float32."""
+    return x if x.dtype is torch.float64 else x.float()
