@@ -122,7 +122,8 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
         return _from_hub(name, device, options)
     if name in FLOW_PRESETS:
         raise WeightsError(
-            f"{name!r} is a configuration without bundled weights. Train it (duotone train), or give its folder."
+            f"{name!r} is a configuration, and no weights of it come with this installation. Train them (duotone prepare SOUNDS -o STORE, then "
+            f"duotone train {name} --data STORE --out RUN), and name their folder, RUN/flow."
         )
     if name in LYCODEC_PRESETS:
         raise WeightsError(

@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,6 +104,17 @@ def test_another_song_does_not_match() -> None:
     measuring.rollouts, measuring.source = None, lambda p, count, seeds: torch.full((len(seeds), count, 2, 3), math.nan)
     with pytest.raises(AudioError, match="6 of 6 rollouts are not finite"):
         measuring.run(["match"])
+
+
+def test_what_is_not_defined_is_a_dash() -> None:
+    torch.manual_seed(0)
+    silent = Reality(songs(6, 40, 1), None, lambda x: Waveform(torch.zeros(1, len(x) * CHUNK), RATE), CHUNK / RATE)
+    measuring = Measuring(lambda prompts, count, seeds: torch.zeros(len(seeds), count, 2, 3), silent, PLAN)
+    found = measuring.run(["match"])
+    assert found["match"]["generated"]["same tempo"]["own"]["mean"] is None
+    json.dumps(found, allow_nan=False)
+    text = flow_page.sections({"figures": {"match": found["match"]}, "plans": {"match": asdict(PLAN)}})
+    assert "| generated: same tempo | – | – | – |" in text and "nan" not in text
 
 
 def test_rollouts_of_a_flow_continue_their_prompts_in_turn() -> None:

@@ -95,7 +95,7 @@ class Measuring:
             found = step()
             seconds[name] = round(time.perf_counter() - began, 1)
             if name != "rollouts":
-                out[name] = found
+                out[name] = plain(found)
         return {**out, "seconds": seconds}
 
     def _roll(self, length: int) -> None:
@@ -211,6 +211,15 @@ class Measuring:
         ]
         slopes = {key: drift.slope([row[key]["mean"] for row in rows]) for key in ("level", "centroid")}
         return {"minutes": rows, "a_minute": slopes, "heard": min(self.plan.heard, len(made)), "rollouts": len(made)}
+
+
+def plain(value: Any) -> Any:
+    """JSON values, with null in place of numbers that are not finite (figures that are not defined)."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _some(x: Tensor, count: int) -> Tensor:

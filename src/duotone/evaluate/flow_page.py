@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -213,7 +214,13 @@ def _limits(document: Mapping[str, Any]) -> str:
 
 
 def _interval(values: Mapping[str, Any], digits: int = 2) -> str:
-    return Interval(**values).text(digits)
+    return _read(values).text(digits)
+
+
+def _read(values: Mapping[str, Any]) -> Interval:
+    """An interval of the document; null stands for what is not defined."""
+    known: dict[str, Any] = {key: math.nan if value is None else value for key, value in values.items()}
+    return Interval(**known)
 
 
 def _number(value: float | None) -> str:
