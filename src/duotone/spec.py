@@ -18,6 +18,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, Literal
 
 from duotone.errors import FormatError, UsageError
@@ -29,6 +30,8 @@ Face = Literal["latents", "tokens"]
 ENCODING_FORMAT = "float32"
 #: Bounded latents v are shown to generative models as ``atanh(v) / UNIT_SCALE``, which has about unit deviation.
 UNIT_SCALE = 0.8
+#: In files, tuples longer than this are written as runs; and no tuple may have more values than this.
+_LONG, _MOST = 40, 4096
 
 
 @dataclass(frozen=True)
@@ -137,14 +140,16 @@ class CodecSpec:
         """As plain JSON values; `short` leaves out the fields that have their defaults."""
         fields = [f for f in dataclasses.fields(self) if not (short and getattr(self, f.name) == f.default)]
         values = {f.name: getattr(self, f.name) for f in fields}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {k: (_runs(v) if short else list(v)) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "The description of a codec") -> CodecSpec:
         """The inverse of `to_dict`; fields of later versions are left out. Raises `FormatError` naming what is wrong."""
         try:
             names = {field.name for field in dataclasses.fields(cls)}
-            known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
+            known: dict[str, Any] = {
+                k: _plain(v) if isinstance(v, list) else v for k, v in values.items() if k in names
+            }
             spec = cls(**known)
             spec._check()
         except (TypeError, ValueError, AttributeError) as error:
@@ -176,6 +181,22 @@ class CodecSpec:
             raise ValueError("it has neither codebooks nor latents")
         if self.channels > 2 or not all(isinstance(name, str) for name in self.strategies):
             raise ValueError("channels or strategies cannot be used")
+
+
+def _runs(values: tuple[Any, ...]) -> list[Any]:
+    """A long tuple as pairs of a value and how often it stands there; a short one as it is."""
+    if len(values) <= _LONG:
+        return list(values)
+    return [[value, len(list(same))] for value, same in groupby(values)]
+
+
+def _plain(values: list[Any]) -> tuple[Any, ...]:
+    """The inverse of `_runs`. Raises `ValueError` for more than `_MOST` values."""
+    if not any(isinstance(value, list) for value in values):
+        return tuple(values)
+    if sum(int(count) for _, count in values) > _MOST or any(int(count) < 1 for _, count in values):
+        raise ValueError(f"a list of {len(values)} runs has more than {_MOST} values, or an empty run")
+    return tuple(value for value, count in values for _ in range(int(count)))
 
 
 @lru_cache(maxsize=64)

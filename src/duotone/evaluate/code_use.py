@@ -16,7 +16,7 @@ from duotone.audio.waveform import Waveform
 from duotone.codec.contract import Codec
 from duotone.codec.values import Codes, Latents
 from duotone.errors import UsageError
-from duotone.quant.fsq import FSQ
+from duotone.quant.grouped import GroupedFSQ
 from duotone.spec import CodecSpec
 
 #: Bounded values beyond this count as at the bound, where the bounding function has no slope left.
@@ -29,7 +29,7 @@ def digits(codes: Codes) -> Tensor:
     spec, books = codes.spec, len(codes.spec.codebooks)
     each = codes.indices.reshape(codes.streams, books, -1, spec.steps).permute(0, 2, 3, 1)  # [streams, N, steps, K]
     if spec.levels is not None:
-        fsq = FSQ(spec.levels)
+        fsq = GroupedFSQ(spec.digits)
         half = fsq.half.to(each.device)
         each = torch.round(fsq.index_to_bounded(each) * half).long() + half
     return each.flatten(2).flatten(0, 1)
@@ -37,7 +37,7 @@ def digits(codes: Codes) -> Tensor:
 
 def sizes(spec: CodecSpec) -> Tensor:
     """`[P]`: how many values each position's digit has."""
-    book = spec.levels * len(spec.codebooks) if spec.levels is not None else spec.codebooks
+    book = sum(spec.digits, ()) if spec.levels is not None else spec.codebooks
     return torch.tensor(book).repeat(spec.steps)
 
 

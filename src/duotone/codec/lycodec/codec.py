@@ -8,30 +8,23 @@ Legend: B rows, N chunks, F bins, T frames, n tokens of a chunk, V values of a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from duotone.codec import consistency
 from duotone.codec.batches import Batch, whole_number
 from duotone.codec.contract import Codec, as_dtype, resolve_device
-from duotone.codec.lycodec.frontend import chunk_spectra, stft_of
+from duotone.codec.lycodec.decoding import Decoding, noise_levels, noise_shape
+from duotone.codec.lycodec.frontend import chunk_spectra
 from duotone.codec.lycodec.identity import fingerprint, space
 from duotone.codec.lycodec.network import LycodecNetwork
-from duotone.codec.noise import Noise, drawn, seeded_noise
+from duotone.codec.noise import Noise, seeded_noise
 from duotone.codec.precision import best_dtype
-from duotone.codec.values import Codes, Latents
 from duotone.config import LycodecConfig
 from duotone.errors import UsageError
 from duotone.nn.state import move_parameters
-from duotone.represent.midside import from_mid_side
-from duotone.represent.stft import OverlapAdd, to_frames
 from duotone.spec import CodecSpec, Source
-
-#: Chunks that the decoder computes together.
-TOGETHER = 4
 
 
 class Lycodec(Codec):
@@ -112,7 +105,7 @@ class Lycodec(Codec):
         groups: int | None = None,
         noise: Noise | None = None,
         **unknown: Any,
-    ) -> _Decoder:
+    ) -> Decoding:
         """A decoder from noise at level `sigma` (default sigma_max) in `steps` steps (default: the configuration's).
 
         `groups` decodes the first groups of values alone. `noise(chunk, draw) -> [4, F, T]` replaces the seeded default. Raises
@@ -123,18 +116,10 @@ class Lycodec(Codec):
             raise UsageError(
                 f"Decoding with {self.spec.model or 'lycodec'} got {names}, expected steps, sigma, groups or noise. Leave {names} out."
             )
-        steps = whole_number(self.config.decode.steps if steps is None else steps, "steps", 1)
-        if steps > 1000:
-            raise UsageError(f"steps got {steps}, expected 1 to 1000 (default {self.config.decode.steps}).")
-        limits = self.config.noise
-        sigma = limits.sigma_max if sigma is None else float(sigma)
-        if not limits.sigma_min < sigma <= limits.sigma_max:
-            raise UsageError(
-                f"sigma got {sigma}, expected above {limits.sigma_min} and up to {limits.sigma_max} (the default), the level of the noise "
-                f"that decoding starts from: at {limits.sigma_min} the decoder returns that noise."
-            )
-        levels = consistency.schedule(steps, limits.model_copy(update={"sigma_max": sigma}))
-        return _Decoder(self, noise or seeded_noise(seed, _shape(self.config)), levels, _groups(groups, self.config))
+        levels = noise_levels(self.config, steps, sigma)
+        return Decoding(
+            self.network, noise or seeded_noise(seed, noise_shape(self.config)), levels, _groups(groups, self.config)
+        )
 
 
 def _groups(groups: int | None, config: LycodecConfig) -> int:
@@ -144,10 +129,6 @@ def _groups(groups: int | None, config: LycodecConfig) -> int:
     if groups > config.groups:
         raise UsageError(f"groups got {groups}, expected 1 to {config.groups}.")
     return groups
-
-
-def _shape(config: LycodecConfig) -> tuple[int, int, int]:
-    return (4, config.bins, config.frames)
 
 
 def spec_of(network: LycodecNetwork, name: str = "", groups: int | None = None) -> CodecSpec:
@@ -174,62 +155,3 @@ def spec_of(network: LycodecNetwork, name: str = "", groups: int | None = None) 
         seeded=True,
         live=True,
     )
-
-
-class _Decoder:
-    """Values of chunks -> samples: denoised from noise, and overlap-added with the frames of the chunk before."""
-
-    def __init__(self, codec: Lycodec, noise: Noise, levels: list[float], groups: int) -> None:
-        self._codec, self._noise, self._levels, self._groups = codec, noise, levels, groups
-        config = codec.config
-        self._stft = stft_of(config)
-        self._add = OverlapAdd(config.n_fft, config.hop, config.audio_channels)
-        self._drop = config.overlap  # zeros that were put before the sound
-        self._chunk = 0
-
-    def push(self, value: Latents | Codes) -> Tensor:
-        latents = value.latents() if isinstance(value, Codes) else value
-        pieces = [torch.zeros(2, 0, dtype=torch.float32)]
-        for values in torch.split(latents.values, TOGETHER) if len(latents) else ():
-            spectra = self._spectra(values.to(self._codec.device))
-            self._chunk += len(values)
-            for spectrum in spectra:
-                pieces.append(self._samples(spectrum))
-        return torch.cat(pieces, 1)
-
-    def finish(self) -> Tensor:
-        return torch.zeros(2, 0, dtype=torch.float32)
-
-    def _spectra(self, values: Tensor) -> Tensor:
-        """Bounded values `[N, n, V]` of the next chunks -> clean spectra `[N, 4, F, T]`."""
-        network = self._codec.network
-        kept = network.keep(values, torch.tensor([self._groups]))
-        _, tokens = network.listen(network.fuse(kept))
-        clean = torch.zeros(())
-        for step, level in enumerate(self._levels):
-            noise = torch.stack([self._draw(self._chunk + i, step) for i in range(len(values))])
-            at = torch.tensor([level], dtype=torch.float32, device=noise.device)
-            scale = at if step == 0 else consistency.renoise_scale(at, network.config.noise)
-            x = noise * scale if step == 0 else clean + noise * scale
-            clean = network.denoise(x, at, tokens)
-        return clean
-
-    def _draw(self, chunk: int, draw: int) -> Tensor:
-        return drawn(self._noise, chunk, draw, _shape(self._codec.config), self._codec.device)
-
-    def _samples(self, spectrum: Tensor) -> Tensor:
-        """The clean spectrum of a chunk `[4, F, T]` -> the samples that it completes `[2, T]`."""
-        frames = from_mid_side(to_frames(spectrum[None], self._stft)[0], dim=0)
-        samples = self._add.push(frames).cpu()
-        dropped = min(self._drop, samples.shape[1])
-        self._drop -= dropped
-        return samples[:, dropped:]
-
-    def state(self) -> dict[str, Tensor]:
-        counters = torch.tensor([self._drop, self._chunk])
-        tail = self._add.tail
-        return {"counters": counters, **({} if tail is None else {"tail": tail.cpu().clone()})}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self._add.tail = state["tail"].to(self._codec.device) if "tail" in state else None
-        self._drop, self._chunk = (int(n) for n in state["counters"])
