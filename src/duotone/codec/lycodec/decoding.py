@@ -63,6 +63,7 @@ class Decoding:
         return self._network.decoder.out.weight.device
 
     def push(self, value: Latents | Codes) -> Tensor:
+        """Values of the next chunks -> the samples `[2, T]` that are final."""
         latents = value.latents() if isinstance(value, Codes) else value
         pieces = [torch.zeros(2, 0, dtype=torch.float32)]
         for values in torch.split(latents.values, TOGETHER) if len(latents) else ():
@@ -77,6 +78,7 @@ class Decoding:
         return torch.cat([self._samples(spectrum) for spectrum in spectra], 1)
 
     def finish(self) -> Tensor:
+        """Nothing: each chunk gives all the samples that it completes."""
         return torch.zeros(2, 0, dtype=torch.float32)
 
     def _spectra(self, tokens: Tensor) -> Tensor:
@@ -102,10 +104,12 @@ class Decoding:
         return samples[:, dropped:]
 
     def state(self) -> dict[str, Tensor]:
+        """Everything that later samples depend on, as copies."""
         counters = torch.tensor([self._drop, self._chunk])
         tail = self._add.tail
         return {"counters": counters, **({} if tail is None else {"tail": tail.cpu().clone()})}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
         self._add.tail = state["tail"].to(self._device) if "tail" in state else None
         self._drop, self._chunk = (int(n) for n in state["counters"])
