@@ -28,6 +28,7 @@ from machine import describe
 
 SECONDS = 9.0
 PACKED = (1, 2, 4)
+SPECIAL: dict[str, Any] = {"special_tokens": ["<pad>"], "pad_token": "<pad>"}
 
 
 def sounds(folder: Path, count: int) -> list[duotone.Waveform]:
@@ -70,7 +71,7 @@ def measure(train: list[np.ndarray], heldout: list[np.ndarray], packed: int, voc
     try:
         alphabet = Alphabet(256 // packed, 11**packed)
         began = time.perf_counter()
-        bpe = train_bpe([pack(c, packed) for c in train], alphabet, vocab_size=vocabulary)
+        bpe = train_bpe([pack(c, packed) for c in train], alphabet, vocab_size=vocabulary, **SPECIAL)
         row["training_seconds"] = round(time.perf_counter() - began, 1)
     except UsageError as error:
         return {**row, "refused": str(error)}

@@ -51,9 +51,9 @@ class Refinement(ABC):
     def draw(self, count: int, index: int) -> Tensor:
         """Unit noise of the next chunks `[1, count, 2, 2, n, F]`."""
         shape, chunks = noise_shape(self.refiner.config), range(self._chunk, self._chunk + count)
-        noise = torch.stack([drawn(self.noise, chunk, index, shape, self.device) for chunk in chunks]).unflatten(
-            1, (2, 2)
-        )
+        noise: Tensor = torch.stack(
+            [drawn(self.noise, chunk, index, shape, self.device) for chunk in chunks]
+        ).unflatten(1, (2, 2))
         return noise.transpose(3, 4)[None]
 
     def start(self, estimate: Tensor | None, count: int) -> Tensor:
