@@ -51,6 +51,16 @@ def test_what_a_codec_does_not_have_is_said_before_the_work(
     assert not list(here.glob("x.*"))
 
 
+def test_compact_files_decode_to_the_same_sound(here: Path, duotone: Any, bands: str) -> None:
+    for name, options in (("plain", ()), ("compact", ("--compact",))):
+        assert duotone("encode", "a.wav", "-o", f"{name}.duo", "--codec", bands, *options).exit_code == 0
+        assert duotone("decode", f"{name}.duo", "-o", f"{name}.wav", "--codec", bands).exit_code == 0
+    assert read("plain.wav").samples.equal(read("compact.wav").samples)
+    assert json.loads(duotone("info", "compact.duo", "--json").stdout)["version"] == 3
+    told = duotone("encode", "a.wav", "-o", "x.duo", "--codec", bands, "--compact", "--kind", "latents")
+    assert told.exit_code == 2 and "without compact" in " ".join(told.stderr.split()) and not list(here.glob("x.*"))
+
+
 def test_info_tells_that_there_are_no_strategies(here: Path, duotone: Any, bands: str) -> None:
     found = json.loads(duotone("info", bands, "--json").stdout)
     assert found["strategies"] == [] and found["config"]["frontend"] == "bands"

@@ -17,7 +17,7 @@ from duotone.cli.main import app, share_cores
 _OF_OTHERS = ("--bandwidth", "--n-quantizers", "--codec-repo")
 COMMANDS = {
     "encode": {
-        "--output", "--codec", "--kind", "--framing", "--chunk-size-secs", "--context-secs", *_OF_OTHERS, "--device",
+        "--output", "--codec", "--kind", "--compact", "--framing", "--chunk-size-secs", "--context-secs", *_OF_OTHERS, "--device",
         "--dtype", "--force", "--skip-existing", "--json", "--quiet",
     },
     "decode": {

@@ -24,9 +24,19 @@ SPEC = CodecSpec(
 )  # fmt: skip
 SOURCE = Source(44_100, 1, 6526)
 VALUE = Codes(torch.randint(121, (1, CHUNKS * LATENTS), generator=torch.Generator().manual_seed(0)), SPEC, SOURCE)
-_buffer = io.BytesIO()
-write_duo(_buffer, VALUE)
-DATA = _buffer.getvalue()
+#: Slow digits, which version 3 codes in fewer bytes.
+SLOW = Codes(torch.arange(CHUNKS * LATENTS)[None] // 9 % 3 * 12, SPEC, SOURCE)
+
+
+def packed(value: Codes, compact: bool) -> bytes:
+    buffer = io.BytesIO()
+    write_duo(buffer, value, compact=compact)
+    return buffer.getvalue()
+
+
+DATA = packed(VALUE, False)
+#: Files by value: version 2, version 3, and version 3 with coded records.
+FILES = ((VALUE, DATA), (VALUE, packed(VALUE, True)), (SLOW, packed(SLOW, True)))
 
 place = st.integers(0, len(DATA) - 1)
 edits = st.lists(
@@ -58,16 +68,17 @@ def apply(data: bytes, changes: list[tuple[str, int, object]]) -> bytes:
     return data
 
 
-@settings(max_examples=400, deadline=None)
-@given(edits)
-def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]]) -> None:
-    broken = apply(DATA, changes)
+@settings(max_examples=600, deadline=None)
+@given(edits, st.sampled_from(FILES))
+def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]], file: tuple[Codes, bytes]) -> None:
+    value, data = file
+    broken = apply(data, changes)
     try:
         whole = read_duo(io.BytesIO(broken))
     except FormatError as error:
         assert str(error)
     else:
-        assert isinstance(whole, Codes) and torch.equal(whole.indices, VALUE.indices)
+        assert isinstance(whole, Codes) and torch.equal(whole.indices, value.indices)
     try:
         with DuoReader(io.BytesIO(broken), salvage=True) as reader:
             pieces = list(reader)
@@ -77,14 +88,14 @@ def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]])
     joined = torch.cat([torch.zeros(1, 0, dtype=torch.int64), *(p.indices for p in pieces)], dim=1)  # type: ignore[union-attr]
     for chunk in range(min(CHUNKS, joined.shape[1] // LATENTS)):
         part = slice(chunk * LATENTS, (chunk + 1) * LATENTS)
-        assert chunk in lost or torch.equal(joined[:, part], VALUE.indices[:, part])
+        assert chunk in lost or torch.equal(joined[:, part], value.indices[:, part])
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes(data: bytes) -> None:
     for salvage in (False, True):
-        for start in (b"", DATA[:8], DATA[:-60]):
+        for start in (b"", DATA[:8], DATA[:-60], FILES[2][1][:-50]):
             with contextlib.suppress(FormatError):
                 read_duo(io.BytesIO(start + data), salvage=salvage)
 

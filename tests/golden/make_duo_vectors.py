@@ -1,4 +1,4 @@
-"""Make the test vectors of `.duo` version 2: ``python tests/golden/make_duo_vectors.py`` (they are committed; run it for a
+"""Make the test vectors of `.duo` versions 2 and 3: ``python tests/golden/make_duo_vectors.py`` (they are committed; run it for a
 new version alone). Values come from a formula, so that any reader can be tested with the files and this page."""
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ def numbers(count: int, below: int) -> torch.Tensor:
     return (i * 7919 + i * i) % below
 
 
+def resembling(chunks: int) -> torch.Tensor:
+    """Codes whose digits go up and down slowly: in steps of 18 codes, digit k of codebook b at code i is ``5 + (i // 6 + k + b) % 3``."""
+    i, digits = torch.arange(chunks * 18), torch.arange(4)
+    return torch.stack([((5 + (i[:, None] // 6 + digits + b) % 3) * 11**digits).sum(1) for b in range(2)])
+
+
 def vectors() -> dict[str, Codes | Latents]:
     """Name -> the value that the file of that name holds."""
     grouped = Codes(numbers(2 * 18 * 5, 14641).reshape(2, -1), Grouped.spec, Source(48_000, 2, 5 * 720 - 7))
@@ -46,6 +52,17 @@ def vectors() -> dict[str, Codes | Latents]:
     }
 
 
+def compact_vectors() -> dict[str, Codes]:
+    """The same for version 3: codes that resemble each other, and codes for which the fewest bytes are those of version 2."""
+    source = Source(48_000, 2, 9 * 720 - 7)
+    return {
+        "version-3-resembling": Codes(resembling(9), Grouped.spec, source),
+        "version-3-random": Codes(numbers(2 * 18 * 9, 14641).reshape(2, -1), Grouped.spec, source),
+    }
+
+
 if __name__ == "__main__":
     for name, value in vectors().items():
         write_duo(FOLDER / f"{name}.duo", value, force=True)
+    for name, codes in compact_vectors().items():
+        write_duo(FOLDER / f"{name}.duo", codes, force=True, compact=True)

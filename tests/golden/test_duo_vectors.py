@@ -1,4 +1,4 @@
-"""Files written before stay right: version 1 as it was written then, version 2 by its test vectors, byte for byte."""
+"""Files written before stay right: version 1 as it was written then, versions 2 and 3 by their test vectors, byte for byte."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from make_duo_vectors import FOLDER, vectors
+from make_duo_vectors import FOLDER, compact_vectors, vectors
 
 import duotone
 from duotone.codec.codicodec.bands.codec import BandCodec
@@ -62,3 +62,12 @@ def test_version_2(name: str) -> None:
     write_duo(again, value)
     assert again.getvalue() == (FOLDER / f"{name}.duo").read_bytes()
     assert describe(FOLDER / f"{name}.duo").chunks == len(value)
+
+
+@pytest.mark.parametrize("name", compact_vectors())
+def test_version_3(name: str) -> None:
+    value, again = compact_vectors()[name], io.BytesIO()
+    assert read_duo(FOLDER / f"{name}.duo") == value
+    write_duo(again, value, compact=True)
+    assert again.getvalue() == (FOLDER / f"{name}.duo").read_bytes()
+    assert describe(FOLDER / f"{name}.duo").version == 3

@@ -25,7 +25,7 @@ from duotone.cli.codec_options import (
 )
 from duotone.cli.common import Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration, size
 from duotone.cli.files import Job, plan
-from duotone.spec import Framing, Source
+from duotone.spec import CodecSpec, Framing, Source
 
 if TYPE_CHECKING:
     from duotone.audio.files import AudioReader
@@ -37,6 +37,8 @@ EXAMPLES = """
 Examples:
 
     duotone encode song.wav -o song.duo
+
+    duotone encode song.wav -o song.duo --compact
 
     duotone encode album/ interview.mp3 -o encoded/ --kind latents
 
@@ -90,6 +92,13 @@ def command(
             help="Store discrete tokens or continuous latents (larger). Default: tokens, if the codec has them."
         ),
     ] = None,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="Fewer bytes for the same tokens, for codecs with FSQ; earlier versions of Duotone cannot read it.",
+        ),
+    ] = False,
     framing: Annotated[
         FramingName,
         typer.Option(
@@ -116,10 +125,18 @@ def command(
     loaded = load_codec(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
     face = kind.value if kind else loaded.spec.faces[-1]
     require_face(loaded.spec, face)
+    require_header(loaded.spec, face, compact)
     loaded.spec.framed(framing.value)  # refuses a framing that the codec does not have
     window = window_of(loaded, chunk_size_secs, context_secs)
-    work = _Work(loaded, face, framing.value, window, reporter)
+    work = _Work(loaded, face, framing.value, window, reporter, compact)
     reporter.run(planned, work.encode, "encoded")
+
+
+def require_header(spec: CodecSpec, face: Any, compact: bool) -> None:
+    """Raises `UsageError` if values of this codec cannot be compact."""
+    from duotone.codec.header import Header
+
+    Header.of(face, spec, Source(spec.rate_out, spec.channels), compact)
 
 
 def window_of(codec: LoadedCodec, chunk_size_secs: float | None, context_secs: float) -> Window:
@@ -138,6 +155,7 @@ class _Work:
     framing: Framing
     window: Window
     reporter: Reporter
+    compact: bool
 
     def encode(self, job: Job) -> tuple[dict[str, Any], str]:
         """Encode a file; what became of it, for machines and for people."""
@@ -169,7 +187,7 @@ class _Work:
         ):
             told = stream.source.of_length(reader.samples if announce else None)
             with (
-                DuoWriter(_sink(job.target), self.codec.spec, told, self.face) as writer,
+                DuoWriter(_sink(job.target), self.codec.spec, told, self.face, compact=self.compact) as writer,
                 self.reporter.progress(job.source, _seconds(reader)) as done,
             ):
                 for block in reader:

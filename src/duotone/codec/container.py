@@ -30,7 +30,8 @@ class DuoWriter:
     """Writes a `.duo` to a path (atomically) or to a binary file object such as a pipe; use as a context manager.
 
     The end record is written by `finish`; if a ``with`` block ends without it, no file is created. `kind` defaults to
-    tokens, where the codec has them. Raises `UsageError` if the file exists and `force` is off.
+    tokens, where the codec has them. With `compact` codes take fewer bytes (version 3 of the format), for codecs with FSQ;
+    nothing is lost. Raises `UsageError` if the file exists and `force` is off, or for values that cannot be compact.
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class DuoWriter:
         source: Source | None = None,
         kind: Kind | None = None,
         force: bool = True,
+        compact: bool = False,
     ) -> None:
         if not isinstance(target, (str, os.PathLike)) and not hasattr(target, "write"):
             raise UsageError(
                 f"Got {type(target).__name__}, expected the path of a .duo file, or a file open for writing."
             )
         source = source or Source(spec.rate_out, spec.channels)
-        self.header = Header.of(kind or ("tokens" if spec.codebooks else "latents"), spec, source)
+        self.header = Header.of(kind or ("tokens" if spec.codebooks else "latents"), spec, source, compact)
         self._stack = ExitStack()
         if isinstance(target, (str, os.PathLike)):
             # a pipe gets each record at once; a file is renamed when it is complete
@@ -179,12 +181,14 @@ def _value(record: Record, header: Header, source: Source) -> Latents | Codes:
     return Codes(indices, header.spec, source, scale)
 
 
-def write_duo(target: str | os.PathLike[str] | BinaryIO, value: Latents | Codes, *, force: bool = False) -> int:
-    """Write a whole value; returns the bytes written. Raises `UsageError` if the file exists and `force` is off."""
+def write_duo(
+    target: str | os.PathLike[str] | BinaryIO, value: Latents | Codes, *, force: bool = False, compact: bool = False
+) -> int:
+    """Write a whole value; returns the bytes written. Options and errors are those of `DuoWriter`."""
     if not isinstance(value, (Latents, Codes)):
         raise UsageError(f"write_duo got {type(value).__name__}, expected Latents or Codes: write_duo(path, value).")
     kind: Kind = "tokens" if isinstance(value, Codes) else "latents"
-    with DuoWriter(target, value.spec, value.source, kind, force) as writer:
+    with DuoWriter(target, value.spec, value.source, kind, force, compact) as writer:
         writer.write(value)
         writer.finish()
         return writer.bytes_written

@@ -8,7 +8,8 @@ Layout (little-endian; see docs/duo-format.md)::
 
 A record's position is part of its checksum but is not stored. The end record holds the length, which may be unknown when
 the header is written, and marks a file as complete. Version 2 has the codec's spec and the source in its header; version 1
-(one FSQ codebook, CoDiCodec) has some of their fields, and can still be read.
+(one FSQ codebook, CoDiCodec) has some of their fields, and can still be read. Version 3 is version 2 with codes that are coded
+adaptively: a payload begins with its size, u16.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from duotone.codec.crc32c import crc32c
-from duotone.codec.header import MAGIC, START, VERSION, Header, Kind, Record
+from duotone.codec.header import COMPACT, MAGIC, SIZE, START, VERSION, Header, Kind, Record
 from duotone.codec.repair import Damage, Found, Search, repair
 from duotone.errors import FormatError
 from duotone.spec import CodecSpec, Source
@@ -140,8 +141,8 @@ class RecordReader:
         if len(start) < 14:
             raise FormatError(f"{self.name} is truncated inside its header; nothing of it can be recovered.")
         version, length = START.unpack(start[8:])
-        if version not in (1, VERSION):
-            raise FormatError(f"{self.name} has version {version}, this library reads 1 to {VERSION}. Update duotone.")
+        if version not in (1, VERSION, COMPACT):
+            raise FormatError(f"{self.name} has version {version}, this library reads 1 to {COMPACT}. Update duotone.")
         if length > MAX_HEADER:
             raise FormatError(
                 f"{self.name} has a damaged header: it claims {length} bytes, at most {MAX_HEADER} are allowed."
@@ -187,6 +188,11 @@ class RecordReader:
             return None
         count = lead[0]
         size = self._payload(count)
+        if self.header.version == COMPACT:
+            stated = self.bytes.peek(1 + SIZE.size)[1:]
+            if len(stated) < SIZE.size or not SIZE.size < SIZE.size + SIZE.unpack(stated)[0] <= size:
+                return None
+            size = SIZE.size + SIZE.unpack(stated)[0]
         data = self.bytes.peek(1 + size + 4)[1:]
         if len(data) < size + 4:
             return None
@@ -196,7 +202,7 @@ class RecordReader:
         return count, payload
 
     def _payload(self, count: int) -> int:
-        """Payload size of this number of chunks in bytes (cached, because it computes large powers)."""
+        """`Header.payload` of this number of chunks (cached, because it computes large powers)."""
         if count not in self._sizes:
             self._sizes[count] = self.header.payload(count)
         return self._sizes[count]
@@ -205,7 +211,8 @@ class RecordReader:
         """Search range for the next intact record: up to three records ahead, and two more to confirm it."""
         full = self.header.chunks_per_record
         data = self.bytes.peek(5 * (1 + self._payload(full) + 4) + 64)
-        return Search(data, self._payload, lambda part: (_end_of(part) or (None,))[0], full, self.next)
+        stated = SIZE.size if self.header.version == COMPACT else 0
+        return Search(data, self._payload, lambda part: (_end_of(part) or (None,))[0], full, self.next, stated)
 
     def where(self, first: int, count: int) -> str:
         """Name chunks for messages, with their time."""

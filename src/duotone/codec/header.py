@@ -1,4 +1,4 @@
-"""The header of a `.duo` file in both versions, and packing of records under it. Does not import torch."""
+"""The header of a `.duo` file in all versions, and packing of records under it. Only records of version 3 import torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from duotone.codec import adaptive
 from duotone.codec.crc32c import crc32c
 from duotone.codec.packing import pack_codes, pack_latents, packed_size, unpack_codes, unpack_latents
 from duotone.config import Config
@@ -19,7 +20,8 @@ from duotone.errors import ConfigError, FormatError, UsageError
 from duotone.spec import CodecSpec, Framing, Source
 
 MAGIC = b"\x89DUO\r\n\x1a\n"
-VERSION = 2
+#: What is written; `COMPACT` has records of codes that are coded adaptively (see `adaptive`).
+VERSION, COMPACT = 2, 3
 #: A record's length, about: 4 chunks of CoDiCodec. Damage costs a record; each costs 5 bytes besides its payload.
 RECORD_SECONDS = 4 * 32_768 / 48_000
 RECORD_BITS = (
@@ -27,6 +29,10 @@ RECORD_BITS = (
 )  # at most this size: a record is one large integer, and the cost of arithmetic grows with its square
 MAX_RECORD_BITS = 1 << 23
 START = struct.Struct("<HI")
+#: A payload of version 3 begins with the number of bytes that follow.
+SIZE = struct.Struct("<H")
+#: Distances in codes at which codes of version 3 may resemble each other.
+_LAGS = (1, 2, 4, 8, 16, 32, 64, 128)
 _LIMIT = 1 << 48
 
 Kind = Literal["tokens", "latents"]
@@ -61,11 +67,19 @@ class Header:
     version: int = VERSION
 
     @classmethod
-    def of(cls, kind: Kind, spec: CodecSpec, source: Source) -> Header:
-        """The header of a new file. Raises `UsageError` for a kind of values that the codec does not have."""
+    def of(cls, kind: Kind, spec: CodecSpec, source: Source, compact: bool = False) -> Header:
+        """The header of a new file, of version 3 with `compact`.
+
+        Raises `UsageError` for a kind of values that the codec does not have, or that cannot be compact.
+        """
         if kind not in spec.faces:
             raise UsageError(f"{spec.model or spec.family} has only {' and '.join(spec.faces)}, got {kind}.")
-        one = cls(kind, spec, source, 1)
+        one = cls(kind, spec, source, 1, COMPACT if compact else VERSION)
+        if compact and not one.adaptable:
+            raise UsageError(
+                f"Compact files hold codes of a quantiser whose dimensions have equally many levels, at most {adaptive.MOST_LEVELS}; "
+                f"got {kind} of {spec.model or spec.family}. Write this file without compact."
+            )
         count = min(255, round(RECORD_SECONDS / spec.chunk_seconds), int(RECORD_BITS / max(1.0, one.bits)))
         return replace(one, chunks_per_record=max(1, count))
 
@@ -94,11 +108,19 @@ class Header:
             return 16.0 * math.prod(self.shape)
         return self.spec.bits_per_chunk * self.streams + 32 * self.streams * self.spec.scaled
 
+    @property
+    def adaptable(self) -> bool:
+        """Whether records can be coded adaptively."""
+        levels = self.spec.levels or (0,)
+        known = 1 < levels[0] <= adaptive.MOST_LEVELS and set(levels) == {levels[0]} and not self.spec.scaled
+        return self.kind == "tokens" and known
+
     def payload(self, chunks: int) -> int:
-        """Payload size of a record of this number of chunks, in bytes."""
+        """Payload size of a record of this number of chunks in bytes; in version 3 the largest."""
         if self.kind == "latents":
             return chunks * math.prod(self.shape) * 2
-        return packed_size(chunks * math.prod(self.shape), self.sizes) + 4 * chunks * self._scales
+        stated = SIZE.size + 1 if self.version == COMPACT else 0
+        return stated + packed_size(chunks * math.prod(self.shape), self.sizes) + 4 * chunks * self._scales
 
     @property
     def _scales(self) -> int:
@@ -108,13 +130,18 @@ class Header:
         """The payload of a record."""
         if self.kind == "latents":
             return pack_latents(record.values, self.spec.bounded)
-        data = pack_codes(record.values.reshape(-1).astype(np.int64), self.sizes)
+        codes = record.values.reshape(-1).astype(np.int64)
+        data = pack_codes(codes, self.sizes)
+        if self.version == COMPACT:
+            return self._compact(codes, data)
         return data if record.scale is None else data + record.scale.astype("<f4").tobytes()
 
     def unpack(self, first: int, count: int, payload: bytes) -> Record:
         """The inverse of `pack`. Raises `ValueError` for an invalid payload."""
         if self.kind == "latents":
             return Record(first, unpack_latents(payload, self.spec.bounded).reshape(count, *self.shape))
+        if self.version == COMPACT:
+            return Record(first, self._expanded(count, payload).reshape(count, *self.shape))
         tail = 4 * count * self._scales
         data, rest = payload[: len(payload) - tail], payload[len(payload) - tail :]
         codes = unpack_codes(data, count * math.prod(self.shape), self.sizes).reshape(count, *self.shape)
@@ -124,6 +151,25 @@ class Header:
         if not np.isfinite(scale).all():
             raise ValueError("its loudness is not finite")
         return Record(first, codes, scale)
+
+    def _compact(self, codes: NDArray[np.int64], data: bytes) -> bytes:
+        """The payload of version 3: size, lag, and the codes coded adaptively; lag 0 and `data` where that is not longer."""
+        levels, dimensions = (self.spec.levels or ())[0], len(self.spec.levels or ())
+        values = codes[:, None] // levels ** np.arange(dimensions) % levels
+        lags = [lag for lag in _LAGS if lag < len(codes)] or [1]
+        lag = min(lags, key=lambda lag: float(np.abs(values[lag:] - values[:-lag]).mean()) if lag < len(codes) else 0.0)
+        coded = adaptive.encode(values.reshape(-1), lag * dimensions, levels)
+        body = bytes([lag]) + coded if len(coded) < len(data) else b"\0" + data
+        return SIZE.pack(len(body)) + body
+
+    def _expanded(self, count: int, payload: bytes) -> NDArray[np.int64]:
+        """The inverse of `_compact`. Raises `ValueError` for an invalid payload."""
+        lag, data, number = payload[SIZE.size], payload[SIZE.size + 1 :], count * math.prod(self.shape)
+        if lag == 0:
+            return unpack_codes(data, number, self.sizes)
+        levels, dimensions = (self.spec.levels or ())[0], len(self.spec.levels or ())
+        values = adaptive.decode(data, number * dimensions, lag * dimensions, levels)
+        return values.reshape(-1, dimensions) @ levels ** np.arange(dimensions)
 
     def blank(self, first: int, count: int) -> Record:
         """Chunks of zeros in place of lost ones: the middle level of FSQ codes, else code 0."""
@@ -140,14 +186,14 @@ class Header:
             "chunks_per_record": self.chunks_per_record,
         }  # fmt: skip
         text = json.dumps(document, separators=(",", ":")).encode()
-        return MAGIC + START.pack(VERSION, len(text)) + text + struct.pack("<I", crc32c(text))
+        return MAGIC + START.pack(self.version, len(text)) + text + struct.pack("<I", crc32c(text))
 
     @classmethod
     def parse(cls, version: int, text: bytes, name: str) -> Header:
         """Parse a file's header. Raises `FormatError` naming what is invalid."""
         try:
             document = json.loads(text)
-            header = _version_1(document) if version == 1 else _version_2(document)
+            header = _version_1(document) if version == 1 else _version_2(document, version)
             _check_sizes(header)
         except (ConfigError, FormatError, ValueError, RecursionError) as error:
             raise FormatError(f"{name} has a header that is not valid: {error}") from None
@@ -172,7 +218,7 @@ class _First(Config):
 
 
 class _Sound(Config):
-    """The source in a header of version 2."""
+    """The source in a header of versions 2 and 3."""
 
     rate: int = Field(ge=1, le=1_000_000)
     channels: int = Field(ge=1, le=2)
@@ -182,7 +228,7 @@ class _Sound(Config):
 
 
 class _Second(Config):
-    """The header of version 2."""
+    """The header of versions 2 and 3."""
 
     kind: Kind
     spec: dict[str, Any]
@@ -203,7 +249,7 @@ def _version_1(document: Any) -> Header:
     return Header(old.kind, spec, source, old.chunks_per_record, version=1)
 
 
-def _version_2(document: Any) -> Header:
+def _version_2(document: Any, version: int) -> Header:
     new = _Second.parse(document, "The header")
     spec = CodecSpec.from_dict(new.spec)
     sound = new.source
@@ -211,7 +257,7 @@ def _version_2(document: Any) -> Header:
     if new.kind not in spec.faces:
         raise FormatError(f"it holds {new.kind}, which its codec does not have")
     spec.framed(source.framing)
-    return Header(new.kind, spec, source, new.chunks_per_record)
+    return Header(new.kind, spec, source, new.chunks_per_record, version)
 
 
 def _check_sizes(header: Header) -> None:
@@ -228,3 +274,7 @@ def _check_sizes(header: Header) -> None:
         raise ValueError(f"codebooks {spec.codebooks[:4]} have more values than latents of {spec.latent}")
     if len(spec.latent or ()) > 8 or header.bits * header.chunks_per_record > MAX_RECORD_BITS:
         raise ValueError(f"records of {header.bits * header.chunks_per_record:.3g} bits cannot be used")
+    if header.version == COMPACT and not (
+        header.adaptable and header.payload(header.chunks_per_record) < 1 << 8 * SIZE.size
+    ):
+        raise ValueError("version 3 holds codes of equally many levels, in records of less than 64 KiB")
