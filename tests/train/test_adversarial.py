@@ -18,7 +18,7 @@ from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.bands.features import Analysis
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.codec.codicodec.weights import load_codec, save_codec
-from duotone.config import BandsConfig
+from duotone.config import BandsConfig, RefinementConfig
 from duotone.errors import ConfigError
 from duotone.hub import load
 from duotone.train import checkpoint
@@ -179,6 +179,19 @@ def test_both_sides_get_their_own_gradients_only() -> None:
         else:
             assert first is not None and second is not None
             assert torch.equal(first, second) == name.startswith("discriminators"), name
+
+
+def test_a_refinement_is_kept_as_it_is() -> None:
+    """No term reaches it, so no optimizer has it."""
+    sizes = RefinementConfig(dim=32, heads=2, layers=1)
+    codec = random_bands(SMALL_BANDS.model_copy(update={"refinement": sizes}))
+    made = AdversarialObjective(codec.config, AdversarialSection.parse(FIELDS))
+    made.begin_from(codec)
+    assert codec.network.refiner is not None and not any("refiner" in name for name in made.averaged())
+    after = made.export({}).network.refiner
+    assert after is not None
+    for name, p in codec.network.refiner.named_parameters():
+        assert torch.equal(after.get_parameter(name), p)
 
 
 def test_discriminators_learn_alone_at_first_and_then_count_gradually() -> None:

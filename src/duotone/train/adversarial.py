@@ -62,7 +62,7 @@ class AdversarialSection(EstimateTerms):
     windows: tuple[int, ...] = (512, 1024, 2048)  # samples; one discriminator each
     channels: int = Field(default=16, ge=1)  # of the discriminators
     heard_seconds: float = Field(default=1.0, gt=0)  # of an example's decoded sound
-    discriminator_rate: float = Field(default=5e-4, gt=0)  # learning rate of the discriminators, by AdamW
+    discriminator_rate: float = Field(default=1e-3, gt=0)  # learning rate of the discriminators, by AdamW
     discriminator_betas: tuple[float, float] = (0.8, 0.99)
 
     @field_validator("windows")

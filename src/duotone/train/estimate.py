@@ -84,6 +84,8 @@ class EstimateTraining(BandObjective):
         super().__init__(config, section.chunks)
         self.terms = section
         self.losses = EstimateLosses(config)
+        if self.network.refiner is not None:  # these terms do not reach it
+            self.network.refiner.requires_grad_(False)
 
     def estimate(self, features: Features, draws: Draws) -> tuple[Maps, Tensor]:
         """Features of all chunks -> maps `[B * N, ...]` through the quantiser, and the latents before the bound."""
