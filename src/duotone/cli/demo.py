@@ -18,6 +18,8 @@ from duotone.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
     from duotone.audio.waveform import Waveform
+    from duotone.codec.contract import Codec as AnyCodec
+    from duotone.evaluate.continued import Continued
     from duotone.evaluate.listening import Clip
 
 NAME = "demo"
@@ -58,7 +60,7 @@ def command(
     """Write a page that compares the original, the codec's tokens and latents, and Opus: one file that needs no network.
 
     Versions are equally loud and switch at the same instant while playing; the page has spectrograms and blind tests. Opus
-    needs opus-tools, and is left out without it.
+    needs opus-tools, and is left out without it. The bundled flow continues the first file (of the bundled clips, the composed one).
     """
     from duotone.evaluate.listening import compare_clip
     from duotone.evaluate.listening_page import About, page
@@ -72,14 +74,20 @@ def command(
     if missing := missing_programs():
         tell(f"Opus is left out: {' and '.join(missing)} not found (Debian: apt install opus-tools).")
     clips = [compare_clip(loaded, wave, **about, seed=seed, tell=tell) for wave, about in chosen]
+    continued = _continued(loaded, *_to_continue(chosen), seed=seed)
     output.parent.mkdir(parents=True, exist_ok=True)
-    text = page(About.of(loaded), clips)
+    text = page(About.of(loaded), clips, continued)
     write_text(output, text)
     if as_json:
         typer.echo(json.dumps({"page": str(output), "bytes": len(text.encode()), "codec": loaded.spec.model,
-                               "fingerprint": loaded.fingerprint, "clips": [_figures(clip) for clip in clips]}))  # fmt: skip
+                               "fingerprint": loaded.fingerprint, "clips": [_figures(clip) for clip in clips],
+                               "continued": _continuation(continued)}))  # fmt: skip
     else:
         typer.echo("\n".join(line for clip in clips for line in _lines(clip)))
+        if continued is not None:
+            typer.echo(
+                f"{continued.title}: {continued.joint:.1f} s, continued to {continued.seconds:.1f} s by {continued.flow}."
+            )
         typer.echo(f"Listen: {output} ({size(len(text.encode()))})")
     if open_page:
         typer.launch(str(output))
@@ -122,6 +130,36 @@ def _bundled() -> list[tuple[Waveform, dict[str, str]]]:
         )
         for clip in listed
     ]
+
+
+def _to_continue(chosen: list[tuple[Waveform, dict[str, str]]]) -> tuple[Waveform, str]:
+    """The sound that a flow continues, and its title: the composed one of the bundled clips, or the first file."""
+    composed = [each for each in chosen if each[1].get("about", "").startswith("Generated")]
+    wave, about = (composed or chosen)[0]
+    return wave, about["title"]
+
+
+def _continued(codec: AnyCodec, wave: Waveform, title: str, seed: int) -> Continued | None:
+    """A continuation by the bundled flow; None where there is none of this codec, or the sound is shorter than a chunk."""
+    from duotone.cli.flow_options import DEFAULT_FLOW
+    from duotone.evaluate.continued import continue_sound, long_enough
+    from duotone.hub import bundled, load
+
+    if DEFAULT_FLOW not in bundled(flows=True):
+        return None
+    model = load(DEFAULT_FLOW, codec.device)
+    if model.config.codec != codec.spec.space or not long_enough(codec, wave):
+        return None
+    tell(f"{title}: continuing")
+    return continue_sound(model, codec, wave, title, DEFAULT_FLOW, seed)
+
+
+def _continuation(found: Continued | None) -> dict[str, Any] | None:
+    """A continuation for `--json`."""
+    if found is None:
+        return None
+    return {"title": found.title, "flow": found.flow, "fingerprint": found.fingerprint, "seed": found.seed,
+            "seconds": found.seconds, "joint": found.joint}  # fmt: skip
 
 
 def _of_file(name: str, start: float, seconds: float) -> tuple[Waveform, dict[str, str]]:

@@ -18,6 +18,7 @@ import soundfile
 
 from duotone.audio.waveform import Waveform
 from duotone.codec.contract import Codec
+from duotone.evaluate.continued import Continued
 from duotone.evaluate.listening import RATE, Clip, Version, codec_name
 from duotone.evaluate.metrics import METRICS
 from duotone.evaluate.opus import PROGRAMS
@@ -48,22 +49,46 @@ class About:
         return cls(codec_name(codec), spec.fingerprint, codec.parameter_count(), rate, weights)
 
 
-def page(about: About, clips: Sequence[Clip]) -> str:
-    """The page: everything is in the file, and nothing is fetched."""
+def page(about: About, clips: Sequence[Clip], continued: Continued | None = None) -> str:
+    """The page: everything is in the file, and nothing is fetched. With `continued`, a section plays a prompt and its continuation."""
     opus = any(version.group == "opus" for clip in clips for version in clip.versions)
-    data = {"rate": RATE, "colours": stops(), "clips": [_described(clip, i) for i, clip in enumerate(clips)]}
+    data: dict[str, Any] = {
+        "rate": RATE,
+        "colours": stops(),
+        "clips": [_described(clip, i) for i, clip in enumerate(clips)],
+    }
     sounds = "".join(
         f'<script type="text/plain" id="sound-{i}-{j}">{base64.b64encode(flac(version.wave)).decode()}</script>\n'
         for i, clip in enumerate(clips)
         for j, version in enumerate(clip.versions)
     )
+    if continued is not None:
+        data["continued"] = {"joint": continued.joint, "seconds": continued.seconds, "sound": "sound-continued"}
+        coded = base64.b64encode(flac(continued.wave)).decode()
+        sounds += f'<script type="text/plain" id="sound-continued">{coded}</script>\n'
+    html = (
+        _asset("listening.html").replace("{{headline}}", _headline(about)).replace("{{details}}", _details(clips, opus))
+    )
     body = f"""{MARK}
-{_asset("listening.html").replace("{{headline}}", _headline(about)).replace("{{details}}", _details(clips, opus))}
+{html.replace("{{continued}}", "" if continued is None else _continued(continued))}
 <script type="application/json" id="data">{_json(data)}</script>
 {sounds}<script>
 {_asset("listening.js")}
 </script>"""
     return document(f"{about.codec}: listening test", body, _asset("listening.css"))
+
+
+def _continued(found: Continued) -> str:
+    """The section of a prompt and its continuation."""
+    told = (
+        f"The beginning of <b>{safe(found.title)}</b> through the codec, and after the dashed line what <b>{safe(found.flow)}</b> "
+        f"(fingerprint {safe(found.fingerprint)}, seed {found.seed}) goes on with: the first thing it made, not chosen."
+    )
+    words = {"told": told, "prompt": f"{found.joint:.1f}", "rest": f"{found.seconds - found.joint:.1f}"}
+    html = _asset("continued.html")
+    for name, value in words.items():
+        html = html.replace("{{" + name + "}}", value)
+    return html + "\n"
 
 
 def flac(wave: Waveform) -> bytes:

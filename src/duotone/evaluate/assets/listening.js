@@ -60,6 +60,7 @@ const player = {
   part() { return state.region ?? [0, this.duration()]; },
 
   async play() {
+    if (page.continued) $("continued-sound").pause();
     this.context ??= new AudioContext({ sampleRate: page.rate, latencyHint: "interactive" });
     const clip = state.clip;
     const [sounds] = await Promise.all([buffers(clip), this.context.resume()]);
@@ -340,6 +341,7 @@ function setRange(range) {
   for (const input of $("range").querySelectorAll("input")) input.checked = input.value === range;
   ticks();
   draw().catch(fail);
+  continued?.draw().catch(fail);
 }
 
 function setRegion(region) {
@@ -475,6 +477,47 @@ function showTally() {
   }));
 }
 
+/* ---- A prompt and its continuation: one sound beside the clips, with the joint marked. ---- */
+
+const continued = page.continued && {
+  sound: null, // a promise of the decoded sound
+
+  /** Its bytes, as the page holds them. */
+  bytes() { return Uint8Array.from(atob($(page.continued.sound).textContent), (c) => c.charCodeAt(0)); },
+
+  decoded() {
+    this.sound ??= new OfflineAudioContext(2, 1, page.rate).decodeAudioData(this.bytes().buffer);
+    return this.sound;
+  },
+
+  async draw() {
+    const range = state.range, buffer = await this.decoded();
+    await new Promise((resolve) => setTimeout(resolve));
+    const values = levels(buffer, RANGES[range]);
+    if (range === state.range) paint($("continued-canvas"), values, values.reduce((a, b) => Math.max(a, b)));
+    $("continued").dataset.drawn = range;
+  },
+
+  begin() {
+    const audio = $("continued-sound"), view = $("continued-view"), section = $("continued");
+    Object.assign($("continued-canvas"), { width: COLUMNS, height: ROWS });
+    section.style.setProperty("--joint", page.continued.joint / page.continued.seconds);
+    audio.src = URL.createObjectURL(new Blob([this.bytes()], { type: "audio/flac" }));
+    const follow = () => {
+      view.style.setProperty("--at", audio.currentTime / page.continued.seconds);
+      if (!audio.paused) requestAnimationFrame(follow);
+    };
+    audio.addEventListener("play", () => { if (player.playing) toggle(); follow(); });
+    audio.addEventListener("seeked", follow);
+    audio.addEventListener("ended", follow);
+    view.addEventListener("click", (event) => {
+      const box = view.getBoundingClientRect();
+      audio.currentTime = ((event.clientX - box.left) / box.width) * page.continued.seconds;
+    });
+    this.draw().catch(fail);
+  },
+};
+
 /* ---- Controls and keys ---- */
 
 function theme() {
@@ -525,6 +568,7 @@ segments($("clips"), "clip", page.clips.map((clip, i) => [i, clip.title]), 0, op
 segments($("range"), "range", Object.entries(RANGES).map(([key, range]) => [key, range.title]), state.range, setRange);
 segments($("kind"), "kind", Object.entries(KINDS), state.kind, (kind) => { state.kind = kind; });
 build();
+continued?.begin();
 
 /** For checks by a script: what is heard and counted. */
 window.listening = {
