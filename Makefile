@@ -2,6 +2,7 @@
 #   make demo [FILE=song.wav]   make pictures   make test [ARGS="-k container"]   make test-long   make check   make bench
 #   make evaluate [HELDOUT=DIR]   the bundled codec on held-out sound, into its card and the README; needs opus-tools, and
 #   sound that `make heldout` makes and fetches (fluidsynth, espeak-ng; the network for a Debian mirror)
+#   make evaluate-flow [HELDOUT=DIR] [STORE=LATENTS]   the bundled flow on held-out music, into its card
 # PYTHON=python3.12 picks another Python; PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" spares the
 # download of CUDA on a machine without a GPU.
 
@@ -14,9 +15,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 WORKERS := -n auto --dist loadfile
 HELDOUT ?= data
 STEPS ?=
+STORE ?=
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: demo pictures test test-long check bench evaluate heldout transformers4 clean
+.PHONY: demo pictures test test-long check bench evaluate evaluate-flow heldout transformers4 clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/core.stamp
@@ -45,6 +47,9 @@ bench: $(VENV)/bench.stamp
 evaluate: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_against_encodec.py $(if $(STEPS),--steps $(lastword $(STEPS)))
 	$(BIN)/python benchmarks/evaluate_bundled.py --heldout $(HELDOUT) $(if $(STEPS),--steps $(STEPS)) --dtype float32 --publish $(ARGS)
+
+evaluate-flow: $(VENV)/core.stamp
+	$(BIN)/python benchmarks/evaluate_flow.py --heldout $(HELDOUT) $(if $(STORE),--store $(STORE)) --publish $(ARGS)
 
 heldout: $(VENV)/core.stamp
 	$(BIN)/duotone fetch-sounds $(HELDOUT)/recorded --split heldout

@@ -43,7 +43,7 @@ from duotone.train.latents import StoredLatents
 NAME = "flow_card"
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("music-recorded", "music-generated")
-SECONDS = 90.0
+SECONDS = 40.0
 
 
 def parser() -> argparse.ArgumentParser:
