@@ -17,6 +17,7 @@ Self = TypeVar("Self", bound="Config")
 Framing = Literal["exact", "published"]
 Solver = Literal["euler", "heun", "midpoint", "rk4", "dpm++", "ping-pong", "average"]
 NegativeBranch = Literal["empty", "noisy", "short"]
+LycodecPhases = Literal["network", "magnitudes"]
 
 
 def cache_folder() -> Path | None:
@@ -400,9 +401,11 @@ class BandsConfig(Config):
 
 
 class LycodecDecodeConfig(Config):
-    """Defaults of Lycodec's decoding: denoising steps from sigma_max."""
+    """Defaults of Lycodec's decoding: denoising steps from sigma_max, and where the phases come from."""
 
     steps: int = Field(default=1, ge=1)
+    phases: LycodecPhases = "network"  # its estimate, or made from the magnitudes of its estimate
+    iterations: int = Field(default=1, ge=0, le=32)  # of fast Griffin-Lim, for phases from magnitudes
 
 
 class LycodecConfig(Config):
@@ -429,7 +432,7 @@ class LycodecConfig(Config):
     tokens: int = Field(default=18, ge=1)
     values: int = Field(default=256, ge=1)  # of a token
     levels: tuple[int, ...] = (11, 11, 11, 11)  # of the values of each group
-    packed: int = Field(default=4, ge=1)  # consecutive values that make one code
+    packed: int = Field(default=1, ge=1)  # consecutive values that make one code; 1 suits acoustic BPE best (LOG.md)
     encoder_dim: int = 512
     encoder_heads: int = 8
     encoder_layers: int = Field(default=8, ge=1)

@@ -37,7 +37,7 @@ Bandwidth = Annotated[
     ),
 ]
 Quantizers = Annotated[
-    int | None, typer.Option("--n-quantizers", help="Number of codebooks, for dac, mimi and similar codecs.")
+    int | None, typer.Option("--n-quantizers", help="Number of codebooks, for dac, mimi, lycodec and similar codecs.")
 ]
 Repository = Annotated[
     str | None,

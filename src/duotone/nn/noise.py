@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 
+def key_of(seed: int) -> int:
+    """A seed of any size or sign -> 64 bits."""
+    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little")
+
+
 def normal(key: str, shape: tuple[int, ...]) -> Tensor:
     """Unit Gaussian noise of a shape, float32 on the CPU, by the inverse of the distribution function.
 

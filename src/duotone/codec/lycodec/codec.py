@@ -8,7 +8,7 @@ Legend: B rows, N chunks, F bins, T frames, n tokens of a chunk, V values of a t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -19,9 +19,10 @@ from duotone.codec.lycodec.decoding import Decoding, noise_levels, noise_shape
 from duotone.codec.lycodec.frontend import chunk_spectra
 from duotone.codec.lycodec.identity import fingerprint, space
 from duotone.codec.lycodec.network import LycodecNetwork
+from duotone.codec.lycodec.rephasing import Rephasing
 from duotone.codec.noise import Noise, seeded_noise
 from duotone.codec.precision import best_dtype
-from duotone.config import LycodecConfig
+from duotone.config import LycodecConfig, LycodecPhases
 from duotone.errors import UsageError
 from duotone.nn.state import move_parameters
 from duotone.spec import CodecSpec, Source
@@ -103,23 +104,44 @@ class Lycodec(Codec):
         steps: int | None = None,
         sigma: float | None = None,
         groups: int | None = None,
+        phases: LycodecPhases | None = None,
+        iterations: int | None = None,
         noise: Noise | None = None,
         **unknown: Any,
     ) -> Decoding:
         """A decoder from noise at level `sigma` (default sigma_max) in `steps` steps (default: the configuration's).
 
-        `groups` decodes the first groups of values alone. `noise(chunk, draw) -> [4, F, T]` replaces the seeded default. Raises
+        `groups` decodes the first groups of values alone. `phases` are those of the network's estimate (*network*), or made from its
+        magnitudes (*magnitudes*), with `iterations` of Griffin-Lim; defaults are the configuration's. `noise(chunk, draw) -> [4, F, T]` replaces the seeded default. Raises
         `UsageError` for an unknown option, or one out of range.
         """
         if unknown or strategy is not None:
             names = ", ".join([*unknown, *(["strategy"] if strategy is not None else [])])
             raise UsageError(
-                f"Decoding with {self.spec.model or 'lycodec'} got {names}, expected steps, sigma, groups or noise. Leave {names} out."
+                f"Decoding with {self.spec.model or 'lycodec'} got {names}, expected steps, sigma, groups, phases, iterations or noise. Leave {names} out."
             )
         levels = noise_levels(self.config, steps, sigma)
         return Decoding(
-            self.network, noise or seeded_noise(seed, noise_shape(self.config)), levels, _groups(groups, self.config)
+            self.network,
+            noise or seeded_noise(seed, noise_shape(self.config)),
+            levels,
+            _groups(groups, self.config),
+            self._rephasing(seed, phases, iterations),
         )
+
+    def _rephasing(self, seed: int, phases: LycodecPhases | None, iterations: int | None) -> Rephasing | None:
+        default = self.config.decode
+        phases = default.phases if phases is None else phases
+        if phases not in get_args(LycodecPhases):
+            raise UsageError(f"phases got {phases!r}, expected one of {', '.join(get_args(LycodecPhases))}.")
+        if phases == "network":
+            if iterations is not None:
+                raise UsageError(
+                    "iterations are for phases='magnitudes'; the network's phases have none. Leave them out."
+                )
+            return None
+        count = whole_number(default.iterations if iterations is None else iterations, "iterations", 0)
+        return Rephasing(self.config, seed, count)
 
 
 def _groups(groups: int | None, config: LycodecConfig) -> int:

@@ -14,6 +14,7 @@ from duotone.codec import consistency
 from duotone.codec.batches import whole_number
 from duotone.codec.lycodec.frontend import stft_of
 from duotone.codec.lycodec.network import LycodecNetwork
+from duotone.codec.lycodec.rephasing import Rephasing
 from duotone.codec.noise import Noise, drawn
 from duotone.codec.values import Codes, Latents
 from duotone.config import LycodecConfig
@@ -50,9 +51,16 @@ def noise_levels(config: LycodecConfig, steps: int | None = None, sigma: float |
 class Decoding:
     """Values of chunks -> samples: denoised from noise, and overlap-added with the frames of the chunk before."""
 
-    def __init__(self, network: LycodecNetwork, noise: Noise, levels: list[float], groups: int) -> None:
+    def __init__(
+        self,
+        network: LycodecNetwork,
+        noise: Noise,
+        levels: list[float],
+        groups: int,
+        phases: Rephasing | None = None,
+    ) -> None:
         self._network, self._noise, self._levels, self._groups = network, noise, levels, groups
-        config = network.config
+        config, self._phases = network.config, phases
         self._stft = stft_of(config)
         self._add = OverlapAdd(config.n_fft, config.hop, config.audio_channels)
         self._drop = config.overlap  # zeros that were put before the sound
@@ -65,8 +73,10 @@ class Decoding:
     def push(self, value: Latents | Codes) -> Tensor:
         """Values of the next chunks -> the samples `[2, T]` that are final."""
         latents = value.latents() if isinstance(value, Codes) else value
+        # Phases follow magnitudes in steps that have no slope: a chunk has to be the same number for number in any push.
+        together = TOGETHER if self._phases is None else 1
         pieces = [torch.zeros(2, 0, dtype=torch.float32)]
-        for values in torch.split(latents.values, TOGETHER) if len(latents) else ():
+        for values in torch.split(latents.values, together) if len(latents) else ():
             kept = self._network.keep(values.to(self._device), torch.tensor([self._groups]))
             pieces.append(self.push_tokens(self._network.fuse(kept)))
         return torch.cat(pieces, 1)
@@ -97,7 +107,8 @@ class Decoding:
 
     def _samples(self, spectrum: Tensor) -> Tensor:
         """The clean spectrum of a chunk `[4, F, T]` -> the samples that it completes `[2, T]`."""
-        frames = from_mid_side(to_frames(spectrum[None], self._stft)[0], dim=0)
+        made = to_frames(spectrum[None], self._stft)[0] if self._phases is None else self._phases.push(spectrum)
+        frames = from_mid_side(made, dim=0)
         samples = self._add.push(frames).cpu()
         dropped = min(self._drop, samples.shape[1])
         self._drop -= dropped
@@ -107,9 +118,13 @@ class Decoding:
         """Everything that later samples depend on, as copies."""
         counters = torch.tensor([self._drop, self._chunk])
         tail = self._add.tail
-        return {"counters": counters, **({} if tail is None else {"tail": tail.cpu().clone()})}
+        phases = {} if self._phases is None else {f"phases.{k}": v for k, v in self._phases.state().items()}
+        return {"counters": counters, **phases, **({} if tail is None else {"tail": tail.cpu().clone()})}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        self._add.tail = state["tail"].to(self._device) if "tail" in state else None
+        if self._phases is not None:
+            self._phases.restore({name[7:]: t for name, t in state.items() if name.startswith("phases.")})
+        place = self._device if self._phases is None else "cpu"
+        self._add.tail = state["tail"].to(place) if "tail" in state else None
         self._drop, self._chunk = (int(n) for n in state["counters"])

@@ -5,7 +5,6 @@ Legend: n frames, F bins, S stereo bands.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from duotone.codec.codicodec.bands import layout
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig
-from duotone.nn.noise import normal
+from duotone.nn.noise import key_of, normal
 from duotone.nn.phase_kernels import KERNELS
 from duotone.represent.phases import Reconstruction
 from duotone.represent.stft import OverlapAdd, dual_window, window
@@ -58,7 +57,7 @@ class Synthesis:
 
     def __init__(self, config: BandsConfig, seed: int, iterations: int) -> None:
         self.config = config
-        self._mid = Reconstruction(config.n_fft, config.hop, config.frames, _key(seed), iterations, KERNELS)
+        self._mid = Reconstruction(config.n_fft, config.hop, config.frames, key_of(seed), iterations, KERNELS)
         self._add = OverlapAdd(config.n_fft, config.hop, config.audio_channels)
         self._dual = dual_window(config.n_fft, config.hop)
         self._magnitudes = Magnitudes(config)
@@ -147,8 +146,3 @@ class _Noise:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
         self._overlap, self._chunk = state["overlap"].clone(), int(state["chunk"])
-
-
-def _key(seed: int) -> int:
-    """A seed of any size or sign -> 64 bits."""
-    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little")
