@@ -31,7 +31,7 @@ MAX_RECORD_BITS = 1 << 23
 START = struct.Struct("<HI")
 #: A payload of version 3 begins with the number of bytes that follow.
 SIZE = struct.Struct("<H")
-#: Distances in codes at which codes of version 3 may resemble each other.
+#: Distances in steps at which codes of version 3 may resemble each other.
 _LAGS = (1, 2, 4, 8, 16, 32, 64, 128)
 _LIMIT = 1 << 48
 
@@ -156,9 +156,12 @@ class Header:
         """The payload of version 3: size, lag, and the codes coded adaptively; lag 0 and `data` where that is not longer."""
         levels, dimensions = (self.spec.levels or ())[0], len(self.spec.levels or ())
         values = codes[:, None] // levels ** np.arange(dimensions) % levels
-        lags = [lag for lag in _LAGS if lag < len(codes)] or [1]
-        lag = min(lags, key=lambda lag: float(np.abs(values[lag:] - values[:-lag]).mean()) if lag < len(codes) else 0.0)
-        coded = adaptive.encode(values.reshape(-1), lag * dimensions, levels)
+        tokens = values.reshape(-1, len(self.sizes) * dimensions)  # of all codebooks
+        lags = [lag for lag in _LAGS if lag < len(tokens)] or [1]
+        lag = min(
+            lags, key=lambda lag: float(np.abs(tokens[lag:] - tokens[:-lag]).mean()) if lag < len(tokens) else 0.0
+        )
+        coded = adaptive.encode(values.reshape(-1), lag * tokens.shape[1], levels)
         body = bytes([lag]) + coded if len(coded) < len(data) else b"\0" + data
         return SIZE.pack(len(body)) + body
 
@@ -168,7 +171,7 @@ class Header:
         if lag == 0:
             return unpack_codes(data, number, self.sizes)
         levels, dimensions = (self.spec.levels or ())[0], len(self.spec.levels or ())
-        values = adaptive.decode(data, number * dimensions, lag * dimensions, levels)
+        values = adaptive.decode(data, number * dimensions, lag * len(self.sizes) * dimensions, levels)
         return values.reshape(-1, dimensions) @ levels ** np.arange(dimensions)
 
     def blank(self, first: int, count: int) -> Record:
