@@ -3,13 +3,12 @@
     python benchmarks/lycodec_layout.py --codec runs/lycodec-tiny/codec --train FOLDER --heldout FOLDER
 
 Without a codec: the encoder of `lycodec-tiny` with random weights, its values calibrated on the training sounds. Prints a table, and
-writes benchmarks/results/lycodec_layout.json.
+writes benchmarks/results/lycodec_layout.json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ import numpy as np
 import torch
 
 import duotone
+import machine
 from duotone.codec.lycodec.codec import Lycodec
 from duotone.codec.lycodec.frontend import chunk_spectra
 from duotone.config import lycodec_preset
 from duotone.errors import UsageError
 from duotone.tokens.alphabet import Alphabet
 from duotone.tokens.training import train_bpe
-from machine import describe
 
 SECONDS = 9.0
 PACKED = (1, 2, 4)
@@ -103,15 +102,36 @@ def main() -> None:
     codec = calibrated(train) if options.codec is None else duotone.load(options.codec)
     seen, new = levels_of(codec, train), levels_of(codec, heldout)
     rows = [measure(seen, new, packed, size) for packed in PACKED for size in options.vocabulary]
-    for row in rows:
-        print(json.dumps(row))
-    result = {
-        "machine": describe(),
-        "codec": codec.spec.fingerprint,
-        "trained": options.codec is not None,
-        "rows": rows,
-    }
-    Path(__file__).with_name("results").joinpath("lycodec_layout.json").write_text(json.dumps(result, indent=1) + "\n")
+    document = {
+        "command": machine.command(), "machine": machine.describe(), "trained": options.codec is not None,
+        "seconds": {"train": seconds(train), "heldout": seconds(heldout)}, "rows": rows,
+    }  # fmt: skip
+    machine.record("lycodec_layout", document, page)
+    print(page(document))
+
+
+def seconds(waves: list[duotone.Waveform]) -> int:
+    """Their duration."""
+    return round(sum(w.length / w.rate for w in waves))
+
+
+def page(document: dict[str, Any]) -> str:
+    """The table."""
+    whose = "a trained encoder" if document["trained"] else "an encoder with random, calibrated weights"
+    heard = document["seconds"]
+    lines = [
+        "# Layouts of Lycodec's codes for acoustic BPE", "",
+        f"`{document['command']}`", "",
+        f"Codes of {whose}; tokenizers of {heard['train']} s of sound, applied to {heard['heldout']} s of other sound. Bits are those of each "
+        "token's frequency in training.", "",
+        "| layout | vocabulary | tokens/s | kbit/s |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for row in document["rows"]:
+        found = f"{row['tokens_per_second']} | {row['kbit_per_second']:.1f}" if "tokens" in row else "refused | "
+        lines.append(f"| {row['codebooks']} x {row['size']} | {row['vocabulary']} | {found} |")
+    refused = {row["size"]: row["refused"] for row in document["rows"] if "refused" in row}
+    lines += ["", *(f"Refused ({size}): {why}" for size, why in refused.items())]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
