@@ -274,12 +274,13 @@ class RefinementConfig(Config):
     """The refinement of the estimate of the bands frontend by a consistency model: its sizes, noise levels and decoding.
 
     Spectra are relative to the estimate's magnitudes, and companded: ``(|X| / A)**compand_power`` with the phases of X. It
-    starts from the estimate plus noise of level `noise.sigma_max`. Or, as in the published codec, there is no estimate:
+    starts from the estimate plus noise of level `begin`. Or, as in the published codec, there is no estimate:
     magnitudes are relative to the usual ones of each bin, and it starts from noise alone.
     """
 
     start: Literal["estimate", "noise"] = "estimate"
-    noise: NoiseConfig = NoiseConfig(sigma_max=0.1)
+    noise: NoiseConfig = NoiseConfig(sigma_max=0.5)
+    begin: float | None = None  # noise level at which decoding starts from the estimate; None: sigma_max
     compand_power: float = Field(default=0.65, gt=0, le=1)
     dim: int = 160
     heads: int = 5
@@ -288,10 +289,21 @@ class RefinementConfig(Config):
     levels: int = Field(default=64, ge=4, multiple_of=2)  # width of the embedding of noise levels
     decode: DecodeConfig = DecodeConfig(parallel_steps=0, autoregressive_steps=0)  # 0 steps: the estimate itself
 
+    @property
+    def decoded_noise(self) -> NoiseConfig:
+        """The noise levels of decoding."""
+        return self.noise if self.begin is None else self.noise.model_copy(update={"sigma_max": self.begin})
+
     @model_validator(mode="after")
     def _consistent(self) -> RefinementConfig:
         if self.dim % self.heads:
             raise ValueError(f"dim got {self.dim}, expected a multiple of its {self.heads} heads")
+        limits = self.noise
+        if self.begin is not None and (self.start == "noise" or not limits.sigma_min < self.begin <= limits.sigma_max):
+            raise ValueError(
+                f"begin got {self.begin}, expected a noise level above {limits.sigma_min} up to {limits.sigma_max}, or none "
+                f"where decoding starts from noise alone"
+            )
         least, steps = int(self.start == "noise"), (self.decode.parallel_steps, self.decode.autoregressive_steps)
         if min(steps) < least:
             raise ValueError(

@@ -266,6 +266,13 @@ def test_noise_is_a_function_of_seed_chunk_and_draw() -> None:
 def test_levels_begin_at_the_configured_start() -> None:
     levels = consistency.schedule(3, SMALL_REFINEMENT.noise)
     assert levels[0] == pytest.approx(SMALL_REFINEMENT.noise.sigma_max) and levels == sorted(levels, reverse=True)
+    low = SMALL_REFINEMENT.model_copy(update={"begin": 0.05})
+    assert consistency.schedule(3, low.decoded_noise)[0] == pytest.approx(0.05)
+    codec, other = random_bands(SMALL_REFINED.model_copy(update={"refinement": low})), refined()
+    values = codec.encode(wave(3)).values
+    heard = [c.decode(c.latents(values), steps=steps).samples for c, steps in ((codec, 0), (codec, 1), (other, 1))]
+    estimate, near, far = heard
+    assert 0 < float((near - estimate).square().mean()) < 0.5 * float((far - estimate).square().mean())
 
 
 # --- what is refused
@@ -296,6 +303,8 @@ def test_steps_that_weights_do_not_have_are_refused() -> None:
 def test_configurations_that_cannot_work_are_refused() -> None:
     for change, message in (
         ({"heads": 3}, "multiple of its 3 heads"),
+        ({"begin": 0.6}, "begin got 0.6"),
+        ({"begin": 0.1, "start": "noise"}, "begin got 0.1"),
         ({"start": "noise", "decode": DecodeConfig(parallel_steps=0).to_dict()}, "expected 1 or more"),
         ({"decode": DecodeConfig(autoregressive_steps=-1).to_dict()}, "expected 0 or more"),
         ({"units": (1, 2, 3)}, "units"),

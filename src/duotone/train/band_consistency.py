@@ -68,7 +68,7 @@ class BandConsistencyObjective(BandObjective):
         found = super().comparable(values)
         if found["refinement"] is None:
             return {name: value for name, value in found.items() if name != "refinement"}  # begins at random
-        sizes = {name: value for name, value in found["refinement"].items() if name not in ("noise", "decode")}
+        sizes = {name: value for name, value in found["refinement"].items() if name not in ("noise", "begin", "decode")}
         return {**found, "refinement": sizes}
 
     @torch.no_grad()

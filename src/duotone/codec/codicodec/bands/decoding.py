@@ -33,7 +33,7 @@ class Refinement(ABC):
     def __init__(self, refiner: Refiner, steps: int, noise: Noise) -> None:
         self.refiner, self.noise = refiner, noise
         self.device = refiner.network.lift.weight.device
-        self.levels = consistency.schedule(steps, refiner.sizes.noise)
+        self.levels = consistency.schedule(steps, refiner.sizes.decoded_noise)
         self._chunk = 0
 
     @abstractmethod
@@ -57,8 +57,8 @@ class Refinement(ABC):
         return noise.transpose(3, 4)[None]
 
     def start(self, estimate: Tensor | None, count: int) -> Tensor:
-        """The estimate with noise of sigma_max, or that noise alone."""
-        noise = self.draw(count, 0) * self.refiner.sizes.noise.sigma_max
+        """The estimate with noise of the first level, or that noise alone."""
+        noise = self.draw(count, 0) * self.levels[0]
         return noise if estimate is None else estimate + noise
 
     def renoised(self, clean: Tensor, index: int, level: float, given: Given) -> Tensor:
@@ -109,7 +109,7 @@ class Autoregressive(Refinement):
     def __init__(self, refiner: Refiner, steps: int, noise: Noise, time_prompt: float) -> None:
         super().__init__(refiner, steps, noise)
         position = torch.tensor(time_prompt, dtype=torch.float64, device="cpu")
-        self.prompt_level = float(consistency.sigma(position, refiner.sizes.noise))
+        self.prompt_level = float(consistency.sigma(position, refiner.sizes.decoded_noise))
         self._past: list[KeyValue] | None = None
 
     def push(self, estimate: Tensor | None, given: Given) -> Tensor:

@@ -152,7 +152,7 @@ class Refiner(nn.Module):
     def noised(self, clean: Tensor, level: Tensor, noise: Tensor, given: Given) -> Tensor:
         """Clean z `[B, N, 2, 2, n, F]` at noise levels `[B, N]`: with noise, and with magnitudes on the way to the estimate's.
 
-        ``x = z + a (towards z / |z| - z) + sigma noise``, a = 0 at sigma_min and 1 at sigma_max, where decoding starts.
+        ``x = z + a (towards z / |z| - z) + sigma noise``, a = 0 at sigma_min and 1 at sigma_max.
         """
         levels = self.sizes.noise
         if given.towards is not None:
