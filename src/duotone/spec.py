@@ -194,9 +194,10 @@ def _plain(values: list[Any]) -> tuple[Any, ...]:
     """The inverse of `_runs`. Raises `ValueError` for more than `_MOST` values."""
     if not any(isinstance(value, list) for value in values):
         return tuple(values)
-    if sum(int(count) for _, count in values) > _MOST or any(int(count) < 1 for _, count in values):
-        raise ValueError(f"a list of {len(values)} runs has more than {_MOST} values, or an empty run")
-    return tuple(value for value, count in values for _ in range(int(count)))
+    counts = [count for _, count in values]
+    if any(type(count) is not int or count < 1 for count in counts) or sum(counts) > _MOST:
+        raise ValueError(f"{len(values)} runs have more than {_MOST} values together, or an empty run")
+    return tuple(value for value, count in values for _ in range(count))
 
 
 @lru_cache(maxsize=64)

@@ -22,7 +22,10 @@ from duotone.codec.noise import seeded_noise
 from duotone.codec.values import Latents
 from duotone.codec.verify import verify_codec
 from duotone.config import LycodecConfig, lycodec_preset
-from duotone.errors import CodecMismatchError, ConfigError, UsageError, WeightsError
+from duotone.errors import CodecMismatchError, ConfigError, FormatError, UsageError, WeightsError
+from duotone.spec import CodecSpec
+from duotone.tokens.alphabet import Alphabet
+from duotone.tokens.training import train_bpe
 from small_lycodec import BANDS, SMALL_LYCODEC, random_lycodec
 
 CODEC = random_lycodec()
@@ -354,6 +357,30 @@ def test_the_layout_of_codes_is_a_field() -> None:
     a, b = plain.encode(wave).codes().indices, packed.encode(wave).codes().indices
     digits = b[:, None] // 11 ** torch.arange(4)[None, :, None] % 11
     assert torch.equal(digits.flatten(0, 1), a)
+
+
+def test_codes_of_a_token_go_through_acoustic_bpe() -> None:
+    codec = random_lycodec(packed=1, levels=[15, 7])
+    recordings = [codec.encode(noise(6 * CHUNK, seed=seed)).codes() for seed in range(3)]
+    alphabet = Alphabet(16, 15)
+    assert max(codec.spec.codebooks) == 15 and len(codec.spec.codebooks) == 16
+    bpe = train_bpe(
+        [codes.numpy() for codes in recordings], alphabet, vocab_size=300, special_tokens=["<pad>"], pad_token="<pad>"
+    )
+    ids = bpe.encode(recordings[0].numpy())
+    assert len(ids) < recordings[0].indices.numel()
+    back = codec.codes(bpe.decode(ids).codes, recordings[0].source)
+    assert back == recordings[0] and codec.decode(back).length == 6 * CHUNK
+
+
+@pytest.mark.parametrize(
+    "runs", [[[11, 5000]], [[11, 0]], [[11, 1e999]], [[11, 2], 3], [[11]], [["a", 2]], [[11, "2"]]]
+)
+def test_lists_of_a_header_that_are_no_runs_are_refused(runs: list[object]) -> None:
+    values = Lycodec.random(lycodec_preset("lycodec-tiny")).spec.to_dict(short=True)
+    assert values["codebooks"] == [[11, 256]]
+    with pytest.raises(FormatError):
+        CodecSpec.from_dict({**values, "codebooks": runs})
 
 
 # --- parts
