@@ -8,7 +8,8 @@ DIR has held-out music by kinds (see duotone.evaluate.heldout), STORE the latent
 distances are measured to, and what the flow could have copied. --parts measures some figures only; the others stay, where they
 are of the same flow and codec. Distances at position 1000 and drift need rollouts of eleven minutes, which are most of the time: on one
 AVX-512 core 18 ms a chunk of flow-tiny (20 minutes for 64 rollouts) in float32, 11 ms in bfloat16; two cores take half of that. --positions
-16 128 needs a seventh. --keep FILE saves rollouts, and takes those that are there.
+16 128 needs a seventh, and drift alone can do with few rollouts: --parts drift --prompts 4 --rollouts 4 takes two minutes. --keep FILE saves
+rollouts, and takes those that are there.
 """
 
 from __future__ import annotations
@@ -118,8 +119,9 @@ def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     seconds = found.pop("seconds")
     before = last(options.out / f"{NAME}.json", flow["fingerprint"], codec.fingerprint)
     told = {**dataclasses.asdict(plan), "dtype": options.dtype}
+    commands = dict.fromkeys([*before.get("commands", []), machine.command(arguments, __file__)])
     return {
-        "machine": machine.describe(), "commands": [*before.get("commands", []), machine.command(arguments, __file__)],
+        "machine": machine.describe(), "commands": list(commands),
         "flow": flow, "codec": {"name": codec.spec.model, "fingerprint": codec.fingerprint, "space": codec.spec.space},
         "data": data_about(reality, options), "plans": {**before.get("plans", {}), **dict.fromkeys(found, told)},
         "figures": {**before.get("figures", {}), **found}, "seconds": {**before.get("seconds", {}), **seconds},
