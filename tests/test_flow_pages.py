@@ -37,7 +37,7 @@ COMING = page("docs/coming-from-codicodec-flow.md")
 @pytest.fixture(scope="module")
 def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled weights; where no flow is among them, one as training starts it stands for it."""
-    if FLOW in hub.bundled(flows=True):
+    if FLOW in hub.bundled("flow"):
         return hub.WEIGHTS
     folder = tmp_path_factory.mktemp("weights")
     (folder / hub.DEFAULT).symlink_to(hub.WEIGHTS / hub.DEFAULT)

@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "duotone"
 ORDER = (
-    "errors < config < spec < atomic < audio < represent < nn < quant < codec < tokens, store < flow < train "
+    "errors < config < spec < atomic < audio < represent < nn < quant < codec < tokens, store < flow < lm < train "
     "< evaluate < hub < export < serve < cli"
 )
 LEVEL = {room.strip(): level for level, rooms in enumerate(ORDER.split("<")) for room in rooms.split(",")}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,10 +20,11 @@ from duotone.codec.contract import Codec, as_dtype, resolve_device
 from duotone.codec.folder import FORMAT
 from duotone.codec.lycodec.codec import Lycodec
 from duotone.codec.lycodec.weights import load_lycodec, save_lycodec
-from duotone.config import FLOW_PRESETS, LYCODEC_PRESETS, PRESETS
+from duotone.config import FLOW_PRESETS, LM_PRESETS, LYCODEC_PRESETS, PRESETS
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.flow import weights as flow_weights
 from duotone.flow.model import FlowModel
+from duotone.lm import model as lm_model
 from duotone.nn.state import INDEX, NAME, shards
 from duotone.tokens.extended import is_extended, load_extended
 from duotone.tokens.tokenizer import AudioTokenizer
@@ -39,17 +40,35 @@ _OPTIONS: dict[str, tuple[str, ...]] = {"lycodec": ("n_quantizers",)}
 
 #: Folders of weights that come with the package; their names are those of models.
 WEIGHTS = Path(str(files("duotone") / "weights"))
+#: Generative models by kind: their names are those of presets.
+GENERATIVE: dict[str, Collection[str]] = {"flow": FLOW_PRESETS.keys(), "lm": LM_PRESETS.keys()}
 
 
 def bundled_folder(name: str) -> Path | None:
     """Where the weights of a bundled model are; None for other names."""
-    return WEIGHTS / name if name in (*bundled(), *bundled(flows=True)) else None
+    return WEIGHTS / name if name in _weights() else None
 
 
-def bundled(flows: bool = False) -> list[str]:
-    """Names of the codecs whose weights come with the package, or with `flows` of the flow models."""
+def bundled(kind: Literal["codec", "flow", "lm"] = "codec") -> list[str]:
+    """Names of the models of a kind whose weights come with the package."""
+    of = {name: next((k for k, names in GENERATIVE.items() if name in names), "codec") for name in _weights()}
+    return [name for name, own in of.items() if own == kind]
+
+
+def _weights() -> list[str]:
     there = WEIGHTS.iterdir() if WEIGHTS.is_dir() else ()
-    return sorted(p.name for p in there if (p / "config.json").is_file() and (p.name in FLOW_PRESETS) == flows)
+    return sorted(p.name for p in there if (p / "config.json").is_file())
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The content of a config.json; empty where there is none. Raises `ConfigError` for what is not JSON."""
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    return document if isinstance(document, dict) else {}
 
 
 def load(
@@ -60,7 +79,7 @@ def load(
     say: Callable[[str], object] | None = None,
     **options: Any,
 ) -> Any:
-    """Load a codec (or an audio tokenizer, or a flow model): ours, or one of another project.
+    """Load a codec (or an audio tokenizer, a flow or a language model): ours, or one of another project.
 
     `name` is a bundled name, a folder of ours or of transformers or diffusers, a published `.pt` file, the name of a codec
     (``"mimi"``), or ``org/name`` on the Hugging Face Hub. Only the last two use the network, and `say` is called
@@ -76,7 +95,7 @@ def load(
     found = _find(os.fspath(name), target, wanted, say)
     if isinstance(found, Codec):
         found.to(target, "auto" if dtype is None else dtype)
-    elif isinstance(found, FlowModel):
+    elif isinstance(found, FlowModel | lm_model.LanguageModel):
         found.to(target, None if dtype == "auto" else as_dtype(dtype))
     return found
 
@@ -105,10 +124,9 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     path = Path(name)
     if name == "duotone":  # name of our codec in `duotone codes --codec`
         name = DEFAULT
-    if name in bundled():
-        return _ours(WEIGHTS / name, options)
-    if name in bundled(flows=True):
-        return flow_weights.load(WEIGHTS / _no_options(name, options))
+    own = bundled_folder(name)
+    if own is not None:
+        return _folder(own, device, options)
     if path.is_dir():
         return _folder(path, device, options)
     if path.is_file():
@@ -120,7 +138,7 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name.partition("/")[0]).exists():
         _tell(say, f"{name} is not a folder here; loading it from the Hugging Face Hub (or its cache).")
         return _from_hub(name, device, options)
-    if name in FLOW_PRESETS:
+    if name in FLOW_PRESETS or name in LM_PRESETS:
         raise WeightsError(
             f"{name!r} is a configuration, and no weights of it come with this installation. Train them (duotone prepare SOUNDS -o STORE, then "
             f"duotone train {name} --data STORE --out RUN), and name their folder, RUN/flow."
@@ -136,7 +154,7 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
             f"{PUBLISHED[0]} for base."
         )
     raise WeightsError(
-        f"No codec is called {name!r}. Bundled: {', '.join((*bundled(), *bundled(flows=True))) or 'none'}; of other projects: {', '.join(CODECS)}; else "
+        f"No codec is called {name!r}. Bundled: {', '.join(_weights()) or 'none'}; of other projects: {', '.join(CODECS)}; else "
         f"give a folder of a saved codec, the published codicodec.pt, or org/name on the Hugging Face Hub."
     )
 
@@ -154,21 +172,17 @@ def _tell(say: Callable[[str], object] | None, message: str) -> None:
 
 def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
     """Load a folder: our codec or an audio tokenizer if it has their files, else a codec of another project."""
-    config = path / "config.json"
-    document: Any = None
-    if config.is_file():
-        try:
-            document = json.loads(config.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{config} is not JSON: {error}") from None
-    if isinstance(document, dict) and document.get("format") == FORMAT:
+    document = _document(path / "config.json")
+    if document.get("format") == FORMAT:
         return _ours(path, options)
-    if isinstance(document, dict) and document.get("format") == flow_weights.FORMAT:
+    if document.get("format") == flow_weights.FORMAT:
         return flow_weights.load(_no_options(path, options))
+    if lm_model.is_language_model(path):
+        return lm_model.load(_no_options(path, options))
     if (path / "tokenizer.json").is_file():
         if is_extended(path):
             return load_extended(_no_options(path, options))
-        if document is None:
+        if not document:
             return AudioTokenizer.load(_no_options(path, options))
     try:
         kind = kind_of(str(path))

@@ -16,9 +16,12 @@ from duotone.audio.files import read, write
 from duotone.audio.wav_stream import WavStream
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import write_duo
-from duotone.config import FlowConfig, SamplingConfig
+from duotone.config import FlowConfig, LMConfig, LMSampling, SamplingConfig
 from duotone.flow.weights import save as save_flow
 from duotone.hub import load, save
+from duotone.lm import LMTakes, fingerprint
+from duotone.lm import random as random_lm
+from duotone.lm import save as save_lm
 from flow_toys import stirred
 from small_bands import random_bands
 
@@ -165,3 +168,66 @@ def test_a_codec_is_no_flow_and_a_flow_no_codec(pair: list[str], here: Path, duo
     one = duotone("generate", "--flow", pair[3], "--codec", pair[3], "--seconds", "1", "-o", "o.wav")
     two = duotone("generate", "--flow", pair[1], "--codec", pair[1], "--seconds", "1", "-o", "o.wav")
     assert one.exit_code == two.exit_code == 2 and "Name a flow" in one.stderr and "expected a codec" in two.stderr
+
+
+# Language models.
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder, codec = tmp_path_factory.mktemp("tokens"), random_bands()
+    save(codec, folder / "codec")
+    save_lm(random_lm(LMConfig(dim=16, layers=1, heads=2, context_chunks=3), codec.spec), folder / "lm")
+    return ["--lm", str(folder / "lm"), "--codec", str(folder / "codec"), "--dtype", "float32"]
+
+
+def test_a_language_model_generates_as_its_takes_do(tokens: list[str], here: Path, duotone: Any) -> None:
+    words = ["generate", *tokens, "--prompt", "a.wav", "--seconds", "0.05", "--seed", "7", "--top-k", "9"]
+    result = duotone(*words, "--takes", "2", "-o", "out.wav")
+    assert result.exit_code == 0, result.stderr
+    assert "top_k 9 instead of 0" in result.stderr and "tokens" in result.stderr
+    about = json.loads(Path("out-2.wav.json").read_text())
+    model, codec = load(tokens[1]), load(tokens[3], dtype="float32")
+    assert (about["seed"], about["settings"]["top_k"], about["samples"], about["lm"]) == (
+        8,
+        9,
+        2400,
+        fingerprint(model),
+    )
+    assert (
+        about["tokens"] == 2 * about["chunks"] * codec.spec.steps and "flow" not in about and "evaluations" not in about
+    )
+    assert json.loads(soundfile.SoundFile("out-2.wav").comment)["lm"] == about["lm"]
+    pieces = iter(LMTakes(model, codec, read("a.wav"), [7, 8], LMSampling(top_k=9)))
+    own = torch.cat([next(pieces)[1].samples for _ in range(about["chunks"])], 1)[:, :2400]
+    assert torch.allclose(read("out-2.wav").samples, own, atol=1 / 32768)
+    assert duotone(*words, "-o", "one.wav").exit_code == 0
+    assert torch.allclose(read("one.wav").samples, read("out-1.wav").samples, atol=2 / 32768)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--flow", "flow-tiny"], "one of them"),
+        (["--steps", "3"], "--steps cannot be used with a language model"),
+        (["--exact"], "--exact cannot be used"),
+        (["--top-p", "2"], "top_p"),
+        (["--context", "9"], "context of 9"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(
+    tokens: list[str], here: Path, duotone: Any, words: list[str], message: str
+) -> None:
+    result = duotone("generate", *tokens, "--seconds", "0.02", "-o", "out.wav", *words)
+    assert result.exit_code == 2 and message in result.stderr and not Path("out.wav").exists()
+
+
+def test_a_flow_takes_no_options_of_language_models(
+    pair: list[str], tokens: list[str], here: Path, duotone: Any
+) -> None:
+    result = duotone("generate", *pair, "--seconds", "0.02", "-o", "out.wav", "--top-k", "3")
+    assert result.exit_code == 2 and "--top-k cannot be used with a flow" in result.stderr
+    result = duotone("generate", "--lm", pair[1], *tokens[2:], "--seconds", "0.02", "-o", "out.wav")
+    assert result.exit_code == 2 and "is FlowModel" in result.stderr
+    result = duotone("generate", "--flow", tokens[1], *tokens[2:], "--seconds", "0.02", "-o", "out.wav")
+    assert result.exit_code == 2 and "is LanguageModel" in result.stderr

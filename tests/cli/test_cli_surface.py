@@ -36,7 +36,8 @@ COMMANDS = {
         "--verify", "--json", "--quiet",
     },
     "generate": {
-        "--output", "--seconds", "--flow", "--codec", "--prompt", "--include-prompt", "--takes", "--seed", "--temperature",
+        "--output", "--seconds", "--flow", "--lm", "--codec", "--prompt", "--include-prompt", "--takes", "--seed", "--temperature",
+        "--top-k", "--top-p",
         "--steps", "--solver", "--shift", "--guidance", "--context", "--exact", "--format", "--device", "--dtype", "--force",
         "--json", "--quiet",
     },

@@ -1,11 +1,10 @@
-"""``duotone generate``: a flow continues a prompt, or begins from nothing, for any length."""
+"""``duotone generate``: a flow or a language model continues a prompt, or begins from nothing, for any length."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,10 @@ from duotone.atomic import write_text
 from duotone.cli.codec_options import Codec, Device, Dtype, load_codec
 from duotone.cli.common import Force, Json, Quiet, Reporter, binary_stdout, check_outputs, duration
 from duotone.cli.decode import FormatName
-from duotone.cli.failures import tell
 from duotone.cli.flow_options import (
     DEFAULT_FLOW,
     Context,
     Exact,
-    Flow,
     Guidance,
     PromptFile,
     Seed,
@@ -33,14 +30,13 @@ from duotone.cli.flow_options import (
     load_flow,
     sampling,
 )
+from duotone.cli.generate_sources import ChosenFlow, Source, flow_source, lm_source, refuse
+from duotone.cli.lm_options import LM, TopK, TopP, lm_sampling, load_lm
 from duotone.errors import UsageError
 
 if TYPE_CHECKING:
     from duotone.audio.files import AudioWriter
     from duotone.audio.wav_stream import WavStream
-    from duotone.audio.waveform import Waveform
-    from duotone.flow.session import Session
-    from duotone.flow.takes import Takes
 
 NAME = "generate"
 EXAMPLES = """
@@ -53,6 +49,8 @@ Examples:
     duotone generate --flow flow/ --codec codec/ --prompt song.wav --seconds 20 --takes 4 -o take.wav
 
     duotone generate --prompt song.wav --seconds 600 -o - | ffplay -
+
+    duotone generate --lm lm-tiny --prompt song.wav --seconds 30 --top-p 0.95 -o tokens.wav
 """
 
 
@@ -62,7 +60,8 @@ def command(
         typer.Option("--output", "-o", metavar="OUT", help="A sound file, or - to stream WAV to standard output."),
     ],
     seconds: Annotated[float, typer.Option(help="Length of the new sound.")],
-    flow: Flow = DEFAULT_FLOW,
+    flow: ChosenFlow = None,
+    language_model: LM = None,
     codec: Codec = None,
     prompt: PromptFile = None,
     include_prompt: Annotated[
@@ -73,6 +72,8 @@ def command(
     ] = 1,
     seed: Seed = 0,
     temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     steps: Steps = None,
     solver: Solver = None,
     shift: Shift = None,
@@ -86,35 +87,36 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Generate sound with a flow, chunk after chunk: any length in the same memory, written as it is made.
+    """Generate sound with a flow (latents) or a language model (tokens), chunk after chunk, written as it is made: any length, constant memory.
 
     Beside each file, OUT.json tells seed, fingerprints, settings and what it cost; the file's comment holds the same without the cost.
     """
     if not math.isfinite(seconds) or seconds <= 0:
         raise UsageError(f"--seconds got {seconds}, expected a length above 0.")
+    if flow is not None and language_model is not None:
+        raise UsageError("--flow and --lm were both given, expected one of them: latents or tokens.")
     targets = _targets(output, takes, format, as_json, force)
     from duotone.flow.prompt import read_prompt
-    from duotone.flow.session import session
-    from duotone.flow.takes import Takes
-    from duotone.flow.weights import fingerprint
 
-    model, loaded = load_flow(flow, device), load_codec(codec, device, dtype)
-    wishes = {"temperature": temperature, "steps": steps, "solver": solver, "shift": shift, "guidance": guidance}
-    settings = sampling(model, **wishes)
+    loaded = load_codec(codec, device, dtype)
     sound = read_prompt(prompt, loaded)
-    source: Session | Takes
-    if takes == 1:
-        source = session(
-            model, loaded, sound, seed=seed, settings=settings, lookahead=1, exact=exact, include_prompt=include_prompt
-        )
-        source.set(context=context)
+    seeds = range(seed, seed + takes)
+    source: Source
+    of_flows = {"steps": steps, "solver": solver, "shift": shift, "guidance": guidance}
+    of_models = {"top_k": top_k, "top_p": top_p}
+    if language_model is None:
+        refuse(of_models, "--lm", "a flow")
+        model = load_flow(flow or DEFAULT_FLOW, device)
+        settings = sampling(model, temperature=temperature, **of_flows)
+        source = flow_source(model, loaded, sound, seeds, settings, context, exact, include_prompt)
     else:
-        seeds = range(seed, seed + takes)
-        source = Takes(model, loaded, sound, seeds, settings, None, exact, include_prompt, context)
+        refuse({**of_flows, "exact": exact or None}, "--flow", "a language model")
+        written = load_lm(language_model, device)
+        drawing = lm_sampling(written, temperature=temperature, **of_models)
+        source = lm_source(written, loaded, sound, seeds, drawing, context, include_prompt)
     about = {
-        "made_by": "duotone generate", "flow": fingerprint(model), "codec": loaded.fingerprint, "space": loaded.spec.space,
-        "prompt": prompt, "include_prompt": include_prompt, "seconds": seconds, "context": context, "exact": exact,
-        "settings": settings.to_dict(),
+        "made_by": "duotone generate", **source.about, "codec": loaded.fingerprint, "space": loaded.spec.space,
+        "prompt": prompt, "include_prompt": include_prompt, "seconds": seconds, "context": context,
     }  # fmt: skip
     work = _Work(source, targets, seed, about, Reporter(as_json, quiet), format and format.value)
     work.run(seconds)
@@ -145,7 +147,7 @@ def _targets(output: str, takes: int, format: FormatName | None, as_json: bool, 
 class _Work:
     """Writing pieces as they are made, and what they were made with beside them."""
 
-    source: Session | Takes
+    source: Source
     targets: list[str]
     seed: int
     about: dict[str, Any]
@@ -157,9 +159,8 @@ class _Work:
         from duotone.audio.waveform import Waveform
 
         started, rate = time.perf_counter(), self.source.rate
-        wanted = max(1, round(seconds * rate))
-        pieces, lead = self._pieces()
-        wanted += lead
+        wanted = max(1, round(seconds * rate)) + self.source.lead
+        pieces = iter(self.source.pieces)
         with ExitStack() as stack:
             writers = [self._writer(stack, i, wanted) for i in range(len(self.targets))]
             advance = stack.enter_context(self.reporter.progress(self.targets[0], wanted / rate))
@@ -172,15 +173,6 @@ class _Work:
                 done += count
                 advance(count / rate)
         self._tell(time.perf_counter() - started, done, rate)
-
-    def _pieces(self) -> tuple[Iterator[list[Waveform]], int]:
-        """The pieces of all takes, and how many samples of them are the prompt's."""
-        from duotone.flow.session import Session
-
-        if isinstance(self.source, Session):
-            session = self.source
-            return ([piece] for piece in session), session.made
-        return iter(self.source), self.source.lead
 
     def _comment(self, take: int) -> dict[str, Any]:
         return {**self.about, "seed": self.seed + take}
@@ -196,25 +188,11 @@ class _Work:
         return stack.enter_context(open_writer(self.targets[take], rate, channels, format=self.format, comment=comment))
 
     def _tell(self, took: float, samples: int, rate: int) -> None:
-        from duotone.flow.session import Session
-
-        source = self.source
-        cost = {
-            "chunks": source.chunks, "steps": source.steps, "evaluations": source.evaluations, "samples": samples, "rate": rate,
-            "took_seconds": took, "speed": samples / rate / took,
-            "replaced_chunks": source.health().replaced if isinstance(source, Session) else 0,
-        }  # fmt: skip
-        if cost["replaced_chunks"]:
-            tell(
-                f"warning: {cost['replaced_chunks']} chunks were not finite and are silent: the settings or the flow's weights are unusable. "
-                f"Try the default settings."
-            )
+        cost, told = self.source.cost()
+        figures = {"samples": samples, "rate": rate, "took_seconds": took, "speed": samples / rate / took, **cost}
         for take, target in enumerate(self.targets):
-            figures = {"output": target, **self._comment(take), **cost}
+            own = {"output": target, **self._comment(take), **figures}
             if target != "-":
-                write_text(target + ".json", json.dumps(figures, indent=2, sort_keys=True) + "\n")
-            line = (
-                f"{target}: {duration(samples / rate)}, seed {self.seed + take}, {source.steps} steps, {source.evaluations} evaluations, "
-                f"{samples / rate / took:.1f}x real time"
-            )
-            self.reporter.result(figures, line)
+                write_text(target + ".json", json.dumps(own, indent=2, sort_keys=True) + "\n")
+            line = f"{target}: {duration(samples / rate)}, seed {self.seed + take}, {told}, {samples / rate / took:.1f}x real time"
+            self.reporter.result(own, line)

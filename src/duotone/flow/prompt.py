@@ -15,7 +15,7 @@ from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import read_duo
 from duotone.codec.contract import Codec
-from duotone.codec.values import Latents
+from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
 from duotone.flow.model import FlowModel
 
@@ -47,14 +47,22 @@ def encoded(codec: Codec, model: FlowModel, prompt: Prompt) -> Tensor:
     Only whole chunks are used, aligned at the sound's end: up to a chunk of its beginning is left out, and of its end the samples that
     a chunk sees after its own. Raises `AudioError` for less than a chunk, `CodecMismatchError` for another codec's latents.
     """
-    config, spec = model.config, codec.spec
+    config = model.config
     if prompt is None:
         return torch.zeros(0, config.tokens, config.channels)
     if isinstance(prompt, Latents):
         codec.check(prompt.spec)
         return prompt.channels(config.channels).detach()
+    found = aligned(codec, prompt)
+    assert isinstance(found, Latents)
+    return found.channels(config.channels)
+
+
+def aligned(codec: Codec, prompt: Waveform) -> Latents | Codes:
+    """The whole chunks of a sound, aligned at its end. Raises `AudioError` for less than a chunk."""
     if not isinstance(prompt, Waveform):
-        raise UsageError(f"The prompt got {type(prompt).__name__}, expected a Waveform, Latents or None.")
+        raise UsageError(f"The prompt got {type(prompt).__name__}, expected a Waveform, an encoding or None.")
+    spec = codec.spec
     wave = prompt.to_channels(spec.channels).resample(spec.rate)
     usable = wave.length - spec.ahead
     if usable < spec.chunk:
@@ -62,11 +70,9 @@ def encoded(codec: Codec, model: FlowModel, prompt: Prompt) -> Tensor:
             f"The prompt has {prompt.seconds:.3f} s, expected at least {(spec.chunk + spec.ahead) / spec.rate:.3f} s, one chunk. Give a "
             f"longer one, or none."
         )
-    aligned = Waveform.of_checked(wave.samples[:, usable % spec.chunk :].contiguous(), spec.rate)
+    whole = Waveform.of_checked(wave.samples[:, usable % spec.chunk :].contiguous(), spec.rate)
     with codec.encode_stream(spec.rate, spec.channels) as stream:
-        found = stream.push(aligned)
-    assert isinstance(found, Latents)
-    return found.channels(config.channels)
+        return stream.push(whole)
 
 
 def read_prompt(name: str | None, codec: Codec) -> Prompt:

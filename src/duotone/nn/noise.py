@@ -1,4 +1,4 @@
-"""Gaussian noise that is a function of a text, so that it does not depend on what was drawn before."""
+"""Noise that is a function of a text, so that it does not depend on what was drawn before."""
 
 from __future__ import annotations
 
@@ -21,8 +21,17 @@ def normal(key: str, shape: tuple[int, ...]) -> Tensor:
     ``z = sqrt(2) erfinv(u)`` with u uniform on the odd multiples of 2**-24 in (-1, 1), which float32 holds exactly;
     so the numbers are the same everywhere, up to the rounding of erfinv.
     """
+    return _odd(key, math.prod(shape)).erfinv_().mul_(math.sqrt(2)).view(shape)
+
+
+def uniform(key: str, shape: tuple[int, ...]) -> Tensor:
+    """Numbers in (0, 1) of a shape, each equally likely, float64 on the CPU: odd multiples of 2**-25."""
+    return _odd(key, math.prod(shape)).double().add_(1).mul_(0.5).view(shape)
+
+
+def _odd(key: str, count: int) -> Tensor:
+    """Odd multiples of 2**-24 in (-1, 1), each equally likely."""
     digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
-    raw = np.random.SFC64(int.from_bytes(digest, "little")).random_raw(-(-math.prod(shape) // 2))
-    bits = torch.from_numpy(raw.astype("<u8", copy=False).view("<i4")[: math.prod(shape)])
-    uniform = (bits >> 8).float().mul_(2).add_(1).mul_(2.0**-24)
-    return uniform.erfinv_().mul_(math.sqrt(2)).view(shape)
+    raw = np.random.SFC64(int.from_bytes(digest, "little")).random_raw(-(-count // 2))
+    bits = torch.from_numpy(raw.astype("<u8", copy=False).view("<i4")[:count])
+    return (bits >> 8).float().mul_(2).add_(1).mul_(2.0**-24)

@@ -23,12 +23,12 @@ INDEX = NAME + ".index.json"
 
 
 def read_document(path: Path, kind: str, form: str, version: int) -> dict[str, Any]:
-    """The config.json of a folder of weights, of this format and version; `kind` names what it describes in messages.
+    """The description (config.json) of a folder of weights, of this format and version; `kind` names what it describes in messages.
 
     Raises `WeightsError` if there is none, `ConfigError` for another content.
     """
     if not path.is_file():
-        raise WeightsError(f"No {kind} at {path.parent}: it has no config.json. Give the folder of a saved {kind}.")
+        raise WeightsError(f"No {kind} at {path.parent}: it has no {path.name}. Give the folder of a saved {kind}.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

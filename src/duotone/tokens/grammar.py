@@ -123,5 +123,5 @@ class FrameGrammar:
         if key not in self._penalties:
             values = np.where(self._row(place), 0.0, -np.inf)
             tensor = hasattr(scores, "new_tensor")
-            self._penalties[key] = scores.new_tensor(values.tolist()) if tensor else values.astype(scores.dtype)
+            self._penalties[key] = scores.new_tensor(values) if tensor else values.astype(scores.dtype)
         return self._penalties[key]

@@ -67,11 +67,7 @@ class LatentCrops(Examples):
 
     def about(self) -> str:
         """Recordings, hours, and a hash of names and lengths."""
-        digest = hashlib.blake2b(digest_size=8)
-        for region in self.crops.regions:
-            name, _ = self.latents.recordings[region.recording]
-            digest.update(f"{name}\0{region.first}\0{region.count}\n".encode("utf-8", "surrogateescape"))
-        return f"{len(self.crops.regions)} recordings, {self.hours:.4g} hours, {digest.hexdigest()}"
+        return described(self.crops, self.latents.recordings, self.hours)
 
 
 class StoredLatents:
@@ -167,6 +163,15 @@ def open_latents(section: LatentsSection, sources: Sequence[str], seed: int) -> 
         LatentCrops(latents, parts.validation, seed) if len(parts.validation) else None,
         skipped,
     )
+
+
+def described(crops: Crops, recordings: Sequence[tuple[str, int]], hours: float) -> str:
+    """Number of recordings that crops are taken from, their hours, and a hash of names and lengths."""
+    digest = hashlib.blake2b(digest_size=8)
+    for region in crops.regions:
+        name, _ = recordings[region.recording]
+        digest.update(f"{name}\0{region.first}\0{region.count}\n".encode("utf-8", "surrogateescape"))
+    return f"{len(crops.regions)} recordings, {hours:.4g} hours, {digest.hexdigest()}"
 
 
 def crop_length(wanted: int, share: float, lengths: Sequence[int]) -> tuple[int, float]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from duotone.errors import ConfigError
 from duotone.train.settings import OptimSection
 
+#: What the names of parameters inside transformers have in them: ours, and those of Hugging Face.
+STACKS = (".transformer.layers.", ".model.layers.")
 #: Optimizers by the name of the group of parameters that they train together.
 Optimizers = dict[str, list[torch.optim.Optimizer]]
 
@@ -74,7 +76,7 @@ def _split(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     for name, p in module.named_parameters():
         if not p.requires_grad:
             continue
-        inside = ".transformer.layers." in f".{name}" and p.ndim == 2 and "norm" not in name
+        inside = any(part in f".{name}" for part in STACKS) and p.ndim == 2 and "norm" not in name
         (matrices if inside else others).append(p)
     if not matrices:
         raise ConfigError("optim.name got muon, but the model has no transformer matrices. Use adamw.")

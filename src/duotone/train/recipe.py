@@ -16,6 +16,7 @@ from duotone.train import (  # noqa: F401
     consistency,
     estimate,
     flow,
+    lm_task,
 )  # importing a file registers its kinds; import files of new objectives here
 from duotone.train.sections import (
     DATA,
