@@ -205,6 +205,12 @@ def test_a_language_model_generates_as_its_takes_do(tokens: list[str], here: Pat
     assert torch.allclose(read("one.wav").samples, read("out-1.wav").samples, atol=2 / 32768)
 
 
+def test_info_describes_a_language_model(tokens: list[str], here: Path, duotone: Any) -> None:
+    found = json.loads(duotone("info", tokens[1], "--json").stdout)
+    assert (found["type"], found["tokens"], found["architecture"]) == ("language model", 14643, "LlamaForCausalLM")
+    assert found["fingerprint"] == fingerprint(load(tokens[1])) and found["sampling"]["top_p"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

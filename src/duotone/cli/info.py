@@ -31,6 +31,7 @@ from duotone.spec import CodecSpec
 if TYPE_CHECKING:
     from duotone.codec.contract import Codec as LoadedCodec
     from duotone.flow.model import FlowModel
+    from duotone.lm.model import LanguageModel
 
 NAME = "info"
 EXAMPLES = """
@@ -59,7 +60,7 @@ def command(
         str,
         typer.Argument(
             metavar="FILE_OR_CODEC",
-            help="A .duo or sound file (- for standard input), a folder of latents, a codec, or a flow.",
+            help="A .duo or sound file (- for standard input), a folder of latents, a codec, a flow, or a language model.",
         ),
     ],
     bandwidth: Bandwidth = None,
@@ -67,7 +68,7 @@ def command(
     codec_repo: Repository = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a .duo file, a sound file, a store of latents, a codec, or a flow; a damaged .duo exits with code 4."""
+    """Describe a .duo file, a sound file, a store of latents, a codec, a flow, or a language model; a damaged .duo exits with code 4."""
     require_stdout()
     found = _file_or_none(target)
     if found is None:
@@ -233,10 +234,27 @@ def _sound(name: str, source: Any) -> dict[str, Any]:
 def _model(name: str, options: Particular) -> dict[str, Any]:
     from duotone.flow.model import FlowModel
     from duotone.hub import load
+    from duotone.lm.model import LanguageModel
 
     wanted: dict[str, Any] = {**options}
     found = load(name, "cpu", "auto", say=tell, **wanted)
+    if isinstance(found, LanguageModel):
+        return _language_model(found, name)
     return _flow(found, name) if isinstance(found, FlowModel) else _codec(checked_codec(found, name))
+
+
+def _language_model(model: LanguageModel, name: str) -> dict[str, Any]:
+    from duotone.hub import bundled_folder
+    from duotone.lm import model as lm
+
+    folder = bundled_folder(name) or Path(name)
+    return {
+        "type": "language model", "fingerprint": lm.fingerprint(model), "trained_on": model.spec.space,
+        "parameters": sum(p.numel() for p in model.network.parameters()), "architecture": type(model.network).__name__,
+        "tokens": len(model.tokenizer), "most_tokens_of_a_chunk": model.codes_of_chunk,
+        "sampling": model.sampling.to_dict(), "config": model.config.to_dict(),
+        "provenance": lm.provenance(folder) if folder.is_dir() else {},
+    }  # fmt: skip
 
 
 def _flow(model: FlowModel, name: str) -> dict[str, Any]:
