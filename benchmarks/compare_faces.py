@@ -1,21 +1,20 @@
 """Both faces of one codec generate, and are measured alike: a flow on its latents, a language model on its codes.
 
-    python benchmarks/compare_faces.py --flow RUN/flow --lm RUN/lm --heldout FOLDER
-    python benchmarks/compare_faces.py --flow flow-tiny --lm lm-tiny --heldout FOLDER --rollouts 64 --positions 16 128
+    python benchmarks/compare_faces.py --flow RUN/flow --lm RUN/lm --heldout DIR --store STORE
+    python benchmarks/compare_faces.py --flow flow-tiny --lm lm-tiny --heldout DIR --rollouts 32 --positions 16 128
 
-Held-out recordings are encoded once. Each rollout continues the first chunks of a window of them. All that is compared, the real chunks
-too, is rounded to the codec's levels, so that the language model gains or loses nothing by writing codes: figures are of the rounded, bounded values.
+DIR has held-out music by kinds, STORE the latents that both were trained on; options are those of evaluate_flow.py. Both continue the same
+prompts, and `duotone.evaluate.flow_figures` measures both: key and tempo against the prompts, joints, Fréchet distances of latents, copying.
 
-- Rollouts: `duotone.evaluate.rollouts`. Deviation and mean in deviations of the real chunks (1 and 0 are right); Fréchet distances of
-  chunks, and of the differences of consecutive ones, to half of the real windows. The other half and shuffled chunks stand beside.
-- Repetition: share of generated chunks whose codes are those of an earlier chunk of the same rollout.
-- Distance to the prompt: cosine similarity of the mean chunk of the first window to that of its own prompt, and to those of others.
-- Cost: parameters, bytes, minutes of training, seconds a chunk for one listener, on one thread.
+The language model writes codes, whose latents have 11 levels in each dimension; the outermost are the bounds, which are infinite in the unit
+scale that flows work in. So both are measured in the bounded scale, -1 to 1, that both have. The distance of the recordings' own latents, rounded,
+to themselves tells what rounding alone costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,78 +23,69 @@ from typing import Any
 
 import numpy as np
 import torch
+from duotone.evaluate.continuations import Rows, Source, of_rows
+from duotone.evaluate.flow_figures import PARTS, Measuring, Plan, Reality
+from evaluate_flow import data_about, parser, real, telling
 from torch import Tensor
 
-import duotone
 import machine
-from duotone import flow, lm
-from duotone.audio.walk import walk
+from duotone import flow, hub, lm
 from duotone.codec.contract import Codec
-from duotone.codec.values import Codes, Latents
-from duotone.errors import AudioError, UsageError
-from duotone.evaluate import rollouts
+from duotone.codec.values import Latents
+from duotone.errors import DuotoneError, UsageError
+from duotone.evaluate import flow_page
+from duotone.evaluate.frechet import frechet_distance
+from duotone.flow import weights as flow_weights
 from duotone.flow.model import FlowModel
-from duotone.flow.weights import provenance as flow_provenance
-from duotone.hub import bundled_folder
-from duotone.lm.model import provenance as lm_provenance
-from duotone.spec import CodecSpec
+from duotone.flow.prompt import check_pair
+from duotone.lm import model as lm_model
 
 NAME = "compare_faces"
-CHANNELS = 64
 SPEED_CHUNKS = 8  # timed for one listener
 
-Make = Callable[[Sequence[int]], rollouts.Rolling]
+Make = Callable[[Sequence[int]], Rows]
 
 
-def encoded(codec: Codec, folder: Path, least: int) -> list[Codes]:
-    """The codes of all recordings of a folder that have at least `least` chunks. Raises `AudioError` without any."""
-    found = [codec.encode(duotone.read(path)).codes() for path in walk(folder).files]
-    kept = [codes for codes in found if len(codes) >= least]
-    if not kept:
-        longest = max(map(len, found), default=0)
-        raise AudioError(
-            f"{folder}: the longest of {len(found)} recordings has {longest} chunks, expected {least}. Give longer ones, or a shorter --prompt "
-            f"and --window."
-        )
-    return kept
-
-
-def windows(recordings: Sequence[Codes], length: int, count: int, seed: int) -> list[Codes]:
-    """Random windows of chunks, each position equally likely."""
-    places = [(codes, first) for codes in recordings for first in range(len(codes) - length + 1)]
-    chosen = np.random.default_rng(seed).integers(len(places), size=count)
-    return [places[i][0][places[i][1] : places[i][1] + length] for i in chosen]
-
-
-def unit(codes: Codes) -> Tensor:
-    """Codes -> latents `[n, M, C]` in the codec's unit scale."""
-    return codes.latents().channels(CHANNELS)
-
-
-def rounded(x: Tensor, spec: CodecSpec) -> Tensor:
-    """Latents `[R, W, M, C]` in the codec's unit scale -> the bounded values of the levels that they are rounded to."""
-    flat = Latents.from_channels(x.flatten(0, 1).cpu(), spec).codes().latents().values
+def bounded(x: Tensor, codec: Codec) -> Tensor:
+    """Latents `[..., M, C]` from the unit scale to the codec's own, for codecs that bound them."""
+    flat = Latents.from_channels(x.reshape(-1, *x.shape[-2:]).cpu(), codec.spec).values
     return flat.reshape(x.shape)
 
 
-def repeated(x: Tensor) -> float:
-    """Share of the chunks `[R, W, M, C]` that equal an earlier one of the same window."""
-    same = (x.flatten(2)[:, :, None] == x.flatten(2)[:, None]).all(-1)
-    return float(same.tril(-1).any(-1).float()[:, 1:].mean())
+def unit(x: Tensor, codec: Codec) -> Tensor:
+    """The inverse of `bounded`."""
+    spec, (tokens, channels) = codec.spec, x.shape[-2:]
+    assert spec.latent is not None
+    return Latents(x.reshape(-1, *spec.latent), spec).channels(channels).reshape(*x.shape[:-2], tokens, channels)
 
 
-def nearness(x: Tensor, prompts: Tensor) -> tuple[float, float]:
-    """Cosine similarity of the mean chunks of windows `[R, W, M, C]` to their own prompts' `[R, n, M, C]`, and to the others'."""
-    mean = prompts.mean((0, 1))
-    a, b = ((each.mean(1) - mean).flatten(1) for each in (x, prompts))
-    cosines = torch.nn.functional.normalize(a, dim=1) @ torch.nn.functional.normalize(b, dim=1).T
-    count = len(cosines)
-    own = float(cosines.diagonal().mean())
-    return own, float((cosines.sum() - cosines.diagonal().sum()) / max(1, count * (count - 1)))
+def rounded(x: Tensor, codec: Codec) -> Tensor:
+    """Bounded latents `[N, M, C]` -> the levels that they are rounded to."""
+    assert codec.spec.latent is not None
+    return Latents(x.reshape(-1, *codec.spec.latent), codec.spec).codes().latents().values.reshape(x.shape)
+
+
+def in_bounds(source: Source, codec: Codec) -> Source:
+    """A source of the unit scale as one of the bounded scale."""
+    return lambda prompts, chunks, seeds: bounded(source(unit(prompts, codec), chunks, seeds), codec)
+
+
+def reality_in_bounds(found: Reality, codec: Codec) -> Reality:
+    """Recordings in the bounded scale."""
+    held = [dataclasses.replace(each, latents=bounded(each.latents, codec)) for each in found.held_out]
+    training = None if found.training is None else [bounded(x, codec) for x in found.training]
+    return dataclasses.replace(found, held_out=held, training=training, decode=lambda x: found.decode(unit(x, codec)))
+
+
+def cost_of_rounding(found: Reality, codec: Codec) -> float:
+    """The Fréchet distance of the held-out chunks, rounded, to themselves, in deviations of the data."""
+    x = torch.cat([each.latents for each in found.held_out])
+    scale = x.std((0, 1)).clamp_min(1e-6)
+    return frechet_distance((rounded(x, codec) / scale).flatten(1), (x / scale).flatten(1))
 
 
 def seconds_a_chunk(make: Make, prompt: Tensor) -> float:
-    """The median time of a chunk for one listener, after the first."""
+    """The median time of a chunk for one listener."""
     rows, times = make([0]), []
     rows.push(prompt[None])
     for _ in range(SPEED_CHUNKS + 1):
@@ -105,122 +95,128 @@ def seconds_a_chunk(make: Make, prompt: Tensor) -> float:
     return float(np.median(times[1:]))
 
 
-def measured(make: Make, prompts: Tensor, real: Tensor, spec: CodecSpec, options: argparse.Namespace) -> dict[str, Any]:
-    """All figures of a face; `prompts` `[R, n, M, C]` in the unit scale, `real` rounded."""
-    found = rollouts.roll(
-        make, len(prompts), options.positions, real.shape[1], prompts=prompts, batch=options.batch, progress=_tell
-    )
-    values = {position: rounded(x, spec) for position, x in found.items()}
-    rows = rollouts.to_dict(rollouts.statistics(values, real))
-    first = values[min(values)]
-    own, others = nearness(first, rounded(prompts, spec))
+def faces(options: argparse.Namespace, codec: Codec) -> dict[str, tuple[Make, dict[str, Any], FlowModel]]:
+    """How to make rows of each face, and what is known of it. Raises `UsageError` for models of another kind, `CodecMismatchError` of another codec."""
+    flowing, writing = hub.load(options.flow), hub.load(options.lm)
+    if not isinstance(flowing, FlowModel) or not isinstance(writing, lm.LanguageModel):
+        raise UsageError(f"Got {type(flowing).__name__} and {type(writing).__name__}, expected --flow and --lm.")
+    check_pair(flowing, codec)
+    writing.check(codec.spec)
+    channels = flowing.config.channels
+    of_flow, of_lm = (hub.bundled_folder(name) or Path(name) for name in (options.flow, options.lm))
     return {
-        "rows": rows, "repeated": {str(position): repeated(x) for position, x in values.items()}, "near_own": own,
-        "near_others": others, "seconds_a_chunk": seconds_a_chunk(make, prompts[0]),
+        "flow": (
+            lambda seeds: flow.Sampler(flowing, seeds),
+            about(of_flow, flowing, flow_weights.fingerprint(flowing), flow_weights.provenance(of_flow)), flowing,
+        ),
+        "language model": (
+            lambda seeds: lm.LatentRows(writing, seeds, channels=channels),
+            about(of_lm, writing.network, lm_model.fingerprint(writing), lm_model.provenance(of_lm)), flowing,
+        ),
     }  # fmt: skip
 
 
-def _tell(done: int, total: int) -> None:
-    if done == total or done % max(1, total // 20) < 1:
-        print(f"{done} of {total} chunks", file=sys.stderr, flush=True)
-
-
-def about(folder: Path, parameters: int, told: dict[str, Any]) -> dict[str, Any]:
+def about(folder: Path, network: torch.nn.Module, fingerprint: str, told: dict[str, Any]) -> dict[str, Any]:
     """What a face cost to make and to store."""
-    size = sum(path.stat().st_size for path in folder.iterdir())
     return {
-        "parameters": parameters,
-        "bytes": size,
-        "minutes": told.get("minutes"),
-        "hours_of_sound": told.get("hours_of_sound"),
-    }
+        "fingerprint": fingerprint, "parameters": sum(p.numel() for p in network.parameters()),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        **{key: told.get(key) for key in ("minutes", "steps", "machine", "hours_of_sound")},
+    }  # fmt: skip
 
 
-def faces(options: argparse.Namespace, spec: CodecSpec) -> dict[str, tuple[Make, dict[str, Any]]]:
-    """How to make rows of each face, and what is known of it. Raises `UsageError` for models of another kind or codec."""
-    flowing, writing = duotone.load(options.flow), duotone.load(options.lm)
-    if not isinstance(flowing, FlowModel) or not isinstance(writing, lm.LanguageModel):
-        raise UsageError(
-            f"Got {type(flowing).__name__} and {type(writing).__name__}, expected a flow and a language model."
+def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
+    """The document. Raises `UsageError` for models that do not belong together."""
+    codec = hub.load(options.codec)
+    made = faces(options, codec)
+    flowing = made["flow"][2]
+    found = real(codec, flowing, options)
+    reality = reality_in_bounds(found, codec)
+    plan = Plan(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Plan)})
+    plan = dataclasses.replace(plan, positions=tuple(options.positions))
+    possible = [
+        part
+        for part in PARTS
+        if part not in ("losses", "drift") and (part != "copying" or reality.training is not None)
+    ]
+    parts = options.parts or possible
+    out: dict[str, Any] = {}
+    for name, (make, told, _) in made.items():
+        source = in_bounds(of_rows(make, telling(f"chunks of rollouts of the {name}")), codec)
+        measuring = Measuring(
+            source, reality, plan, lambda line, name=name: print(f"{name}: {line}", file=sys.stderr, flush=True)
         )
-    writing.check(spec)
-    if flowing.config.codec not in (None, spec.space):
-        raise UsageError(f"--flow was trained on the codec space {flowing.config.codec}, --codec has {spec.space}.")
-    of_flow, of_lm = (bundled_folder(name) or Path(name) for name in (options.flow, options.lm))
-    count = sum(p.numel() for p in flowing.parameters())
+        figures = measuring.run(parts)
+        figures.pop("seconds")
+        speed = seconds_a_chunk(make, unit(measuring.prompts[0], codec))
+        out[name] = {
+            **told,
+            "seconds_a_chunk": speed,
+            "figures": figures,
+            "plans": dict.fromkeys(figures, dataclasses.asdict(plan)),
+        }
     return {
-        "flow": (lambda seeds: flow.Sampler(flowing, seeds), about(of_flow, count, flow_provenance(of_flow))),
-        "language model": (
-            lambda seeds: lm.LatentRows(writing, seeds, channels=CHANNELS),
-            about(of_lm, sum(p.numel() for p in writing.network.parameters()), lm_provenance(of_lm)),
-        ),
+        "machine": machine.describe(), "command": machine.command(arguments, __file__),
+        "codec": {"name": codec.spec.model, "fingerprint": codec.fingerprint, "space": codec.spec.space},
+        "data": data_about(found, options), "rounding": cost_of_rounding(reality, codec), "faces": out,
     }  # fmt: skip
 
 
 def page(document: dict[str, Any]) -> str:
     """The tables as Markdown."""
+    held = document["data"]["held_out"]
+    return "\n".join([
+        "# Two faces, compared\n", flow_page.CLAIM, "", machine.markdown(document["machine"]),
+        f"Made by `{document['command']}`: {held['recordings']} held-out recordings, {held['minutes']:.0f} minutes.\n",
+        tables(document),
+    ])  # fmt: skip
+
+
+def tables(document: dict[str, Any]) -> str:
+    """What both cost, then the figures of each."""
     lines = [
-        "# Two faces, compared", "", machine.markdown(document["machine"]), f"Made by `{document['command']}`", "",
         "| | parameters | MiB | minutes of training | hours of sound | seconds a chunk |", "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for name, face in document["faces"].items():
-        minutes, hours = (_cell(face[key], 1) for key in ("minutes", "hours_of_sound"))
+        minutes, hours = (_cell(face[key]) for key in ("minutes", "hours_of_sound"))
         lines.append(
             f"| {name} | {face['parameters']:,} | {face['bytes'] / 2**20:.1f} | {minutes} | {hours} | {face['seconds_a_chunk']:.3f} |"
         )
-    setting = document["setting"]
     lines += [
-        "", f"{setting['rollouts']} rollouts, each after {setting['prompt']} chunks of a held-out recording; pooled over {setting['window']} chunks.",
-        "", "| | chunks around | deviation | mean | Fréchet, chunks | Fréchet, differences | repeated |", "|---|---|---:|---:|---:|---:|---:|",
+        "", "A chunk of 0.683 s for one listener. Figures are of latents between their bounds; rounding real latents to their levels moves them by a "
+        f"Fréchet distance of {document['rounding']:.3f}.", "",
     ]  # fmt: skip
-    for i, (name, face) in enumerate(document["faces"].items()):
-        for row in face["rows"]:
-            if row["name"] == "generated" or i == 0:
-                title = name if row["name"] == "generated" else row["name"]
-                cells = " | ".join(_cell(row[key], 3) for key in ("deviation", "mean", "frechet", "frechet_steps"))
-                share = f"{face['repeated'][str(row['position'])]:.1%}" if row["name"] == "generated" else ""
-                lines.append(f"| {title} | {row['position'] or ''} | {cells} | {share} |")
-    lines += ["", "| | like its own prompt | like others' prompts |", "|---|---:|---:|"]
-    lines += [
-        f"| {name} | {face['near_own']:.3f} | {face['near_others']:.3f} |" for name, face in document["faces"].items()
-    ]
+    for name, face in document["faces"].items():
+        lines += [f"## The {name}", "", flow_page.sections(face, "###")]
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: float | None, digits: int) -> str:
-    return "unknown" if value is None else f"{value:.{digits}f}"
+def _cell(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure both, write the table, and return what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flow", default="flow-tiny", help="bundled name, or folder")
-    parser.add_argument("--lm", default="lm-tiny", help="bundled name, or folder")
-    parser.add_argument("--codec", default="tiny", help="the codec of both")
-    parser.add_argument("--heldout", type=Path, required=True, help="folder of recordings that neither was trained on")
-    parser.add_argument("--rollouts", type=int, default=64)
-    parser.add_argument("--prompt", type=int, default=8, help="chunks that each rollout continues")
-    parser.add_argument("--window", type=int, default=rollouts.WINDOW, help="chunks around each position")
-    parser.add_argument("--positions", type=int, nargs="+", default=[16, 128], metavar="CHUNK")
-    parser.add_argument("--batch", type=int, default=16, help="rollouts side by side")
-    parser.add_argument("--out", type=Path, default=machine.RESULTS, help="folder of the table")
-    options = parser.parse_args(arguments)
-    codec = duotone.load(options.codec)
-    made = faces(options, codec.spec)
-    recordings = encoded(codec, options.heldout, max(options.prompt, options.window))
-    prompts = torch.stack([unit(codes) for codes in windows(recordings, options.prompt, options.rollouts, 0)])
-    chosen = windows(recordings, options.window, 2 * max(2, options.rollouts), 1)
-    real = rounded(torch.stack([unit(codes) for codes in chosen]), codec.spec)
-    setting = {key: getattr(options, key) for key in ("rollouts", "prompt", "window", "positions")}
-    document = {
-        "machine": machine.describe(), "command": machine.command(arguments, __file__), "setting": setting,
-        "recordings": len(recordings),
-        "faces": {name: {**told, **measured(make, prompts, real, codec.spec, options)} for name, (make, told) in made.items()},
-    }  # fmt: skip
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure both, write the page; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = command().parse_args(arguments)
+    try:
+        document = measured(options, arguments)
+    except DuotoneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     machine.record(NAME, document, page, options.out)
     print(page(document))
-    return document
+    return 0
+
+
+def command() -> argparse.ArgumentParser:
+    """The command line: that of evaluate_flow.py, and the language model."""
+    out = parser()
+    out.description = __doc__
+    out.add_argument("--lm", default="lm-tiny", help="bundled name or folder of a language model")
+    out.set_defaults(positions=[16, 128])
+    return out
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
+import importlib
+import json
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from duotone import lm
 from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
 from duotone.config import FlowConfig, LMConfig, SamplingConfig
-from duotone.errors import AudioError, UsageError
+from duotone.errors import UsageError
 from duotone.flow.weights import save as save_flow
 from duotone.hub import save
 from flow_toys import stirred
@@ -46,17 +45,13 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().out.splitlines()[-1].startswith("Latents([2, 128, 4]")
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> dict[str, Any]:
-    before = [*sys.path]
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return runpy.run_path(str(ROOT / "benchmarks" / "compare_faces.py"))
-    finally:
-        sys.path[:] = before
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("compare_faces")
 
 
-def test_the_comparison_runs(benchmark: dict[str, Any], tmp_path: Path) -> None:
+def test_the_comparison_runs(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codec = random_bands()
     save(codec, tmp_path / "codec")
     sizes = FlowConfig(
@@ -64,42 +59,37 @@ def test_the_comparison_runs(benchmark: dict[str, Any], tmp_path: Path) -> None:
         sampling=SamplingConfig(steps=2),
     )  # fmt: skip
     save_flow(stirred(sizes), tmp_path / "flow")
-    lm.save(
-        lm.random(LMConfig(dim=16, layers=1, heads=2, context_chunks=3), codec.spec),
-        tmp_path / "lm",
-        provenance={"minutes": 2.0},
-    )
-    (tmp_path / "heldout").mkdir()
+    small = LMConfig(dim=16, layers=1, heads=2, context_chunks=3)
+    lm.save(lm.random(small, codec.spec), tmp_path / "lm", provenance={"minutes": 2.0})
+    folder = tmp_path / "heldout" / "music-generated"
+    folder.mkdir(parents=True)
     for i in range(2):
-        write(tmp_path / "heldout" / f"{i}.wav", synthesize(i, 0.3))
-    names = [f"--{name}={tmp_path / name}" for name in ("flow", "lm", "codec", "heldout")]
-    small = ["--rollouts", "4", "--prompt", "2", "--window", "4", "--positions", "3", "6", "--batch", "3"]
-    found = benchmark["main"]([*names, *small, "--out", str(tmp_path)])
-    text = (tmp_path / "compare_faces.md").read_text()
-    assert str(tmp_path) not in text and "| language model | 3 |" in text and "| flow | 6 |" in text
+        write(folder / f"{i}.wav", synthesize(i, 0.4))
+    names = [f"--{name}={tmp_path / name}" for name in ("flow", "lm", "codec", "heldout", "out")]
+    words = "--kinds music-generated --rollouts 4 --prompts 4 --prompt 2 --continuation 3 --window 4 --positions 3 6 --batch 3 --parts joints distances"
+    assert benchmark.main([*names, *words.split()]) == 0
+    text = (tmp_path / "out" / "compare_faces.md").read_text()
+    assert str(tmp_path) not in text and "## The language model" in text and "### Joints of chunks" in text
+    found = json.loads((tmp_path / "out" / "compare_faces.json").read_text())
     assert found["faces"]["language model"]["minutes"] == 2.0 and found["faces"]["flow"]["minutes"] is None
+    assert 0 < found["rounding"] < 5
     for face in found["faces"].values():
-        rows = {(row["name"], row["position"]): row for row in face["rows"]}
-        assert set(rows) == {("generated", 3), ("generated", 6), ("real", None), ("shuffled", None)}
+        rows = {(row["name"], row["position"]): row for row in face["figures"]["distances"]}
+        assert {("generated", 3), ("generated", 6), ("real", None), ("shuffled", None)} <= set(rows)
         assert rows["shuffled", None]["frechet"] > rows["real", None]["frechet"] and face["seconds_a_chunk"] > 0
-    with pytest.raises(UsageError, match="expected a flow and a language model"):
-        benchmark["main"]([names[0], f"--lm={tmp_path / 'flow'}", *names[2:], *small])
-    with pytest.raises(AudioError, match="expected 99"):
-        benchmark["main"]([*names, *small, "--window", "99"])
+    real = [[r for r in face["figures"]["distances"] if r["name"] == "real"] for face in found["faces"].values()]
+    assert real[0] == real[1]  # both are compared with the same
+    assert benchmark.main([names[0], f"--lm={tmp_path / 'flow'}", *names[2:], *words.split()]) == UsageError.exit_code
+    assert "expected --flow and --lm" in capsys.readouterr().err
 
 
-def test_its_figures_are_right_for_what_is_known(benchmark: dict[str, Any]) -> None:
-    g = torch.Generator().manual_seed(0)
-    prompts = torch.randn(6, 3, 2, 4, generator=g)
-    own, others = benchmark["nearness"](prompts + 0.01, prompts)
-    assert own > 0.99 and abs(others + 0.2) < 0.2
-    x = torch.randn(5, 4, 2, 4, generator=g)
-    assert benchmark["repeated"](x) == 0
-    x[:, 3] = x[:, 0]
-    assert benchmark["repeated"](x) == pytest.approx(1 / 3)
+def test_scales_are_inverse_and_rounding_is_that_of_the_codec(benchmark: ModuleType) -> None:
     codec = random_bands()
-    codes = codec.encode(synthesize(0, 0.1)).codes()
-    exact = codes.latents()
-    assert torch.equal(benchmark["rounded"](exact.channels(64)[None], codec.spec).flatten(), exact.values.flatten())
-    parts = benchmark["windows"]([codes], 3, 5, 0)
-    assert all(any(np.array_equal(p.numpy(), codes[i : i + 3].numpy()) for i in range(len(codes) - 2)) for p in parts)
+    value = codec.encode(synthesize(0, 0.1))
+    x = value.channels(64)
+    assert torch.equal(benchmark.bounded(x, codec).flatten(), value.values.flatten())
+    torch.testing.assert_close(benchmark.unit(benchmark.bounded(x, codec), codec), x)
+    levels = benchmark.rounded(benchmark.bounded(x, codec), codec)
+    assert torch.equal(levels.flatten(), value.codes().latents().values.flatten())
+    source = benchmark.in_bounds(lambda prompts, chunks, seeds: prompts[:, :chunks], codec)
+    torch.testing.assert_close(source(levels[None], 2, [0])[0], levels[:2], atol=1e-5, rtol=0)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,18 +27,6 @@ from duotone.flow.sampler import Sampler
 
 #: Latents `[W, M, C]` in the codec's unit scale -> sound.
 Decode = Callable[[Tensor], Waveform]
-
-
-class Rolling(Protocol):
-    """Generations side by side: a flow's `Sampler`, or a language model's `LatentRows`."""
-
-    def push(self, latents: Tensor) -> None:
-        """Let chunks `[R, n, M, C]` enter the context."""
-
-    def next(self) -> Any:
-        """The next chunk; its attribute `latents` is `[R, M, C]` in the codec's unit scale."""
-
-
 POSITIONS = (16, 128, 1000)
 WINDOW = 32  # chunks around each position
 
@@ -59,7 +47,7 @@ class Row:
 
 
 def roll(
-    model: FlowModel | Callable[[Sequence[int]], Rolling],
+    model: FlowModel,
     rollouts: int = 64,
     positions: Sequence[int] = POSITIONS,
     window: int = WINDOW,
@@ -72,7 +60,7 @@ def roll(
 
     A window is chunks ``position - W / 2`` to ``position + W / 2 - 1`` after the prompt (the first W, where it would begin before
     them). Rollout i has the seed i and continues `prompts[i]` (`[R, n, M, C]`), or nothing; chunks outside windows are not kept. `batch`
-    rollouts run side by side. For another model than a flow, give a function that makes its rows for some seeds. `progress` gets chunks done and in all. Raises `UsageError` for no rollouts or positions, or other
+    rollouts run side by side. `progress` gets chunks done and in all. Raises `UsageError` for no rollouts or positions, or other
     prompts.
     """
     if rollouts < 1 or window < 2 or not positions or min(positions) < 0:
@@ -87,7 +75,7 @@ def roll(
     parts: dict[int, list[Tensor]] = {position: [] for position in positions}
     for first in range(0, rollouts, batch):
         seeds = range(first, min(first + batch, rollouts))
-        sampler: Rolling = Sampler(model, seeds, settings) if isinstance(model, FlowModel) else model(seeds)
+        sampler = Sampler(model, seeds, settings)
         if prompts is not None:
             sampler.push(prompts[first : first + len(seeds)])
         kept: dict[int, list[Tensor]] = {position: [] for position in positions}

@@ -52,7 +52,8 @@ def to_frames(codes: Any, spec: CodecSpec, parts: int) -> Int:
     """Codes `[K, S]` -> frames `[F, S]`: row ``k * parts + i`` holds the i-th part of codebook k, the lowest digits first."""
     codes, size = np.asarray(codes, np.int64), base(spec, parts)
     places = size ** np.arange(parts, dtype=np.int64)
-    return (codes[:, None] // places[:, None] % size).reshape(len(codes) * parts, codes.shape[1])
+    found: Int = (codes[:, None] // places[:, None] % size).reshape(len(codes) * parts, codes.shape[1])
+    return found
 
 
 def from_frames(frames: Any, spec: CodecSpec, parts: int) -> Int:
