@@ -23,9 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from duotone.evaluate.continuations import Rows, Source, of_rows
-from duotone.evaluate.flow_figures import PARTS, Measuring, Plan, Reality
-from evaluate_flow import data_about, parser, real, telling
 from torch import Tensor
 
 import machine
@@ -34,11 +31,14 @@ from duotone.codec.contract import Codec
 from duotone.codec.values import Latents
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate import flow_page
+from duotone.evaluate.continuations import Rows, Source, of_rows
+from duotone.evaluate.flow_figures import PARTS, Measuring, Plan, Reality
 from duotone.evaluate.frechet import frechet_distance
 from duotone.flow import weights as flow_weights
 from duotone.flow.model import FlowModel
 from duotone.flow.prompt import check_pair
 from duotone.lm import model as lm_model
+from evaluate_flow import data_about, parser, real, telling
 
 NAME = "compare_faces"
 SPEED_CHUNKS = 8  # timed for one listener
