@@ -66,10 +66,10 @@ def test_the_comparison_runs(benchmark: ModuleType, tmp_path: Path, capsys: pyte
     for i in range(2):
         write(folder / f"{i}.wav", synthesize(i, 0.4))
     names = [f"--{name}={tmp_path / name}" for name in ("flow", "lm", "codec", "heldout", "out")]
-    words = "--kinds music-generated --rollouts 4 --prompts 4 --prompt 2 --continuation 3 --window 4 --positions 3 6 --batch 3 --parts joints distances"
+    words = "--kinds music-generated --rollouts 4 --prompts 4 --prompt 2 --continuation 3 --window 4 --positions 3 6 --batch 3 --parts distances"
     assert benchmark.main([*names, *words.split()]) == 0
     text = (tmp_path / "out" / "compare_faces.md").read_text()
-    assert str(tmp_path) not in text and "## The language model" in text and "### Joints of chunks" in text
+    assert str(tmp_path) not in text and "## The language model" in text and "### Distances of latents" in text
     found = json.loads((tmp_path / "out" / "compare_faces.json").read_text())
     assert found["faces"]["language model"]["minutes"] == 2.0 and found["faces"]["flow"]["minutes"] is None
     assert 0 < found["rounding"] < 5
