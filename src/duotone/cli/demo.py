@@ -145,7 +145,7 @@ def _continued(codec: AnyCodec, wave: Waveform, title: str, seed: int) -> Contin
     from duotone.evaluate.continued import continue_sound, long_enough
     from duotone.hub import bundled, load
 
-    if DEFAULT_FLOW not in bundled(flows=True):
+    if DEFAULT_FLOW not in bundled("flow"):
         return None
     model = load(DEFAULT_FLOW, codec.device)
     if model.config.codec != codec.spec.space or not long_enough(codec, wave):

@@ -50,7 +50,8 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(iter(self.network.parameters())).device
+        found: torch.device = next(iter(self.network.parameters())).device
+        return found
 
     @property
     def start(self) -> int:

@@ -104,7 +104,8 @@ class CodeCrops(Examples):
         """Codes `[K, S]` of at most `most` chunks, evenly spread over the regions that crops are taken from."""
         places = [(r.recording, first) for r in self.crops.regions for first in range(r.first, r.first + r.count)]
         for i in np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).astype(int)):
-            yield self.codes.crop(*places[i], 1)
+            recording, first = places[i]
+            yield self.codes.crop(recording, first, 1)
 
     @property
     def hours(self) -> float:

@@ -75,9 +75,7 @@ class EstimateLosses(nn.Module):
         }
         return terms, distances
 
-    def mel_magnitudes(
-        self, maps: Maps, estimate: Tensor, features: Features, truth: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def mel_magnitudes(self, maps: Maps, estimate: Tensor, features: Features, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Mel magnitudes of left, right, mid, side `[B, n, 4, M]`: the estimate's, and the true ones.
 
         Left and right are mid plus and minus a side of level r and correlation c with it: ``|m| sqrt(1 + r^2 +- 2 r c)``.
