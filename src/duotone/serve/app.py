@@ -168,6 +168,7 @@ class Handlers:
 
     async def pair(self, request: Any) -> tuple[Any, Any]:
         """The two files of a form, of limited size together."""
+        from starlette.datastructures import UploadFile
         from starlette.formparsers import MultiPartException, MultiPartParser
 
         from duotone.serve.uploads import patient
@@ -186,7 +187,7 @@ class Handlers:
             raise UsageError(f"The form cannot be read ({error}).") from None
         for name in ("reference", "estimate"):
             field = form.get(name)
-            if not hasattr(field, "file"):
+            if not isinstance(field, UploadFile):
                 raise UsageError(f"The form has no file {name}, expected reference and estimate.")
             upload = Upload(self.limits.upload_bytes, self.service.opened)
             visit.stack.callback(upload.close)
@@ -287,7 +288,7 @@ def create_app(service: Service) -> Any:
         redoc_url=None,
         description="Audio -> latents or tokens -> audio.",
     )
-    errors = {code: {"description": text} for code, text in _ERRORS.items()}
+    errors: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
     binary, form = _body("application/octet-stream"), _form("reference", "estimate")
     add = partial(app.add_api_route, response_model=None, responses=errors)
     add("/v1/encode", encode, methods=["POST"], openapi_extra=binary, response_class=Response)

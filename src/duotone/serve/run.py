@@ -45,9 +45,8 @@ class Server:
                 timeout_graceful_shutdown=1, h11_max_incomplete_event_size=1 << 16,
             )  # fmt: skip
             server = uvicorn.Server(settings)
-            server.handle_exit = lambda number, frame: (
-                self.stop()
-            )  # it takes SIGINT and SIGTERM where it runs in the main thread
+            # It takes SIGINT and SIGTERM where it runs in the main thread.
+            server.handle_exit = lambda sig, frame: self.stop()  # type: ignore[method-assign]
             self.service.start()
         finally:
             self.started.set()
