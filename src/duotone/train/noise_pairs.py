@@ -15,12 +15,12 @@ from duotone.codec import consistency
 from duotone.config import NoiseConfig
 from duotone.train.codicodec_objective import CoDiCodecObjectiveSection
 from duotone.train.draws import Draws
+from duotone.train.sections import ObjectiveSection
 
 
-class ConsistencyFields(CoDiCodecObjectiveSection):
-    """The fields of the consistency objective, on both frontends; defaults are the published values if there are any."""
+class NoiseFields(ObjectiveSection):
+    """The fields that `draw_pair`, `step_size` and `consistency_loss` read, for every codec; defaults are the published values."""
 
-    continuous_share: float = Field(default=0.75, ge=0, le=1)  # FSQ-dropout: share of examples that are not rounded
     log_sigma_mean: float = -1.1
     log_sigma_deviation: float = Field(default=2.0, gt=0)
     dt_exponent_start: float = 1.0
@@ -29,6 +29,12 @@ class ConsistencyFields(CoDiCodecObjectiveSection):
         default=0.0, ge=0, le=1
     )  # ECT start: share of the steps with the clean spectrum as target
     weight_power: float = 1.0  # weight = (sigma_hi - sigma_lo) ** -power
+
+
+class ConsistencyFields(NoiseFields, CoDiCodecObjectiveSection):
+    """The fields of the consistency objective, on both frontends; defaults are the published values if there are any."""
+
+    continuous_share: float = Field(default=0.75, ge=0, le=1)  # FSQ-dropout: share of examples that are not rounded
     deviation: float = Field(default=0.9, gt=0)  # target standard deviation of each pre-tanh latent over the batch
     spread_weight: float = Field(default=10.0, ge=0)  # weight of the spread term (see `bottleneck`)
     envelope_weight: float = Field(default=0.0, ge=0)  # weight of the auxiliary loss for short runs (see `envelope`)
@@ -51,7 +57,7 @@ class Pair:
     low: Tensor
 
 
-def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: ConsistencyFields, draws: Draws) -> Pair:
+def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: NoiseFields, draws: Draws) -> Pair:
     """Log-normal sigma mapped to the rho grid, and the level `dt` below it; `dt` None means the clean end (r = 0)."""
     log_sigma = section.log_sigma_mean + section.log_sigma_deviation * draws.stratified_normal(name)
     u = consistency.position(log_sigma.exp().clamp(noise.sigma_min, noise.sigma_max), noise).clamp(1e-3, 1)
@@ -59,7 +65,7 @@ def draw_pair(name: str, dt: float | None, noise: NoiseConfig, section: Consiste
     return Pair(consistency.sigma(u, noise), consistency.sigma(lower, noise))
 
 
-def step_size(progress: float, section: ConsistencyFields) -> float | None:
+def step_size(progress: float, section: NoiseFields) -> float | None:
     """``dt = 0.1 ** e``, e linear in training progress; None during the denoising stage (ECT, arXiv 2406.14548)."""
     if progress < section.denoising_share:
         return None

@@ -17,6 +17,7 @@ from duotone.train import (  # noqa: F401
     estimate,
     flow,
     lm_task,
+    lycodec,
 )  # importing a file registers its kinds; import files of new objectives here
 from duotone.train.sections import (
     DATA,
