@@ -15,10 +15,18 @@ from duotone.audio.synth import synthesize
 from duotone.codec.lycodec.frontend import chunk_spectra
 from duotone.codec.lycodec.stereo import Stereo
 from duotone.codec.lycodec.weights import load_lycodec
-from duotone.config import LycodecConfig
+from duotone.config import LycodecConfig, lycodec_preset
 from duotone.errors import ConfigError
 from duotone.train.draws import Draws
-from duotone.train.lycodec import LycodecObjective, LycodecObjectiveSection, draw_hybrid, draw_kept, hybrid_share, spectral_rise  # fmt: skip
+from duotone.train.lycodec import (
+    LycodecObjective,
+    LycodecObjectiveSection,
+    LycodecSection,
+    draw_hybrid,
+    draw_kept,
+    hybrid_share,
+    spectral_rise,
+)
 from duotone.train.lycodec_losses import SpectralLosses, StereoTargets, stereo_losses
 from duotone.train.recipe import TrainRecipe, bundled
 from duotone.train.run import train
@@ -99,6 +107,13 @@ def check_gradient(loss: object, x: Tensor) -> None:
     numeric = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)  # type: ignore[operator]
     found = float((gradient * direction).sum())
     assert found != 0 and found == pytest.approx(float(numeric), rel=3e-2)
+
+
+def test_the_spectral_terms_hear_the_samples_that_were_given() -> None:
+    given = samples(2)
+    heard = SpectralLosses(SMALL_LYCODEC, (64,), 8).samples(chunk_spectra(given, SMALL_LYCODEC)).unflatten(0, (2, 2))
+    mid, inner = given.mean(1), slice(SMALL_LYCODEC.overlap, -SMALL_LYCODEC.overlap)
+    assert torch.corrcoef(torch.stack([heard[:, 0, inner].flatten(), mid[:, inner].flatten()]))[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("name", ["mel_distance", "multi_resolution"])
@@ -191,7 +206,8 @@ def test_it_trains_resumes_exactly_and_its_export_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["lycodec", "lycodec-tiny"])
 def test_bundled_recipes_build_their_models(name: str) -> None:
     found = TrainRecipe.load(bundled()[name])
-    assert found.model.build() == LycodecConfig.parse(duotone.config.LYCODEC_PRESETS[name].to_dict())  # type: ignore[attr-defined]
+    assert isinstance(found.model, LycodecSection)
+    assert found.model.build() == LycodecConfig.parse(lycodec_preset(name).to_dict())
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:

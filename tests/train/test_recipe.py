@@ -10,6 +10,7 @@ import pytest
 from duotone.errors import ConfigError
 from duotone.train.consistency import ConsistencySection
 from duotone.train.flow_sections import FlowModelSection
+from duotone.train.lycodec import LycodecSection
 from duotone.train.recipe import TrainRecipe, bundled
 from duotone.train.sections import DATA, CoDiCodecSection, DataSection, Parts, SoundSection
 
@@ -20,7 +21,7 @@ def test_bundled_recipes_are_valid_and_found_by_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     loaded = TrainRecipe.load(name)
-    assert isinstance(loaded.model, CoDiCodecSection | FlowModelSection)
+    assert isinstance(loaded.model, CoDiCodecSection | FlowModelSection | LycodecSection)
     assert loaded.model.build().family == loaded.model.kind
     assert loaded == TrainRecipe.load(bundled()[name])
     assert "codec:" not in bundled()[name].read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from duotone.codec.lycodec.stem import log_magnitudes
 from duotone.codec.lycodec.stereo import LEVEL_UNIT_DB, TIME_UNIT, Stereo
 from duotone.config import LycodecConfig
 from duotone.represent.mel import hertz_to_mel, mel_filterbank
-from duotone.represent.stft import expand, to_samples
+from duotone.represent.stft import expand, to_frames
 
 #: Decibels of one neper of magnitude.
 DECIBEL = 8.685889638
@@ -42,7 +42,7 @@ class SpectralLosses(nn.Module):
 
     def multi_resolution(self, found: Tensor, wanted: Tensor) -> Tensor:
         """Companded spectra -> spectral convergence and distance of log magnitudes over STFTs (arXiv 1910.11480, section 2.2)."""
-        waves = [to_samples(x.float(), stft_of(self.config)).flatten(0, 1) for x in (found, wanted)]
+        waves = [self.samples(x) for x in (found, wanted)]
         total = found.new_zeros(())
         for size in self.sizes:
             hann = torch.hann_window(size, device=found.device, dtype=waves[0].dtype)
@@ -50,6 +50,14 @@ class SpectralLosses(nn.Module):
             ours, true = (((p.real.square() + p.imag.square()) * (2 / size) ** 2 + _FLOOR**2).sqrt() for p in parts)
             total = total + (ours - true).norm() / true.norm() + (ours.log() - true.log()).abs().mean()
         return total / len(self.sizes)
+
+    def samples(self, spectra: Tensor) -> Tensor:
+        """Companded spectra `[B, 4, F, T]` -> mid and side of each `[2B, overlap + chunk]`, by overlap-add with gradients."""
+        c = self.config
+        frames = to_frames(spectra.float(), stft_of(c)).flatten(0, 1)  # [2B, T, n_fft]
+        length = c.n_fft + (c.frames - 1) * c.hop
+        joined: Tensor = F.fold(frames.transpose(1, 2), (1, length), (1, c.n_fft), stride=(1, c.hop))
+        return joined[:, 0, 0]
 
 
 class StereoTargets(nn.Module):
