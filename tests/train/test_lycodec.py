@@ -99,7 +99,7 @@ def test_silence_has_no_stereo_targets() -> None:
 
 
 def check_gradient(loss: object, x: Tensor) -> None:
-    """A directional derivative, against a central difference in float64."""
+    """A directional derivative, against a central difference in float32."""
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
     start = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(start), [start])  # type: ignore[operator]

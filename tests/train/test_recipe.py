@@ -10,6 +10,7 @@ import pytest
 from duotone.errors import ConfigError
 from duotone.train.consistency import ConsistencySection
 from duotone.train.flow_sections import FlowModelSection
+from duotone.train.lm_sections import LMModelSection
 from duotone.train.lycodec import LycodecSection
 from duotone.train.recipe import TrainRecipe, bundled
 from duotone.train.sections import DATA, CoDiCodecSection, DataSection, Parts, SoundSection
@@ -21,14 +22,22 @@ def test_bundled_recipes_are_valid_and_found_by_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     loaded = TrainRecipe.load(name)
-    assert isinstance(loaded.model, CoDiCodecSection | FlowModelSection | LycodecSection)
+    assert isinstance(loaded.model, CoDiCodecSection | FlowModelSection | LMModelSection | LycodecSection)
     assert loaded.model.build().family == loaded.model.kind
     assert loaded == TrainRecipe.load(bundled()[name])
     assert "codec:" not in bundled()[name].read_text(encoding="utf-8")
 
 
 def test_there_are_recipes_for_the_documentation() -> None:
-    names = {"base", "small", "tiny-1-estimate", "tiny-3-adversarial", "tiny-demo", "fine-tune-published"}
+    names = {
+        "base",
+        "small",
+        "tiny-1-estimate",
+        "tiny-2-refinement",
+        "tiny-3-adversarial",
+        "tiny-demo",
+        "fine-tune-published",
+    }
     assert names | {"flow-tiny", "flow-small", "flow-base"} <= bundled().keys()
 
 
