@@ -28,6 +28,7 @@ from duotone.train.lycodec import (
     spectral_rise,
 )
 from duotone.train.lycodec_losses import SpectralLosses, StereoTargets, stereo_losses
+from duotone.train.optimizers import make_optimizers
 from duotone.train.recipe import TrainRecipe, bundled
 from duotone.train.run import train
 from small_lycodec import SMALL_LYCODEC, random_lycodec
@@ -214,3 +215,17 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     wrong = TrainRecipe.parse({**recipe().to_dict(), "model": {"kind": "codicodec"}})
     with pytest.raises(ConfigError, match=r"model\.kind lycodec"):
         train(wrong, [str(tmp_path)], tmp_path / "x")
+
+
+def test_the_recipes_optimizers_fit_the_network() -> None:
+    """Muon trains the matrices of encoder and decoder, AdamW the rest; no parameter is left out."""
+    network = random_lycodec().network.requires_grad_(True)
+    muon = [
+        o for o in make_optimizers(TrainRecipe.load("lycodec-tiny").optim, network) if isinstance(o, torch.optim.Muon)
+    ]
+    (trained,) = ({id(p) for group in o.param_groups for p in group["params"]} for o in muon)
+    named = dict(network.named_parameters())
+    assert id(named["encoder.layers.0.attention.query.weight"]) in trained
+    assert (
+        id(named["decoder.blocks.0.cross.query.weight"]) in trained and id(named["encoder.head.weight"]) not in trained
+    )

@@ -12,7 +12,7 @@ from duotone.errors import ConfigError
 from duotone.train.settings import OptimSection
 
 #: What the names of parameters inside transformers have in them: ours, and those of Hugging Face.
-STACKS = (".transformer.layers.", ".model.layers.")
+STACKS = (".transformer.layers.", ".model.layers.", ".encoder.layers.", ".decoder.blocks.")
 #: Optimizers by the name of the group of parameters that they train together.
 Optimizers = dict[str, list[torch.optim.Optimizer]]
 
