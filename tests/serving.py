@@ -62,6 +62,7 @@ def serving(models: Models | Codec, opened: Opener = unnamed, wall: Any = None, 
     thread.start()
     try:
         server.started.wait()
+        assert service.prepared.wait(120)
         yield Running(service, server.port, clock, server, lines)
     finally:
         server.stop()

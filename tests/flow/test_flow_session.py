@@ -293,21 +293,22 @@ def test_returning_to_the_prompt_with_the_seed_given_anew_plays_what_the_beginni
 
 def sticky(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flows that collapse: where the last two chunks of a context are equal, so are all that follow."""
-    push, following = Sampler.push, Sampler.next
+    entering, sampling = Sampler.entering, Sampler.sampling
 
-    def remembering(self: Sampler, latents: Tensor) -> None:
+    def remembering(self: Sampler, latents: Tensor) -> Any:
         seen = [*getattr(self.cache, "seen", []), latents.reshape(-1, *latents.shape[-2:])[-1]][-2:]
-        push(self, latents)
+        found = entering(self, latents)
         self.cache.seen = seen  # type: ignore[attr-defined]
+        return found
 
-    def repeating(self: Sampler, push: bool = True) -> Chunk:
+    def repeating(self: Sampler) -> Any:
         seen = getattr(self.cache, "seen", [])
         if len(seen) == 2 and torch.allclose(*seen, atol=1e-3):
             return Chunk(seen[1][None], self.cache.index, 1, 1)
-        return following(self, push)
+        return (yield from sampling(self))
 
-    monkeypatch.setattr(Sampler, "push", remembering)
-    monkeypatch.setattr(Sampler, "next", repeating)
+    monkeypatch.setattr(Sampler, "entering", remembering)
+    monkeypatch.setattr(Sampler, "sampling", repeating)
 
 
 def test_a_collapsed_context_is_noticed_and_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from duotone.audio.waveform import Waveform
 from duotone.codec.batches import ENCODE_BATCH, Batch, Encode, Window, encode_recordings, whole_number, window_for
-from duotone.codec.sessions import EMPTY, Decoder, DecodeSession, EncodeSession, Resumable
+from duotone.codec.sessions import EMPTY, Batched, Decoder, DecodeSession, EncodeSession, Resumable
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
 from duotone.spec import ENCODING_FORMAT, CodecSpec, Framing, Source
@@ -364,6 +364,35 @@ class _Guarded:
         self._grad: bool | None = None  # whether gradients flow through this stream; known from its first value on
 
     def push(self, value: Latents | Codes) -> Tensor:
+        self._admit(value)
+        with self._arithmetic():
+            samples = self._decoder.push(value)
+        return self._ordinary(samples)
+
+    def together(self, decoders: Sequence[_Guarded], values: Sequence[Latents | Codes]) -> list[Tensor | Exception]:
+        """What `push` of each gives or raises: in one batch where the decoder can, and nothing needs gradients."""
+        found: list[Tensor | Exception] = [torch.zeros(0)] * len(decoders)
+        batch = []
+        for i, (each, value) in enumerate(zip(decoders, values, strict=True)):
+            try:
+                each._admit(value)
+                if isinstance(each._decoder, Batched) and not each._grad:
+                    batch.append(i)
+                else:
+                    found[i] = each.push(value)
+            except Exception as error:  # it belongs to this stream alone
+                found[i] = error
+        if batch:
+            inner = [decoders[i]._decoder for i in batch]
+            assert isinstance(inner[0], Batched)
+            with self._arithmetic():
+                made = inner[0].together(inner, [values[i] for i in batch])
+            for i, each_made in zip(batch, made, strict=True):
+                found[i] = each_made if isinstance(each_made, Exception) else each_made.clone()
+        return found
+
+    def _admit(self, value: Latents | Codes) -> None:
+        """Raise unless the stream takes this value."""
         if value.spec is not self._codec.spec:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the warning was given when the stream was opened
@@ -374,9 +403,6 @@ class _Guarded:
             raise UsageError(
                 "This stream began with latents that need no gradient, and got ones that do. Open a new stream."
             )
-        with self._arithmetic():
-            samples = self._decoder.push(value)
-        return self._ordinary(samples)
 
     def finish(self) -> Tensor:
         with self._arithmetic():

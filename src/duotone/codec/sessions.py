@@ -5,10 +5,10 @@ A session has a spec and a callable, not a codec. Its state belongs to it alone,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from types import TracebackType
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -156,6 +156,40 @@ class Resumable(Decoder, Protocol):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
         ...
+
+
+@runtime_checkable
+class Batched(Decoder, Protocol):
+    """A decoder of which several decode chunks in one batch, each with its own state."""
+
+    def together(self, decoders: Sequence[Any], values: Sequence[Latents | Codes]) -> list[Tensor | Exception]:
+        """What `push` of each of the decoders (of one codec, this one among them) gives for its value, or raises."""
+        ...
+
+
+def push_together(sessions: Sequence[DecodeSession], values: Sequence[Latents | Codes]) -> list[Waveform | Exception]:
+    """What `push` of each session, all of one codec, gives for its value, or raises; computed in one batch where the codec can.
+
+    The samples are those of pushing alone, up to rounding; a single session is pushed as it is without this function.
+    """
+    decoders = [session._decoder for session in sessions]
+    first = decoders[0]
+    if len(sessions) > 1 and isinstance(first, Batched):
+        for session in sessions:
+            session._open()
+        found = first.together(decoders, values)
+    else:
+        found = []
+        for session, value in zip(sessions, values, strict=True):
+            try:
+                session._open()
+                found.append(session._decoder.push(value))
+            except Exception as error:  # it belongs to this session alone
+                found.append(error)
+    return [
+        each if isinstance(each, Exception) else Waveform.of_checked(session._take(each), session.rate)
+        for session, each in zip(sessions, found, strict=True)
+    ]
 
 
 class DecodeSession(_Session):

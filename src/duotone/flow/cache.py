@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -26,6 +28,16 @@ from duotone.flow.path import interpolate
 
 _BLOCK = 16  # chunks that are appended in one pass
 _TIMES = 64  # distinct times whose modulation is kept
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the network over the next chunk: rows `[R, M, C]`, their modulation, the chunk's index, and the attention of a layer."""
+
+    rows: Tensor
+    parts: Modulation
+    index: int
+    attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class FlowCache:
@@ -88,6 +100,17 @@ class FlowCache:
         `negative` gives another level and noise for the second branch, which is else the same as the first.
         Raises `UsageError` for other shapes, or a level without noise.
         """
+        first, second, level = self._noised(x, s, eps, negative)
+        for i in range(0, first.shape[1], _BLOCK):
+            part = slice(i, i + _BLOCK)
+            self._append(first[:, part], s, None if second is None else second[:, part], level)
+        if self.exact:
+            self._recompute()
+
+    def _noised(
+        self, x: Tensor, s: float, eps: Tensor | None, negative: tuple[float, Tensor] | None
+    ) -> tuple[Tensor, Tensor | None, float]:
+        """What enters the first branch, the second one (None: the same), and the second one's level."""
         wanted = (self.batch, x.shape[1] if x.dim() == 4 else 1, *self._shape[1:])
         if x.shape != wanted or wanted[1] < 1 or (s > 0 and (eps is None or eps.shape != wanted)):
             told = "no noise" if eps is None else f"noise {list(eps.shape)}"
@@ -100,11 +123,7 @@ class FlowCache:
         if self.branches == 2 and negative is not None:
             level, noise = negative
             second = interpolate(x, noise.to(x), level)
-        for i in range(0, x.shape[1], _BLOCK):
-            part = slice(i, i + _BLOCK)
-            self._append(first[:, part], s, None if second is None else second[:, part], level)
-        if self.exact:
-            self._recompute()
+        return first, second, level
 
     def _append(self, x: Tensor, s: float, negative: Tensor | None, negative_s: float) -> None:
         if self.exact:
@@ -112,12 +131,16 @@ class FlowCache:
                 (x[:, i : i + 1].clone(), s, None if negative is None else negative[:, i : i + 1].clone(), negative_s)
                 for i in range(x.shape[1])
             ]
+        self._pass(*self._entering(x, s, negative, negative_s))
+
+    def _entering(self, x: Tensor, s: float, negative: Tensor | None, negative_s: float) -> tuple[Tensor, Modulation]:
+        """The rows `[R, n, M, C]` of all branches, and their modulation."""
         parts = self._modulation(s)
         if self.branches == 2:
             x = torch.cat([x, x if negative is None else negative])
             if negative_s != s:
                 parts = _stack(parts, self._modulation(negative_s), self.batch)
-        self._pass(x, parts)
+        return x, parts
 
     def _pass(self, x: Tensor, parts: Modulation) -> None:
         """Write keys and values of chunks `[R, n, M, C]` into the ring."""
@@ -183,6 +206,45 @@ class FlowCache:
             )
             h = block(h, parts.layers[layer], turn, attend)
         return model.output(h, parts.out)
+
+    # --- one network pass over the next chunk of several caches: `together` computes the layers, each cache its attention
+
+    def evaluated(self, x: Tensor, t: float, span: float, branches: int) -> Pass:
+        """What `velocity` runs. Raises `UsageError` as it does."""
+        if x.shape != self._shape or not 1 <= branches <= self.branches:
+            raise UsageError(
+                f"Got a chunk {list(x.shape)} and {branches} branches, expected {list(self._shape)} and at most {self.branches}."
+            )
+        rows = torch.cat([x] * branches).to(self.model.device, self.model.dtype)
+        return Pass(
+            rows, self._modulation(t, span), self.index, partial(self._attended, self._velocity_mask(branches), None)
+        )
+
+    def appended(
+        self, x: Tensor, s: float, eps: Tensor | None = None, negative: tuple[float, Tensor] | None = None
+    ) -> Pass | None:
+        """What `append` runs for one chunk; None where that is not one pass. `advance` has to follow it."""
+        if self.exact or x.shape[1:2] != (1,):
+            return None
+        first, second, level = self._noised(x, s, eps, negative)
+        rows, parts = self._entering(first, s, second, level)
+        return Pass(
+            rows[:, 0].to(self.model.dtype), parts, self.index, partial(self._attended, None, self._next_slot())
+        )
+
+    def advance(self) -> None:
+        """The next chunk has entered."""
+        self.index += 1
+
+    def _attended(self, mask: Tensor | None, slot: slice | None, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of a layer; with a slot, the chunk's keys and values are kept there."""
+        rows, m = q.shape[0], self._shape[1]
+        valid = m * (1 + self.filled)
+        keys, values = self._keys[layer, :rows], self._values[layer, :rows]
+        found = _over_own(keys[:, :, :valid], values[:, :, :valid], mask, q, k, v)
+        if slot is not None:
+            keys[:, :, slot], values[:, :, slot] = keys[:, :, :m], values[:, :, :m]
+        return found
 
     def see(self, chunks: int | None, branch: int = 0) -> None:
         """Let evaluations of a branch see only so many of the last chunks: 0 is none, None (at first) all that there are."""

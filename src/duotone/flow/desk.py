@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +22,8 @@ from duotone.errors import DuotoneError, UsageError
 from duotone.flow import protocol as p
 from duotone.flow.model import FlowModel
 from duotone.flow.prompt import Prompt, read_prompt
-from duotone.flow.session import Session, resume
-from duotone.flow.solvers import SOLVERS
+from duotone.flow.session import Asked, Session, resume
+from duotone.flow.solvers import SOLVERS, driven
 from duotone.flow.weights import fingerprint
 
 
@@ -171,10 +171,17 @@ class Desk:
 
     def work(self) -> None:
         """Make a chunk and hand it to the sink, if one is due; a session that fails is stopped."""
+        driven(self.working(), lambda asked: asked.run())
+
+    def working(self) -> Generator[Asked, Any, None]:
+        """The same, asking for each evaluation (`Session.making`); no command may be carried out between two asks."""
         if not self.due():
             return
         try:
-            self._play()
+            session = self._playing()
+            if not session.queued:
+                yield from session.making()
+            self._hand_over(session.taken, session.take())
         except (DuotoneError, OSError) as error:
             self.emit(_error(error, None))
             self.stop()
@@ -242,7 +249,7 @@ class Desk:
         session = self._playing()
         at = session.taken
         for _ in range(command.chunks):
-            self._play()
+            self._hand_over(session.taken, next(session))
         self._ack(command, at)
 
     def _export(self, command: p.Export) -> None:
@@ -253,18 +260,10 @@ class Desk:
         text = None if command.path is not None else base64.b64encode(data).decode()
         self.emit(p.State(id=command.id, path=command.path, state=text, sample=session.taken))
 
-    def _play(self) -> None:
-        """The next piece: one that was made already, else a new one."""
+    def _hand_over(self, first: int, wave: Waveform | None) -> None:
+        """Give the next piece, whose first sample is `first`, to the sink."""
         session = self._playing()
-        first = session.taken
-        if self.host:
-            wave = next(session)
-        else:
-            if not session.queued:
-                session.make()
-            found = session.take()
-            assert found is not None
-            wave = found
+        assert wave is not None  # one was made
         heard = self.heard
         slack = (first - heard) / session.rate
         self.sink.write(wave)

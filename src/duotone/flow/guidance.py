@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from torch import Tensor
 
 from duotone.config import SamplingConfig
 from duotone.flow.cache import FlowCache
-from duotone.flow.solvers import Velocity
+from duotone.flow.solvers import Point, Velocity, driven
+from duotone.flow.together import Evaluation
 
 
 def combine(positive: Tensor, negative: Tensor, weight: float) -> Tensor:
@@ -14,23 +17,33 @@ def combine(positive: Tensor, negative: Tensor, weight: float) -> Tensor:
     return negative + weight * (positive - negative)
 
 
-def guided(cache: FlowCache, settings: SamplingConfig) -> Velocity:
-    """The velocity of the cache's next chunk under the settings' guidance.
+def prepare(cache: FlowCache, settings: SamplingConfig) -> None:
+    """Give the cache the branches that the settings' guidance needs.
 
-    Inside `guidance_interval` (arXiv 2404.07724) both branches run in one batch, outside only the positive one. The negative branch has
-    no history, a shortened one, or a noisier one (arXiv 2502.06764), which then must have been appended so.
+    The negative branch has no history, a shortened one, or a noisier one (arXiv 2502.06764), which then must have been appended so.
     """
-    low, high = settings.guidance_interval
     if settings.guidance == 1:
         cache.branch(1)
-        return cache.velocity
+        return
     cache.branch(2)
     cache.see({"empty": 0, "short": settings.guidance_chunks, "noisy": None}[settings.guidance_branch], branch=1)
 
-    def velocity(x: Tensor, t: float, span: float = 0.0) -> Tensor:
-        if not low <= t <= high:
-            return cache.velocity(x, t, span, branches=1)
-        positive, negative = cache.velocity(x, t, span, branches=2).chunk(2)
-        return combine(positive, negative, settings.guidance)
 
-    return velocity
+def asked(cache: FlowCache, settings: SamplingConfig, point: Point) -> Generator[Evaluation, Tensor, Tensor]:
+    """The velocity at a point under the settings' guidance, of a cache that was prepared: yields the evaluation that it takes.
+
+    Inside `guidance_interval` (arXiv 2404.07724) both branches run in one batch, outside only the positive one.
+    """
+    x, t, span = (*point, 0.0)[:3]
+    low, high = settings.guidance_interval
+    if settings.guidance == 1 or not low <= t <= high:
+        found = yield Evaluation(cache, x, t, span, 1)
+        return found
+    positive, negative = (yield Evaluation(cache, x, t, span, 2)).chunk(2)
+    return combine(positive, negative, settings.guidance)
+
+
+def guided(cache: FlowCache, settings: SamplingConfig) -> Velocity:
+    """The velocity of the cache's next chunk under the settings' guidance, as a function."""
+    prepare(cache, settings)
+    return lambda *point: driven(asked(cache, settings, point), Evaluation.run)

@@ -11,7 +11,7 @@ Legend: c channels, T samples, M tokens a chunk, C channels of a token.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from duotone.audio.waveform import Waveform
 from duotone.codec.contract import Codec
 from duotone.errors import AudioError
 from duotone.flow.sampler import Sampler
+from duotone.flow.together import Appending
 
 
 class Input:
@@ -99,10 +100,11 @@ class Past:
     def __init__(self, chunks: int) -> None:
         self._stood: deque[_Stood] = deque(maxlen=chunks)
 
-    def push(self, sampler: Sampler, start: int, latents: Tensor) -> None:
-        """Let a chunk `[M, C]` enter the context."""
-        self._stood.append(_Stood(start, latents.cpu(), sampler.cache.undo()))
-        sampler.push(latents[None, None])
+    def entering(self, sampler: Sampler, start: int, latents: Tensor) -> Generator[Appending, None, None]:
+        """Let a chunk `[M, C]` enter the context, asking for the pass that this takes."""
+        undo = sampler.cache.undo()
+        yield sampler.entering(latents[None, None])
+        self._stood.append(_Stood(start, latents.cpu(), undo))
 
     def replace(self, sampler: Sampler, start: int, latents: Tensor) -> bool:
         """Let other latents stand for the chunk of this start. False if it is not among the last chunks any more."""

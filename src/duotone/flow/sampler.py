@@ -5,7 +5,7 @@ Legend: B rows, n chunks, M tokens a chunk, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from duotone.config import SamplingConfig
 from duotone.errors import UsageError
 from duotone.flow.cache import FlowCache
-from duotone.flow.guidance import guided
+from duotone.flow.guidance import asked, prepare
 from duotone.flow.model import FlowModel
 from duotone.flow.noise import CONTEXT, NEGATIVE, chunk_noise
 from duotone.flow.schedule import times
-from duotone.flow.solvers import solve
+from duotone.flow.solvers import Solution, driven, solving
+from duotone.flow.together import Appending, Evaluation
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Sampler:
 
         `[B, n, M, C]`, or `[n, M, C]` for all rows, in the codec's unit scale. Raises `UsageError` for other shapes.
         """
+        self.entering(latents).run()
+
+    def entering(self, latents: Tensor) -> Appending:
+        """The same, as something to be computed."""
         if latents.dim() == 3:
             latents = latents.expand(len(self.seeds), *latents.shape)
         x, settings = self.model.normalize(latents), self.settings
@@ -63,22 +68,30 @@ class Sampler:
         level = settings.context_noise
         eps = self._context_noise(x.shape[1], CONTEXT) if level else None
         negative = (settings.guidance_noise, self._context_noise(x.shape[1], NEGATIVE)) if noisy else None
-        self.cache.append(x, level, eps, negative)
+        return Appending(self.cache, x, level, eps, negative)
 
     def next(self, push: bool = True) -> Chunk:
         """Sample the chunk after the context; with `push` it enters the context at once."""
-        settings, index = self.settings, self.cache.index
-        solution = solve(
-            settings.solver,
-            guided(self.cache, settings),
-            self._noise(index, 0),
-            times(settings.steps, settings.shift, settings.t_min),
-            lambda step: self._noise(index, step),
-        )
-        latents = self.model.denormalize(solution.x)
+        chunk = driven(self.sampling(), Evaluation.run)
         if push:
-            self.push(latents[:, None])
-        return Chunk(latents, index, solution.steps, solution.evaluations)
+            self.push(chunk.latents[:, None])
+        return chunk
+
+    def sampling(self) -> Generator[Evaluation, Tensor, Chunk]:
+        """Sample the chunk after the context, asking for each evaluation; it does not enter the context."""
+        settings, index, cache = self.settings, self.cache.index, self.cache
+        prepare(cache, settings)
+        method = solving(
+            settings.solver, self._noise(index, 0), times(settings.steps, settings.shift, settings.t_min),
+            lambda step: self._noise(index, step),
+        )  # fmt: skip
+        try:
+            point = next(method)
+            while True:
+                point = method.send((yield from asked(cache, settings, point)))
+        except StopIteration as end:
+            solution: Solution = end.value
+        return Chunk(self.model.denormalize(solution.x), index, solution.steps, solution.evaluations)
 
     def state(self) -> dict[str, Tensor]:
         """The context, as copies; seeds and settings are the caller's."""

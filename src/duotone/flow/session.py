@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -33,9 +33,14 @@ from duotone.flow.live_input import Input, Past
 from duotone.flow.model import FlowModel
 from duotone.flow.prompt import Prompt, check_pair, encoded
 from duotone.flow.sampler import Sampler, check_seeds
+from duotone.flow.solvers import driven
 from duotone.flow.sound import Gain, Limiter, crossfade
-from duotone.flow.voice import REPLAY, Voice, noise_seed, part
+from duotone.flow.together import Appending, Evaluation
+from duotone.flow.voice import REPLAY, Decoding, Voice, noise_seed, part
 from duotone.flow.weights import fingerprint
+
+#: What making a chunk asks for.
+Asked: TypeAlias = Evaluation | Appending | Decoding
 
 FORMAT = "duotone-session"
 VERSION = 1
@@ -160,20 +165,53 @@ class Session:
 
     def make(self) -> None:
         """Make one chunk with the controls of now; takes the same time and memory for every chunk (twice the time in a crossfade)."""
+        driven(self.making(), lambda asked: asked.run())
+
+    def making(self) -> Generator[Asked, Any, None]:
+        """The same, asking for each evaluation, so that those of several sessions can be computed together.
+
+        Between two asks nothing of the session may be changed. A generator that is closed leaves the session as it was before, if the
+        chunk had not entered the context yet; else it completes the chunk.
+        """
         if self.closed:
             raise UsageError("This session is closed; open a new one.")
-        switch, self._switch = self._switch, None
-        before = self._last.at(self.made / self.rate, self.seed)
-        old = None if switch is None else self._leave(switch)
-        controls = self._controls.at(self.made / self.rate, self.seed)
-        latents, sounds = self._sample(controls)
-        heard = self._shaped(latents, controls)
-        start = self._start
-        self._follow(start, heard if controls.feedback else latents)
-        samples, good = self._decode(heard)
-        sounds = sounds and good
-        if old is not None and switch is not None:
-            samples = self._fade(old, before, samples, round(switch.fade * self.rate))
+        before = self._switch, self._voice, self._voice.sampler.cache, self._voice.sampler.seeds, self.seed, self._era
+        last = self._last.at(self.made / self.rate, self.seed)
+        entered, made, old_made = False, None, None
+        try:
+            switch, self._switch = self._switch, None
+            old = None if switch is None else self._leave(switch)
+            controls = self._controls.at(self.made / self.rate, self.seed)
+            latents, sounds = yield from self._sample(controls)
+            heard = self._shaped(latents, controls)
+            yield from self._follow(self._start, heard if controls.feedback else latents)
+            entered = True
+            made = yield from self._decode(heard)
+            old_made = [None if old is None else (yield from self._old(old, last))]
+        except GeneratorExit:
+            if not entered:
+                self._switch, self._voice, cache, seeds, self.seed, self._era = before
+                self._voice.sampler.cache, self._voice.sampler.seeds = cache, seeds
+                raise
+            made = made or driven(self._decode(heard), lambda asked: asked.run())
+            old_made = old_made or [None if old is None else driven(self._old(old, last), lambda asked: asked.run())]
+            raise
+        finally:
+            if made is not None and old_made is not None:
+                self._finish(heard, made[0], sounds and made[1], controls, switch, old_made[0])
+
+    def _finish(
+        self,
+        heard: Tensor,
+        samples: Tensor,
+        sounds: bool,
+        controls: Controls,
+        switch: _Switch | None,
+        old: Tensor | None,
+    ) -> None:
+        """From the decoded chunk to the piece that is played."""
+        if old is not None and switch is not None and old.shape == samples.shape:
+            samples = crossfade(old, samples, round(switch.fade * self.rate))
         self._monitor.push(self.model.normalize(heard), samples)
         added = self._controls.gains(self.made, samples.shape[1], self.rate, self.seed) if sounds else None
         samples = self._limiter.apply(self._gain.apply(samples, controls.gain if sounds else 0.0, added))
@@ -188,13 +226,13 @@ class Session:
         spec = self.codec.spec
         return self.made + (round(spec.extra * spec.rate_out / spec.rate) if self._voice.decoded else 0)
 
-    def _sample(self, controls: Controls) -> tuple[Tensor, bool]:
+    def _sample(self, controls: Controls) -> Generator[Asked, Any, tuple[Tensor, bool]]:
         """The next chunk's latents `[M, C]`, always finite, and whether it may be heard.
 
         A context that gives what is not finite is left for the prompt's; if that does not help, the chunk is silent.
         """
         for attempt in range(2):
-            chunk = self._voice.sample(controls)
+            chunk = yield from self._voice.sampling(controls)
             self.steps += chunk.steps
             self.evaluations += chunk.evaluations
             if bool(torch.isfinite(chunk.latents).all()):
@@ -210,24 +248,26 @@ class Session:
             return latents
         return self.model.denormalize(controls.shape(self.model.normalize(latents)))
 
-    def _follow(self, start: int, latents: Tensor) -> None:
+    def _follow(self, start: int, latents: Tensor) -> Generator[Asked, Any, None]:
         """Let the chunk, or the user's in its place, enter the context."""
-        user = self._waiting.pop(start, None)
+        user = self._waiting.get(start)
+        yield from self._past.entering(self._voice.sampler, start, latents if user is None else user)
+        self._waiting.pop(start, None)
         for earlier in [each for each in self._waiting if each < start]:
             del self._waiting[earlier]
             self.late += 1
-        self._past.push(self._voice.sampler, start, latents if user is None else user)
 
-    def _decode(self, latents: Tensor) -> tuple[Tensor, bool]:
+    def _decode(self, latents: Tensor) -> Generator[Asked, Any, tuple[Tensor, bool]]:
         """Samples `[c, T]`, always finite, and whether they may be heard; a decoder that fails is opened anew."""
         spec = self.codec.spec
         length = spec.chunk - (0 if self._voice.decoded else spec.extra)
         try:
-            return self._voice.decode(latents[None]), True
+            samples = yield self._voice.decoding(latents[None])
         except AudioError:
             self._monitor.replaced += 1
             self._voice.renew()
             return torch.zeros(self.channels, round(length * spec.rate_out / spec.rate)), False
+        return samples, True
 
     # --- changes of generation
 
@@ -249,18 +289,18 @@ class Session:
         self._past.clear()
         self._waiting.clear()
 
-    def _fade(self, old: Voice, controls: Controls, samples: Tensor, count: int) -> Tensor:
-        """From what the old generation would have played to the new one."""
-        chunk = old.sample(controls)
+    def _old(self, old: Voice, controls: Controls) -> Generator[Asked, Any, Tensor | None]:
+        """What the old generation would have played, with the controls of before; None where that cannot be heard."""
+        chunk = yield from old.sampling(controls)
         self.steps += chunk.steps
         self.evaluations += chunk.evaluations
         if not bool(torch.isfinite(chunk.latents).all()):
-            return samples
+            return None
         try:
-            before = old.decode(self._shaped(chunk.latents[0], controls)[None])
+            samples: Tensor = yield old.decoding(self._shaped(chunk.latents[0], controls)[None])
         except AudioError:
-            return samples
-        return crossfade(before, samples, count) if before.shape == samples.shape else samples
+            return None
+        return samples
 
     # --- what the user does
 

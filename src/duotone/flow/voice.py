@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from duotone.codec.values import Latents
 from duotone.errors import AudioError
 from duotone.flow.controls import Controls
 from duotone.flow.sampler import Chunk, Sampler
+from duotone.flow.solvers import driven
+from duotone.flow.together import Evaluation
 
 #: Chunks that are decoded again to bring a new stream to the place of another whose state cannot be taken out.
 REPLAY = 4
@@ -47,21 +50,23 @@ class Voice:
         other._take_over(self.stream.state() if self.stream.resumable else None, list(self.recent), self.decoded)
         return other
 
-    def sample(self, controls: Controls) -> Chunk:
-        """The next chunk; it does not enter the context yet."""
+    def sampling(self, controls: Controls) -> Generator[Evaluation, Tensor, Chunk]:
+        """The next chunk, asking for each evaluation; it does not enter the context yet."""
         self.sampler.settings = controls.sampling
         self.sampler.cache.see(controls.context)
-        return self.sampler.next(push=False)
+        return self.sampler.sampling()
+
+    def sample(self, controls: Controls) -> Chunk:
+        """The next chunk; it does not enter the context yet."""
+        return driven(self.sampling(controls), Evaluation.run)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[n, M, C]` in the codec's unit scale -> the samples `[c, T]` that are final now. Raises `AudioError` where they are not finite."""
-        value = Latents.from_channels(latents.cpu(), self.codec.spec, self.stream.source)
-        samples = self.stream.push(value).samples
-        if not bool(torch.isfinite(samples).all()):
-            raise AudioError("The decoder gave samples that are not finite. Check the weights of the codec.")
-        self.recent.extend(latents.cpu().clone())
-        self.decoded += len(latents)
-        return samples
+        return self.decoding(latents).run()
+
+    def decoding(self, latents: Tensor) -> Decoding:
+        """The same, as something to be computed."""
+        return Decoding(self, latents)
 
     def renew(self) -> None:
         """Open a new stream in place of one that failed, and bring it to where the last good chunk was decoded."""
@@ -92,6 +97,32 @@ class Voice:
         self.recent.clear()
         self.recent.extend(recent)
         self.decoded = decoded
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Latents `[n, M, C]` that are to be decoded: `Voice.decode`."""
+
+    voice: Voice
+    latents: Tensor
+
+    def run(self) -> Tensor:
+        """The samples `[c, T]`."""
+        stream = self.voice.stream
+        return self.taken(stream.push(self.value).samples)
+
+    @property
+    def value(self) -> Latents:
+        """What the stream takes."""
+        return Latents.from_channels(self.latents.cpu(), self.voice.codec.spec, self.voice.stream.source)
+
+    def taken(self, samples: Tensor) -> Tensor:
+        """The samples that the stream gave. Raises `AudioError` where they are not finite."""
+        if not bool(torch.isfinite(samples).all()):
+            raise AudioError("The decoder gave samples that are not finite. Check the weights of the codec.")
+        self.voice.recent.extend(self.latents.cpu().clone())
+        self.voice.decoded += len(self.latents)
+        return samples
 
 
 def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

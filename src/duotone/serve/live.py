@@ -13,6 +13,7 @@ from duotone.audio.waveform import Waveform
 from duotone.errors import DuotoneError
 from duotone.flow import protocol
 from duotone.serve import frames
+from duotone.serve.asks import kind_of
 from duotone.serve.frames import Frame
 from duotone.serve.hello import Hello
 from duotone.serve.inbox import Inbox
@@ -72,6 +73,10 @@ class Live(Task):
     def kept(self) -> Kept | None:
         """What the session needs to go on elsewhere; None where it cannot."""
         return None
+
+    def demand(self) -> list[tuple[str, float]]:
+        """What the session asks the device for in real time: kinds of asks, and how many a second."""
+        return [(kind_of("decode", self.codec.spec), 1 / self.codec.spec.chunk_seconds)]
 
     def report(self, samples: int) -> None:
         """The listener has played so many samples."""

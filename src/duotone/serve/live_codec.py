@@ -16,6 +16,7 @@ from duotone.codec.values import Codes, Latents
 from duotone.errors import FormatError, UsageError
 from duotone.flow import protocol
 from duotone.serve import frames
+from duotone.serve.asks import Decode, kind_of
 from duotone.serve.feed import Feed
 from duotone.serve.files import Pieces, faced
 from duotone.serve.frames import Frame, What
@@ -39,11 +40,16 @@ class LiveEncode(Live):
         self._pieces = Pieces()
         self._writer = DuoWriter(self._pieces, spec, self._stream.source, self.face)  # type: ignore[arg-type]
         self._samples = self._chunks = 0
+        self._kind = kind_of("encode", spec)
 
     @property
     def rate(self) -> int:
         """Of the audio frames, in Hz: the client's."""
         return self.hello.rate or self.codec.spec.rate
+
+    def demand(self) -> list[tuple[str, float]]:
+        """A chunk is encoded when it is complete; the other frames cost next to nothing."""
+        return [(kind_of("encode", self.codec.spec), 1 / self.codec.spec.chunk_seconds)]
 
     def sound_due(self) -> float | None:
         """None: this session makes no sound."""
@@ -64,13 +70,13 @@ class LiveEncode(Live):
             if self._samples > self.limits.decoded_seconds * self.rate:
                 raise over("decoded_seconds", "more", f"{self.limits.decoded_seconds:g} s", "The session")
             wave = Waveform(np.ascontiguousarray(frame.samples.T), self.rate)
-            value = yield Call(lambda: self._stream.push(wave), "encode")
+            value = yield Call(lambda: self._stream.push(wave), self._kind)
             self._write(value)
         elif isinstance(frame, frames.Control):
             command = protocol.parse(frame.text)
             if not isinstance(command, protocol.Stop):
                 raise UsageError(f"A session of kind encode takes the command stop alone, and got {command.type}.")
-            self._write((yield Call(self._stream.finish, "encode")))
+            self._write((yield Call(self._stream.finish, self._kind)))
             self._writer.finish(self._stream.source)
             self._hand_over(last=True)
             self.event(
@@ -140,7 +146,7 @@ class LiveDecode(Live):
             self._chunks += 1
             if self._chunks * self.codec.spec.chunk_seconds > self.limits.decoded_seconds:
                 raise over("decoded_seconds", "more", f"{self.limits.decoded_seconds:g} s", "The .duo")
-            wave = yield Call(lambda: stream.push(chunk), "decode")
+            wave = yield Decode(stream, chunk)
             self._play(wave)
         if not self._values:
             yield from self._read_on()
@@ -163,7 +169,7 @@ class LiveDecode(Live):
         stream, reader = self._stream, self._feed.reader
         if stream is None or reader is None or self._chunks == 0:
             raise FormatError("The .duo holds no chunk; there is nothing to decode.")
-        wave = yield Call(lambda: stream.finish(reader.source), "decode")
+        wave = yield Call(lambda: stream.finish(reader.source), "finish")
         self._play(wave)
         self._stop(None)
 

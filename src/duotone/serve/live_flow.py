@@ -17,7 +17,9 @@ from duotone.errors import UsageError
 from duotone.flow import protocol
 from duotone.flow.desk import Desk
 from duotone.flow.prompt import Prompt
+from duotone.flow.solvers import evaluations
 from duotone.serve import frames
+from duotone.serve.asks import FLOW, asking
 from duotone.serve.files import whole
 from duotone.serve.frames import Frame, What
 from duotone.serve.hello import Hello
@@ -48,13 +50,20 @@ class LiveFlow(Live):
         for frame in frames.pieces(kept.place + skip, samples[skip:], self.rate):
             self.send(frame)
 
+    def demand(self) -> list[tuple[str, float]]:
+        """The evaluations of a chunk, its entering the context, and its decoding, by the settings stored with the flow, or as they are set."""
+        session, seconds = self.desk.session, self.codec.spec.chunk_seconds
+        sampling = self.desk.model.config.sampling if session is None else session.controls.sampling
+        asks = evaluations(sampling.solver, sampling.steps) + 1
+        return [(FLOW, asks / seconds), *super().demand()]
+
     def sound_due(self) -> float | None:
         """Before the listener runs dry, if a session plays and the look-ahead is not full."""
         return self.listener.dry if self.desk.due() else None
 
     def make(self) -> Work:
         """The next piece."""
-        yield Call(self.desk.work, "flow")
+        yield from asking(self.desk.working())
 
     def take(self, frame: Frame) -> Work:
         """Commands, prompts and states; the user's sound in a jam."""

@@ -6,6 +6,7 @@ Between two evaluations of the network every task may have come, gone, or change
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +27,8 @@ class _Entry:
     work: Work | None = None
     ask: Ask | None = None
     deadline: float = 0.0
-    since: float = 0.0  # when its ask came, or when it was served last
+    since: float = 0.0  # when its ask came
+    turn: int = 0  # when it was served last, counted
 
 
 class Scheduler:
@@ -35,6 +37,7 @@ class Scheduler:
     def __init__(self, now: Callable[[], float], batch: int, meter: Meter) -> None:
         self.now, self.batch, self.meter = now, batch, meter
         self._entries: dict[int, _Entry] = {}
+        self._turns = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -89,7 +92,7 @@ class Scheduler:
                     continue
                 entry.deadline = due
             found.append(entry)
-        return sorted(found, key=lambda entry: (entry.deadline, entry.since))
+        return sorted(found, key=lambda entry: (entry.deadline, entry.turn))
 
     def _begun(self, entry: _Entry) -> bool:
         """Bring a task to its next ask; False if it came to its end, or failed, without one."""
@@ -111,6 +114,8 @@ class Scheduler:
         entry.since = self.now()
 
     def _compute(self, rows: list[_Entry]) -> None:
+        for entry in rows:
+            entry.turn = next(self._turns)
         asks = [entry.ask for entry in rows if entry.ask is not None]
         began = self.now()
         self.meter.waited(asks[0].kind, [began - entry.since for entry in rows])
@@ -126,9 +131,10 @@ class Scheduler:
             return
         self.meter.took(asks[0].kind, len(rows), self.now() - began)
         for entry, answer in zip(rows, answers, strict=True):
-            if entry.task.cancelled:
-                continue  # swept at the next tick
-            self._go_on(entry, lambda work, answer=answer: work.send(answer))  # type: ignore[misc]
+            if isinstance(answer, Exception):
+                self._go_on(entry, lambda work, problem=answer: work.throw(problem))  # type: ignore[misc]
+            else:
+                self._go_on(entry, lambda work, answer=answer: work.send(answer))  # type: ignore[misc]
 
     def _drop(self, entry: _Entry) -> None:
         self._entries.pop(entry.task.number, None)

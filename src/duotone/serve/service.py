@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Protocol
 
+from duotone.serve.calibrate import calibrate
 from duotone.serve.load import Meter
 from duotone.serve.log import Log
 from duotone.serve.metrics import Metrics
@@ -25,6 +27,10 @@ _LOOK = 0.05  # seconds between looks whether sessions have ended
 
 class Stoppable(Protocol):
     """A session's connection."""
+
+    def demand(self) -> Sequence[tuple[str, float]]:
+        """What it asks the device for."""
+        ...
 
     def stop(self) -> None:
         """The service stops."""
@@ -49,19 +55,31 @@ class Service:
         self.meter = Meter(config.scheduling, self.metrics)
         self.device = Device(Scheduler(now, config.scheduling.batch, self.meter))
         self.states = States(config.limits.kept_states, config.limits.kept_minutes * 60, wall, config.state)
-        self.ready = False
+        self.prepared = threading.Event()  #: set when the device was measured, and work is taken
+        self.stopping = False
         self.sockets: set[Stoppable] = set()  #: sessions that are open
         self._requests = 0
         self._sessions: Counter[str] = Counter()  # by client
 
+    @property
+    def ready(self) -> bool:
+        """Whether new work is taken."""
+        return self.prepared.is_set() and not self.stopping
+
     def start(self) -> None:
-        """Begin to work."""
+        """Begin to work: measure the device, then take requests."""
+        self.device.post(self._prepare)
         self.device.start()
-        self.ready = True
+
+    def _prepare(self) -> None:
+        began = self.now()
+        calibrate(self.models, self.meter, self.now)
+        self.log("ready", seconds=round(self.now() - began, 3))
+        self.prepared.set()
 
     async def drain(self) -> None:
         """Take nothing new, tell all sessions, and wait for them, but not for ever."""
-        self.ready = False
+        self.stopping = True
         self.log("stopping", sessions=len(self.sockets))
         for socket in list(self.sockets):
             socket.stop()
@@ -72,7 +90,7 @@ class Service:
 
     def stop(self) -> None:
         """End the model thread; all tasks are closed."""
-        self.ready = False
+        self.stopping = True
         self.device.stop()
 
     def check_ready(self) -> None:
@@ -110,6 +128,20 @@ class Service:
             self._sessions[client] -= 1
             if not self._sessions[client]:
                 del self._sessions[client]
+
+    def admit(self, demand: Sequence[tuple[str, float]]) -> None:
+        """Raise `Refusal` unless the device can hold one more session with this demand, by what was measured.
+
+        Sessions that are open are counted with their demands of now.
+        """
+        every = [each for socket in list(self.sockets) for each in socket.demand()]
+        if not self.meter.admits([*every, *demand]):
+            share = self.meter.share([*every, *demand])
+            self.log("full", share=round(share, 3), sessions=len(self.sockets))
+            raise busy(
+                f"The device would be busy {share:.0%} of the time with this session, {self.config.scheduling.share:.0%} may be promised "
+                f"(share).", self.config.scheduling.retry_seconds, "share",
+            )  # fmt: skip
 
     def _busy(self, limit: str, most: int) -> Refusal:
         return busy(

@@ -49,6 +49,10 @@ class Socket:
         self.kept: Kept | None = None
         self._stop: asyncio.Event = asyncio.Event()
 
+    def demand(self) -> list[tuple[str, float]]:
+        """What the session asks the device for."""
+        return [] if self.live is None else self.live.demand()
+
     def stop(self) -> None:
         """The service stops: tell the client, hand over the state, close. For the event loop's thread."""
         self._stop.set()
@@ -68,7 +72,7 @@ class Socket:
             if refusal is None:
                 self.service.log("defect", session=self.id, error=repr(error))
             found = refusal or defect()
-            code = NO_FRAME if isinstance(error, FormatError) and self.live is None else found.close
+            code = found.close
             reason = "" if found.retry is None else f"retry after {found.retry:g} s"
             self.service.tell(found, f"session {self.id}")
             await self._last_words(frames.Failure(document(found)))
@@ -78,10 +82,16 @@ class Socket:
         hello = await self._hello()
         client = client_of(self.service.config, hello.token) if self.client is None else self.client
         stack.enter_context(self.service.session(client, hello.kind))
+        live = self._live(hello)
+        try:
+            self.service.admit(live.demand())
+            kept = None if hello.resume is None else self.service.states.take(hello.resume, client)
+        except Refusal:
+            live.close()
+            raise
+        self.live = live
         self.service.sockets.add(self)
         stack.callback(self.service.sockets.discard, self)
-        kept = None if hello.resume is None else self.service.states.take(hello.resume, client)
-        live = self.live = self._live(hello, kept)
         try:
             await self.send(self._welcome(hello, live, kept))
             self.service.log("opened", session=self.id, kind=hello.kind, client=client, resumed=kept is not None)
@@ -95,18 +105,18 @@ class Socket:
     async def _hello(self) -> Hello:
         frame = await self.receive()
         if not isinstance(frame, frames.Handshake):
-            raise FormatError("Got another frame first, expected a handshake (docs/serve.md).")
+            raise _no_frame("Got another frame first, expected a handshake (docs/serve.md).")
         if frame.version != frames.VERSION:
-            raise FormatError(f"Got version {frame.version} of the protocol, expected {frames.VERSION}.")
+            raise _no_frame(f"Got version {frame.version} of the protocol, expected {frames.VERSION}.")
         return Hello.parse(frame.document, "The handshake")
 
-    def _live(self, hello: Hello, kept: Kept | None) -> Live:
+    def _live(self, hello: Hello) -> Live:
         loop, device = asyncio.get_running_loop(), self.service.device
         connection = Connection(
             self.limits, self.service.models, self.service.opened, self.service.now, self.service.metrics,
             Inbox(loop, self.limits.waiting, device.wake), Outbox(loop, OUT, device.wake),
         )  # fmt: skip
-        if kept is not None and hello.kind not in FLOWING:
+        if hello.resume is not None and hello.kind not in FLOWING:
             raise Refusal(f"A session of kind {hello.kind} cannot go on; start a new one.", HTTPStatus.BAD_REQUEST)
         return _CLASSES[hello.kind](connection, hello)
 
@@ -159,7 +169,7 @@ class Socket:
             await self.send(frame)
 
     async def receive(self) -> Frame:
-        """The next frame. Raises `Gone`, `FormatError`, or `Refusal` where none comes for too long, or it is too large."""
+        """The next frame. Raises `Gone`, or `Refusal` where none comes for too long, it is too large, or it is none."""
         try:
             message = await within(self.limits.idle_seconds, self.websocket.receive())
         except TimeoutError:
@@ -174,10 +184,13 @@ class Socket:
             raise Gone
         data = message.get("bytes")
         if data is None:
-            raise FormatError("Got a message of text, expected binary frames (docs/serve.md).")
+            raise _no_frame("Got a message of text, expected binary frames (docs/serve.md).")
         if len(data) > self.limits.message_bytes:
             raise over("message_bytes", f"{len(data)} bytes", f"{self.limits.message_bytes} bytes", "A message")
-        return frames.parse(data)
+        try:
+            return frames.parse(data)
+        except FormatError as error:
+            raise _no_frame(str(error)) from None
 
     async def send(self, frame: Frame) -> None:
         """Send a frame. Raises `Gone` where nobody is there."""
@@ -228,3 +241,7 @@ class Socket:
             await self.websocket.close(code, reason)
         except (WebSocketDisconnect, RuntimeError):  # RuntimeError: Starlette's for a socket that is closed
             self.service.log("gone", session=self.id)
+
+
+def _no_frame(message: str) -> Refusal:
+    return Refusal(message, HTTPStatus.BAD_REQUEST, NO_FRAME)

@@ -23,7 +23,10 @@ class Ask(ABC):
 
     @abstractmethod
     def together(self, asks: Sequence[Any]) -> list[Any]:
-        """The answers of several asks of this group, this one among them, in their order."""
+        """The answers of several asks of this group, this one among them, in their order; an exception is raised where it was asked.
+
+        If the whole raises instead, none of them may have changed anything.
+        """
 
 
 class Call(Ask):

@@ -24,7 +24,7 @@ from duotone.flow.cache import FlowCache
 from duotone.flow.model import FlowModel
 from duotone.flow.path import interpolate, velocity
 from duotone.flow.sampler import Sampler
-from duotone.flow.solvers import euler
+from duotone.flow.solvers import driven, euler
 from duotone.train.draws import Draws
 from duotone.train.flow_objective import FlowObjective
 from duotone.train.latents import LatentCrops
@@ -151,7 +151,8 @@ def regenerated(model: FlowModel, x: Tensor, seed: int = 0) -> Tensor:
     cache = FlowCache(model, b)
     out = []
     for i in range(n):
-        out.append(euler(cache.velocity, interpolate(x[:, i], eps[:, i], REGENERATED), nodes))
+        start = interpolate(x[:, i], eps[:, i], REGENERATED)
+        out.append(driven(euler(start, nodes), lambda point: cache.velocity(*point)))
         if i + 1 < n:
             cache.append(out[-1][:, None], settings.context_noise, context[:, i : i + 1])
     return torch.stack(out, 1)

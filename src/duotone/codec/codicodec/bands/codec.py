@@ -5,7 +5,7 @@ Legend: B rows, N chunks, L latents a chunk, d dimensions of a latent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -212,16 +212,61 @@ class _Decoder:
         for values in torch.split(latents.values, TOGETHER) if len(latents) else ():
             with torch.no_grad():
                 pieces.append(self._decoded(values[None].to(self._codec.device)))
-        samples = torch.cat(pieces, 1)
+        return self._trimmed(torch.cat(pieces, 1))
+
+    def _trimmed(self, samples: Tensor) -> Tensor:
+        """Without the zeros that were put before the waveform."""
         dropped = min(self._drop, samples.shape[1])
         self._drop -= dropped
         return samples[:, dropped:]
+
+    def together(self, decoders: Sequence[_Decoder], values: Sequence[Latents | Codes]) -> list[Tensor | Exception]:
+        """What `push` of each decoder gives for its value: the estimate of all in one batch, the rest for each alone.
+
+        Decoders that begin, and values of other than one chunk, are pushed alone.
+        """
+        found: list[Tensor | Exception] = [torch.zeros(2, 0)] * len(decoders)
+        batch = [i for i, each in enumerate(decoders) if each._state is not None and len(values[i]) == 1]
+        for i in set(range(len(decoders))) - set(batch) if len(batch) > 1 else range(len(decoders)):
+            try:
+                found[i] = decoders[i].push(values[i])
+            except Exception as error:  # it belongs to this decoder alone
+                found[i] = error
+        if len(batch) > 1:
+            own = [decoders[i] for i in batch]
+            for i, samples in zip(batch, self._estimated(own, [values[i] for i in batch]), strict=True):
+                found[i] = samples
+        return found
+
+    def _estimated(self, decoders: Sequence[_Decoder], values: Sequence[Latents | Codes]) -> list[Tensor | Exception]:
+        """The same, of decoders that have begun, and one chunk each."""
+        estimator = self._codec.network.estimator
+        found: list[Tensor | Exception] = []
+        rows = torch.cat([(v.latents() if isinstance(v, Codes) else v).values for v in values])[:, None]
+        states = [each._state or [] for each in decoders]
+        past = [
+            (torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in zip(*states, strict=True)
+        ]
+        with torch.no_grad():
+            hidden, after = estimator.trunk(rows.to(self._codec.device), past)
+            maps = estimator.heads(hidden.flatten(0, 1)) if self._codec.config.estimated else None
+            for i, each in enumerate(decoders):
+                part = slice(i, i + 1)
+                each._state = [(k[part].clone(), v[part].clone()) for k, v in after]
+                try:
+                    found.append(each._trimmed(each._sounding(hidden[part], None if maps is None else maps.rows(part))))
+                except Exception as error:  # it belongs to this decoder alone
+                    found.append(error)
+        return found
 
     def _decoded(self, values: Tensor) -> Tensor:
         """Latents `[1, N, L, d]` -> the next samples `[2, N * chunk]`."""
         config, network = self._codec.config, self._codec.network
         hidden, self._state = network.estimator.trunk(values, self._state)
-        maps = network.estimator.heads(hidden.flatten(0, 1)) if config.estimated else None
+        return self._sounding(hidden, network.estimator.heads(hidden.flatten(0, 1)) if config.estimated else None)
+
+    def _sounding(self, hidden: Tensor, maps: Maps | None) -> Tensor:
+        """Time steps `[1, N, T, D]` and their maps -> the next samples `[2, N * chunk]`."""
         spectra = None if maps is None else self._synthesis.spectra(maps)
         if self._refinement is not None:
             spectra = self._refined(self._refinement, hidden, maps, spectra)

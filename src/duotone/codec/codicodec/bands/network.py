@@ -34,6 +34,10 @@ class Maps:
     #: Share of noise in the magnitudes of mid, 0 to 1 `[B, n, F]`; None without a source-filter head.
     noise: Tensor | None = None
 
+    def rows(self, part: slice) -> Maps:
+        """Some of the rows."""
+        return Maps(*(None if each is None else each[part] for each in vars(self).values()))  # type: ignore[arg-type]
+
 
 class BandStem(nn.Module):
     """Bins of a time step's frames -> units of each band -> D."""
