@@ -12,9 +12,6 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
-
 from duotone import flow
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
@@ -27,6 +24,7 @@ from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, P
 from duotone.serve.models import Models
 from flow_toys import stirred
 from serving import Running, serving
+from serving_client import Talk
 from small_bands import random_bands
 
 CONFIG = FlowConfig(
@@ -40,73 +38,6 @@ MODEL, CODEC = stirred(CONFIG), random_bands()
 def running() -> Iterator[Running]:
     with serving(Models({"bands": CODEC}, MODEL, "toy"), limits={"faults": 5}) as found:
         yield found
-
-
-class Talk:
-    """One end of a session, which plays what it hears at once."""
-
-    def __init__(self, running: Running, hello: dict[str, Any] | None = None, **options: Any) -> None:
-        url = f"ws://127.0.0.1:{running.port}/v1/session"
-        self._context: Any = connect(url, max_size=None, open_timeout=60, **options)
-        self.socket: ClientConnection = self._context.__enter__()
-        self.at = 0  # samples heard
-        self._rest = np.zeros((0, 2), np.int16)  # heard and not asked for yet
-        if hello is not None:
-            self.say(Handshake(hello))
-            self.welcome = self.hear(Handshake).document
-            self.at = self.welcome["sample"]
-
-    def __enter__(self) -> Talk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._context.__exit__(None, None, None)
-
-    def say(self, frame: Any) -> None:
-        self.socket.send(frame.to_bytes())
-
-    def command(self, **command: Any) -> None:
-        self.say(Control(json.dumps(command)))
-
-    def hear(self, kind: type | None = None) -> Any:
-        frame = frames.parse(self.socket.recv(timeout=60))
-        assert kind is None or isinstance(frame, kind), frame
-        if isinstance(frame, Audio):
-            assert frame.place == self.at
-            self.at += len(frame.samples)
-            self._rest = np.concatenate([self._rest, frame.samples])
-        return frame
-
-    def event(self, name: str) -> dict[str, Any]:
-        """The next event of that name."""
-        while True:
-            frame = self.hear()
-            assert not isinstance(frame, Failure), frame
-            if isinstance(frame, Control) and (found := json.loads(frame.text))["type"] == name:
-                return found
-
-    def sound(self, samples: int) -> np.ndarray:
-        """The next samples `[T, 2]`."""
-        while len(self._rest) < samples:
-            self.say(Ping(self.at))
-            frame = self.hear()
-            assert not isinstance(frame, Failure), frame
-        found, self._rest = self._rest[:samples], self._rest[samples:]
-        return found
-
-    def rest(self) -> np.ndarray:
-        """What was heard and not asked for."""
-        return self.sound(len(self._rest))
-
-    def closed(self) -> tuple[int, list[Any]]:
-        """The code of the close, and the frames before it."""
-        found = []
-        try:
-            while True:
-                found.append(self.hear())
-        except ConnectionClosed as error:
-            assert error.rcvd is not None
-            return error.rcvd.code, found
 
 
 def test_live_encoding_gives_the_duo_of_the_library(running: Running) -> None:
@@ -314,3 +245,76 @@ def test_a_service_that_stops_hands_over_the_states(tmp_path: Any) -> None:
         rest = again.sound(2 * CHUNK)
     assert np.array_equal(np.concatenate([first, rest]), own_sound(len(first) + 2 * CHUNK))
     assert len(list((tmp_path / "states").glob("*.state"))) == 1  # that of the second one, under its own key
+
+
+def test_a_device_that_is_full_refuses_with_a_time_to_come_back(codec: Any) -> None:
+    with serving(Models({"bands": CODEC}, MODEL), scheduling={"share": 0.5, "retry_seconds": 7}) as running:
+        seconds = CHUNK / 48_000
+        running.service.meter.took("flow", 1, 0.1 * seconds / 3)  # a session takes a tenth of the time and a decoding
+        with Talk(running, {"kind": "jam"}) as talk:
+            talk.event("ready")
+            running.service.meter.took("flow", 2, 0.9 * seconds / 3)
+            for _ in range(300):
+                running.service.meter.took("flow", 2, 0.9 * seconds / 3)
+            with Talk(running) as other:
+                other.say(Handshake({"kind": "jam"}))
+                code, found = other.closed()
+            error = found[-1].document
+            assert (code, error["limit"], error["retry_after"]) == (1013, "share", 7)
+            talk.command(type="start", seed=3)
+            assert np.array_equal(talk.sound(2 * CHUNK), own_sound(2 * CHUNK))  # who is there is not concerned
+    assert '"event": "full"' in running.log
+
+
+def test_limits_of_sessions_are_told(tmp_path: Any) -> None:
+    limits = {"sessions": 2, "lookahead": 4, "message_bytes": 1024, "upload_bytes": 1000, "decoded_seconds": 0.1}
+    with serving(Models({"bands": CODEC}, MODEL), limits=limits) as running:
+        with Talk(running) as talk:
+            talk.say(Handshake({"kind": "jam", "lookahead": 5}))
+            assert told(talk, 1008) == "lookahead"
+        with Talk(running, {"kind": "continue"}) as talk:
+            for part in (bytes(900), bytes(101)):
+                talk.say(Metadata(What.prompt, False, part))
+            assert told(talk, 1008) == "upload_bytes"
+        with Talk(running, {"kind": "encode"}) as talk:
+            for i in range(30):
+                talk.say(Audio(200 * i, np.zeros((200, 2), np.int16)))
+            assert told(talk, 1008) == "decoded_seconds"
+        with Talk(running, {"kind": "encode"}) as talk:
+            talk.socket.send(bytes(1025))
+            assert told(talk, 1009) == "message_bytes"
+        with Talk(running, {"kind": "encode"}), Talk(running, {"kind": "encode"}), Talk(running) as talk:
+            talk.say(Handshake({"kind": "encode"}))
+            assert told(talk, 1013) == "sessions"
+        figures = running.service.metrics.text().decode()
+    assert 'duotone_refused_total{limit="sessions"} 1.0' in figures
+
+
+def told(talk: Talk, wanted: int) -> str:
+    """The limit that ended a session."""
+    code, found = talk.closed()
+    assert code == wanted, found
+    return str(found[-1].document["limit"])
+
+
+def test_who_says_nothing_is_closed_and_who_stays_too_long_too() -> None:
+    with serving(CODEC, limits={"idle_seconds": 0.05}) as running, Talk(running) as talk:
+        assert told(talk, 1008) == "idle_seconds"
+    with serving(CODEC, limits={"session_minutes": 0.001}) as running, Talk(running, {"kind": "decode"}) as talk:
+        assert told(talk, 1008) == "session_minutes"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (b"", "empty message"), (b"\x09", "type 9"), (b"\x01\x01", "handshake of 1 bytes"), (b"\x01\x02\x00{}", "version 2"),
+        (b"\x01\x01\x00{", "JSON"), (b"\x01\x01\x00[]", "object"), (b'\x01\x01\x00{"kind": "sing"}', "kind"),
+        (b"\x02" + bytes(8), "another frame first"), (b"\x01\x01\x00\xff", "UTF-8"), ("text", "binary"),
+        (b'\x01\x01\x00{"kind": "jam", "model": "/etc"}', "No codec"), (b'\x01\x01\x00{"kind": "jam", "url": "http://x"}', "url"),
+    ],
+)  # fmt: skip
+def test_bad_first_messages_are_told(running: Running, message: bytes, words: str) -> None:
+    with Talk(running) as talk:
+        talk.socket.send(message)
+        code, found = talk.closed()
+    assert code in (1002, 1008) and words in found[-1].document["message"]
