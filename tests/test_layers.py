@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "duotone"
 ORDER = (
     "errors < config < spec < atomic < audio < represent < nn < quant < codec < tokens, store < flow < lm < train "
-    "< evaluate < hub < export < serve < cli"
+    "< evaluate < hub < export < serve < client < cli"
 )
 LEVEL = {room.strip(): level for level, rooms in enumerate(ORDER.split("<")) for room in rooms.split(",")}
 #: The façade names everything, and the entry starts everything: they stand in no room.

@@ -47,3 +47,7 @@ class WeightsError(DuotoneError, ValueError):
 
 class DownloadError(DuotoneError):
     """A file could not be fetched, or is not what it should be: no network, not on the mirror, another hash, damaged."""
+
+
+class ServiceError(DuotoneError):
+    """A service (`duotone serve`) cannot be reached, is too busy, or broke off what it was doing."""

@@ -18,11 +18,11 @@ _OF_OTHERS = ("--bandwidth", "--n-quantizers", "--codec-repo")
 COMMANDS = {
     "encode": {
         "--output", "--codec", "--kind", "--compact", "--framing", "--chunk-size-secs", "--context-secs", *_OF_OTHERS, "--device",
-        "--dtype", "--force", "--skip-existing", "--json", "--quiet",
+        "--dtype", "--server", "--force", "--skip-existing", "--json", "--quiet",
     },
     "decode": {
         "--output", "--codec", "--strategy", "--steps", "--iterations", "--seed", "--time-prompt", "--format", "--native-rate",
-        "--salvage", *_OF_OTHERS, "--device", "--dtype", "--force", "--skip-existing", "--json", "--quiet",
+        "--salvage", *_OF_OTHERS, "--device", "--dtype", "--server", "--force", "--skip-existing", "--json", "--quiet",
     },
     "info": {*_OF_OTHERS, "--json"},
     "convert": {"--codec", "--config", "--dtype", "--force"},

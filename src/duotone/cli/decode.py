@@ -27,6 +27,7 @@ from duotone.cli.codec_options import (
 from duotone.cli.common import Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration
 from duotone.cli.failures import tell
 from duotone.cli.files import Job, plan
+from duotone.cli.remote import Remote, Server, refuse_local
 from duotone.cli.salvage import Mute, explain
 from duotone.errors import CodecMismatchError, FormatError, UsageError
 from duotone.spec import CodecSpec
@@ -115,6 +116,7 @@ def command(
     codec_repo: Repository = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    server: Server = None,
     force: Force = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
@@ -132,6 +134,19 @@ def command(
     )
     reporter = Reporter(as_json, quiet)
     if not reporter.begin(planned):
+        return
+    if server is not None:
+        refuse_local(
+            time_prompt=time_prompt is not None, native_rate=native_rate, salvage=salvage, bandwidth=bandwidth is not None,
+            n_quantizers=n_quantizers is not None, codec_repo=codec_repo is not None, device=device != "cpu", dtype=dtype != "auto",
+        )  # fmt: skip
+        remote, wishes = (
+            Remote(server),
+            {"strategy": strategy and strategy.value, "steps": steps, "iterations": iterations},
+        )
+        reporter.run(
+            planned, lambda job: remote.decode(job, format and format.value, codec, seed, wishes), "decoded"
+        )  # fmt: skip
         return
     codecs = Codecs(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
     asked = {

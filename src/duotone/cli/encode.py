@@ -25,6 +25,7 @@ from duotone.cli.codec_options import (
 )
 from duotone.cli.common import Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration, size
 from duotone.cli.files import Job, plan
+from duotone.cli.remote import Remote, Server, refuse_local
 from duotone.spec import CodecSpec, Framing, Source
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def command(
     codec_repo: Repository = None,
     device: Device = "cpu",
     dtype: EncodeDtype = "auto",
+    server: Server = None,
     force: Force = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
@@ -121,6 +123,15 @@ def command(
     planned = plan(inputs, output, makes=(".duo",), suffix=".duo", force=force, skip_existing=skip_existing)
     reporter = Reporter(as_json, quiet)
     if not reporter.begin(planned):
+        return
+    if server is not None:
+        refuse_local(
+            compact=compact, framing=framing is not FramingName.exact, chunk_size_secs=chunk_size_secs is not None, context_secs=context_secs != 0,
+            bandwidth=bandwidth is not None, n_quantizers=n_quantizers is not None, codec_repo=codec_repo is not None,
+            device=device != "cpu", dtype=dtype != "auto",
+        )  # fmt: skip
+        remote = Remote(server)
+        reporter.run(planned, lambda job: remote.encode(job, kind.value if kind else None, codec), "encoded")
         return
     loaded = load_codec(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
     face = kind.value if kind else loaded.spec.faces[-1]

@@ -224,6 +224,14 @@ def parse(line: str) -> Any:
         raise UsageError(f"This is no command of the protocol: {'; '.join(found[:5])}.") from None
 
 
+def parse_event(line: str) -> Any:
+    """An event from a line of JSON. Raises `UsageError` that names what is wrong."""
+    try:
+        return _EVENTS.validate_json(line)
+    except ValidationError as error:
+        raise UsageError(f"This is no event of the protocol: {error.errors()[0]['msg']}.") from None
+
+
 def identity(line: str) -> Id:
     """The `id` of a line that may be no command, for the answer."""
     try:
