@@ -181,7 +181,9 @@ def test_the_client_needs_no_torch() -> None:
 def test_the_command_serves_until_it_is_told_to_stop(song: Path) -> None:
     import signal
 
-    command = [sys.executable, "-m", "duotone", "serve", "--port", "0"]
+    settings = song.with_name("serve.yaml")
+    settings.write_text("scheduling: {batch: 1}\n")
+    command = [sys.executable, "-m", "duotone", "serve", "--port", "0", "--config", str(settings)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         started: dict[str, Any] = {}

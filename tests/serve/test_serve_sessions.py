@@ -17,11 +17,14 @@ from duotone.audio.files import write
 from duotone.audio.synth import synthesize
 from duotone.audio.wav_stream import pcm
 from duotone.audio.waveform import Waveform
-from duotone.codec.container import read_duo, write_duo
+from duotone.codec.container import DuoWriter, read_duo, write_duo
+from duotone.codec.values import Codes
 from duotone.config import FlowConfig, SamplingConfig
 from duotone.serve import frames
+from duotone.serve.feed import Feed
 from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, Ping, What
 from duotone.serve.models import Models
+from duotone.serve.uploads import Upload
 from flow_toys import stirred
 from serving import Running, serving
 from serving_client import Talk
@@ -87,6 +90,32 @@ def test_a_listener_who_plays_nothing_is_sent_no_more_than_the_look_ahead(runnin
                 sent = frame.place + len(frame.samples)
             assert isinstance(frame, Ping) and frame.echo == bytes([echo]) and frame.samples >= sent
         assert 3 * CHUNK <= sent <= 4 * CHUNK + CHUNK
+
+
+def test_a_duo_that_arrives_bit_by_bit_is_decoded_as_its_records_come(tmp_path: Any) -> None:
+    """Whatever its version: the first record is there as soon as its bytes are."""
+    value = CODEC.encode(synthesize(3, 0.3)).codes()
+    for compact in (False, True):
+        buffer, ends = io.BytesIO(), []
+        with DuoWriter(buffer, value.spec, value.source, "tokens", compact=compact) as writer:
+            for i in range(0, len(value), 7):
+                writer.write(value[i : i + 7])
+                writer.flush()
+                ends.append(writer.bytes_written)
+            writer.finish()
+        with Upload(1 << 20) as upload:
+            feed, found, came = Feed(upload, CODEC.check), [], []
+            for place, byte in enumerate(buffer.getvalue(), start=1):
+                upload.write(bytes([byte]))
+                while feed.ready and (each := feed.next()) is not None:
+                    found.append(each)
+                    came.append(place)
+            feed.complete = True
+            while feed.ready and (each := feed.next()) is not None:
+                found.append(each)
+            assert came == ends and feed.over
+            assert Codes.join(found, value.source) == value
+            feed.close()
 
 
 def prompt(chunks: int = 5) -> Waveform:

@@ -23,6 +23,7 @@ class Feed:
         self._file: BinaryIO | None = None
         self._values: Iterator[Latents | Codes] | None = None
         self.reader: DuoReader | None = None  #: from when the header has come
+        self._given = 0  # chunks
         self.complete = False
         self.over = False  #: whether all values were given
 
@@ -48,6 +49,7 @@ class Feed:
         assert self._values is not None
         value = next(self._values, None)
         self.over = value is None
+        self._given += 0 if value is None else len(value)
         return value
 
     def _has_header(self) -> bool:
@@ -64,8 +66,10 @@ class Feed:
         lead = reader.bytes.peek(1)
         if not lead or not 1 <= lead[0] <= reader.header.chunks_per_record:
             return False
-        need = 1 + reader.header.payload(lead[0]) + 4
-        return len(reader.bytes.peek(need)) >= need
+        if reader.try_record(self._given) is not None:
+            return True
+        most = 1 + reader.header.payload(lead[0]) + 4  # with so many bytes it is damaged, which the reader tells
+        return len(reader.bytes.peek(most)) >= most
 
     def close(self) -> None:
         """Close the file."""
