@@ -89,7 +89,7 @@ class Client:
         """A live session, to be used as a context manager; `hello` are the fields of the handshake. Needs the package websockets."""
         from duotone.client.live import LiveSession
 
-        return LiveSession(self, {"kind": kind, **hello})
+        return LiveSession(self.url, self.token, self.timeout, {"kind": kind, **hello})
 
     # --- HTTP
 

@@ -19,7 +19,6 @@ from duotone.serve.frames import Frame, What
 
 if TYPE_CHECKING:
     from duotone.audio.waveform import Waveform
-    from duotone.client.files import Client
 
 _NORMAL = 1000  # close code
 
@@ -51,8 +50,8 @@ class LiveSession:
     cannot be reached or closes the session other than at its end, and what it tells if it refuses the session.
     """
 
-    def __init__(self, client: Client, hello: dict[str, Any]) -> None:
-        self.client, self.hello = client, hello
+    def __init__(self, url: str, token: str | None, timeout: float, hello: dict[str, Any]) -> None:
+        self.url, self.token, self.timeout, self.hello = url, token, timeout, hello
         self.welcome: dict[str, Any] = {}
         self.arrived = 0  #: samples of the session that have come, for `received` when it is resumed
         self._stack = ExitStack()
@@ -64,16 +63,15 @@ class LiveSession:
             from websockets.sync.client import connect
         except ImportError:
             raise UsageError('Live sessions need the package websockets: pip install "duotone[serve]".') from None
-        client = self.client
-        headers = {} if client.token is None else {"Authorization": f"Bearer {client.token}"}
-        url = client.url.replace("http", "ws", 1) + "/v1/session"
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        url = self.url.replace("http", "ws", 1) + "/v1/session"
         with ExitStack() as stack:
             try:
-                opened: Any = connect(url, additional_headers=headers, max_size=None, open_timeout=client.timeout)
+                opened: Any = connect(url, additional_headers=headers, max_size=None, open_timeout=self.timeout)
                 self._socket: Any = stack.enter_context(opened)
             except (OSError, WebSocketException) as error:
                 raise ServiceError(
-                    f"The service {client.url} cannot be reached ({error}). Start it: duotone serve."
+                    f"The service {self.url} cannot be reached ({error}). Start it: duotone serve."
                 ) from None
             self._send(frames.Handshake(self.hello))
             first = self._frame()
