@@ -182,7 +182,7 @@ class Handlers:
             parser = MultiPartParser(
                 request.headers, self._counted(patient(aiter(request.stream()), self.limits.idle_seconds))
             )
-            form = await parser.parse()
+            form: Any = await parser.parse()
         except (MultiPartException, KeyError) as error:
             raise UsageError(f"The form cannot be read ({error}).") from None
         for name in ("reference", "estimate"):
@@ -281,7 +281,7 @@ def create_app(service: Service) -> Any:
     async def session(websocket: WebSocket) -> None:
         await Socket(service, websocket, websocket.scope["duotone"].client).run()
 
-    app = FastAPI(
+    app: Any = FastAPI(
         title="Duotone",
         version=__version__,
         docs_url=None,

@@ -44,9 +44,9 @@ class Server:
                 ws="websockets-sansio", ws_max_size=config.limits.message_bytes + _PROTOCOL_BYTES, ws_per_message_deflate=False,
                 timeout_graceful_shutdown=1, h11_max_incomplete_event_size=1 << 16,
             )  # fmt: skip
-            server = uvicorn.Server(settings)
+            server: Any = uvicorn.Server(settings)
             # It takes SIGINT and SIGTERM where it runs in the main thread.
-            server.handle_exit = lambda sig, frame: self.stop()  # type: ignore[method-assign]
+            server.handle_exit = lambda number, frame: self.stop()
             self.service.start()
         finally:
             self.started.set()
