@@ -195,7 +195,8 @@ def test_the_command_serves_until_it_is_told_to_stop(song: Path) -> None:
             if lines[-1]["event"] == "ready":
                 break
         client = Client(f"http://127.0.0.1:{started['port']}")
-        assert client.models()["codecs"][0]["name"] == "tiny"
+        models = client.models()
+        assert models["codecs"][0]["name"] == "tiny" and models["flow"]["name"] == "flow-tiny"
         assert len(b"".join(client.encode(song))) > 100
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()

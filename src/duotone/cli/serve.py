@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from duotone.cli.failures import require_stdout, tell
+from duotone.cli.flow_options import DEFAULT_FLOW
 from duotone.errors import UsageError
 
 NAME = "serve"
@@ -41,7 +42,9 @@ def command(
     flow: Annotated[
         str | None,
         typer.Option(
-            "--flow", metavar="FLOW", help="Flow to load, for continue and jam; plays through the first codec."
+            "--flow",
+            metavar="FLOW",
+            help="Flow to load, for continue and jam; plays through the first codec (default: the bundled one, with the bundled codec; none: no flow).",
         ),
     ] = None,
     tokens: Annotated[
@@ -72,7 +75,12 @@ def command(
     }  # fmt: skip
     wanted = {name: value for name, value in given.items() if value is not None}
     stored = {} if config is None else ServeConfig.read(config).model_dump(exclude_unset=True)
-    settings = ServeConfig.parse({**stored, **wanted}, "The settings")
+    merged = {**stored, **wanted}
+    if not {"flow", "codecs"} & merged.keys():  # the bundled flow plays through the bundled codec
+        merged["flow"] = DEFAULT_FLOW
+    settings = ServeConfig.parse(
+        {**merged, "flow": None if merged.get("flow") == "none" else merged.get("flow")}, "The settings"
+    )
     if print_config:
         import yaml
 
