@@ -38,9 +38,14 @@ def test_what_a_codec_does_not_have_is_said_before_the_work(
     for codec, name in ((bands, "bands"), (codec_folder, "convolutions")):
         assert duotone("encode", "a.wav", "-o", f"{name}.duo", "--codec", codec).exit_code == 0
     for name, codec, words, message in (
-        ("bands", bands, ["--steps", "3"], "got steps, expected no option but iterations"),
+        ("bands", bands, ["--steps", "3"], "steps got 3, but bands has no refinement"),
         ("bands", bands, ["--strategy", "sideways"], "strategy"),
-        ("bands", bands, ["--strategy", "autoregressive", "--time-prompt", "0.3"], "expected no option but iterations"),
+        (
+            "bands",
+            bands,
+            ["--strategy", "autoregressive", "--time-prompt", "0.3"],
+            "time_prompt is for the autoregressive strategy of a refinement",
+        ),
         ("bands", bands, ["--iterations", "-1"], "--iterations"),
         ("convolutions", codec_folder, ["--iterations", "3"], "got iterations, expected steps"),
     ):

@@ -52,7 +52,7 @@ class CodecObjective(Objective):
         Parameters that are not averaged, such as those of a frozen encoder, are as they are now.
         """
         out, now = self.fresh(), {**dict(self.named_buffers()), **dict(self.named_parameters())}
-        missing, _ = out.load_state_dict({**now, **weights}, strict=False)
-        lost = set(missing) & set(self.averaged())
+        lost = set(self.averaged()) - set(weights)
         assert not lost, lost
+        out.load_state_dict({**now, **weights}, strict=False)  # buffers that are not stored are extra
         return out.to(next(iter(weights.values())).device).eval()
