@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -143,8 +144,9 @@ def bombard(running: Running, count: int, seed: int) -> None:
                         break
                     sent += 1
                 if dice.random() < 0.5:  # vanishes, perhaps in the middle of a frame
-                    talk.socket.socket.send(b"\x82\x7e\x01\x00" + dice.randbytes(9))
-                    talk.socket.socket.shutdown(socket.SHUT_RDWR)
+                    with suppress(OSError):  # the service may have closed the connection before
+                        talk.socket.socket.send(b"\x82\x7e\x01\x00" + dice.randbytes(9))
+                        talk.socket.socket.shutdown(socket.SHUT_RDWR)
             if len(heard) < 6:
                 heard.append(calm.sound(2 * CHUNK))
         while len(heard) < 6:
