@@ -139,14 +139,14 @@ def decoder(name: str | None, collection: LatentCollection) -> rollouts.Decode |
     if name is None:
         return None
     codec = duotone.load(name)
-    if codec.spec.space != collection.latents.spec.space:
+    if codec.spec.space != collection.stored.spec.space:
         raise UsageError(f"--codec got {name}, of another space than the store's latents. Give the codec of the store.")
     return lambda latents: codec.decode(Latents.from_channels(latents, codec.spec), seed=0)
 
 
 def real_windows(collection: LatentCollection, count: int) -> torch.Tensor:
     """Crops of `rollouts.WINDOW` chunks (fewer, where recordings are shorter) of all recordings, two for each rollout."""
-    latents = collection.latents
+    latents = collection.stored
     window = min(rollouts.WINDOW, max(chunks for _, chunks in latents.recordings))
     whole = Crops([Region(i, 0, chunks) for i, (_, chunks) in enumerate(latents.recordings)], window)
     places = whole.draw(np.random.default_rng(0), 2 * max(2, count))

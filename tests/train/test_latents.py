@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from duotone.errors import ConfigError, FormatError
 from duotone.store.split import split
-from duotone.train.latents import LatentsSection, crop_length, open_latents
+from duotone.train.crops import crop_length
+from duotone.train.latents import LatentsSection, open_latents
 from latent_toys import SPEC, make_store, process
 
 

@@ -55,7 +55,7 @@ def flow_task(objective: FlowSettings, model: FlowModelSection, data: LatentsSec
         about = {
             **provenance(parts, state),
             "hours_of_sound": round(collection.training.hours, 3),
-            "codec": collection.latents.spec.to_dict(short=True),
+            "codec": collection.stored.spec.to_dict(short=True),
             "began_from": model.start_from,
         }
         flow_weights.save(made.with_weights(weights), target, torch.bfloat16, about)
@@ -65,7 +65,7 @@ def flow_task(objective: FlowSettings, model: FlowModelSection, data: LatentsSec
 
 def _config(model: FlowModelSection, collection: LatentCollection, began: FlowModel | None) -> FlowConfig:
     """The recipe's configuration for these latents. Raises `ConfigError` where they, the recipe and the first weights differ."""
-    config, (tokens, channels) = model.build(), collection.latents.shape
+    config, (tokens, channels) = model.build(), collection.stored.shape
     told = (
         {"tokens": config.tokens, "channels": config.channels} if model.replace.keys() & {"tokens", "channels"} else {}
     )
@@ -74,7 +74,7 @@ def _config(model: FlowModelSection, collection: LatentCollection, began: FlowMo
             f"model.replace says {told['tokens']} tokens of {told['channels']} channels, but a chunk of the store has {tokens} of "
             f"{channels}. Leave them out to take the store's, or prepare the store with --channels {told['channels']}."
         )
-    space = collection.latents.spec.space
+    space = collection.stored.spec.space
     config = config.model_copy(
         update={"tokens": tokens, "channels": channels, "codec": space, "trained_chunks": max(2, collection.chunks)}
     )
@@ -91,7 +91,7 @@ def _config(model: FlowModelSection, collection: LatentCollection, began: FlowMo
     if began.config.codec not in (None, space):
         raise ConfigError(
             f"model.start_from was trained on latents of the codec space {began.config.codec}, the store holds {space} "
-            f"({collection.latents.spec.model or collection.latents.spec.family}). Prepare the collection with the model's codec, or "
+            f"({collection.stored.spec.model or collection.stored.spec.family}). Prepare the collection with the model's codec, or "
             f"leave model.start_from out."
         )
     return config
@@ -99,7 +99,7 @@ def _config(model: FlowModelSection, collection: LatentCollection, began: FlowMo
 
 def _initialise(model: FlowModel, collection: LatentCollection, began: FlowModel | None, new_statistics: bool) -> None:
     """Set weights and statistics before the first step; a checkpoint of the run replaces them later."""
-    statistics = collection.latents.statistics()
+    statistics = collection.stored.statistics()
     if began is not None:
         state = {**began.state_dict()}
         own = model.state_dict()
@@ -128,7 +128,7 @@ def _decoder(data: LatentsSection, collection: LatentCollection, parts: Parts) -
     if data.listen_with is None or parts.load is None:
         return None
     codec: Any = parts.load(data.listen_with)
-    spec = collection.latents.spec
+    spec = collection.stored.spec
     if not isinstance(codec, Codec) or codec.spec.space != spec.space:
         what = f"the codec space {codec.spec.space}" if isinstance(codec, Codec) else type(codec).__name__
         raise ConfigError(

@@ -64,7 +64,7 @@ class LMObjectiveSection(LMSettings):
 
 def _model(section: LMModelSection, collection: CodeCollection, settings: LMSettings, parts: Parts) -> LanguageModel:
     """The model before the first step. A run's tokenizer is learned once and kept in RUN/tokenizer."""
-    spec, config = collection.codes.spec, section.build()
+    spec, config = collection.stored.spec, section.build()
     config = config.model_copy(update={"context_chunks": collection.chunks})
     folder = parts.run / "tokenizer"
     began = None if section.start_from is None else _start(section.start_from, parts)
