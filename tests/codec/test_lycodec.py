@@ -53,6 +53,15 @@ def test_it_keeps_the_contract_of_codecs(changes: dict[str, object]) -> None:
     assert len(verify_codec(random_lycodec(**changes))) > 10
 
 
+def test_the_format_of_decoding_leaves_the_encoder_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duotone.codec.precision.best_dtype", lambda device: torch.bfloat16)
+    codec = random_lycodec().to(dtype="auto")
+    before, after = CODEC.network.encoder.state_dict(), codec.network.encoder.state_dict()
+    assert codec.dtype == torch.bfloat16 and all(torch.equal(before[name], after[name]) for name in before)
+    wave = noise(2 * CHUNK)
+    assert torch.equal(codec.encode(wave).codes().indices, CODEC.encode(wave).codes().indices)
+
+
 @settings(max_examples=25)
 @given(st.integers(1, 4 * CHUNK), st.sampled_from([1, 2]), st.sampled_from([8_000, 44_100, 48_000]))
 def test_any_length_rate_and_channels_come_back_exactly(samples: int, channels: int, rate: int) -> None:

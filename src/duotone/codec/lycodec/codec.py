@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from duotone.codec.batches import Batch, whole_number
-from duotone.codec.contract import Codec, as_dtype, resolve_device
+from duotone.codec.contract import Codec, resolve_device
 from duotone.codec.lycodec.decoding import Decoding, noise_levels, noise_shape
 from duotone.codec.lycodec.frontend import chunk_spectra
 from duotone.codec.lycodec.identity import fingerprint, space
 from duotone.codec.lycodec.network import LycodecNetwork
 from duotone.codec.lycodec.rephasing import Rephasing
 from duotone.codec.noise import Noise, seeded_noise
-from duotone.codec.precision import best_dtype
+from duotone.codec.precision import move_network
 from duotone.config import LycodecConfig, LycodecPhases
 from duotone.errors import UsageError
-from duotone.nn.state import move_parameters
 from duotone.spec import CodecSpec, Source
 
 
@@ -66,11 +65,8 @@ class Lycodec(Codec):
         ``dtype="auto"`` keeps the encoder in float32, so that codes are the same everywhere, and decodes in the fastest
         format of the device. Any other format applies to encoder and decoder.
         """
-        target, network = self.device if device is None else resolve_device(device), self.network
-        auto = dtype == "auto"
-        move_parameters(network, target, best_dtype(target) if auto else as_dtype(dtype))
-        if auto:
-            move_parameters(network.encoder, target, torch.float32)
+        target = self.device if device is None else resolve_device(device)
+        move_network(self.network, self.network.encoder, target, dtype)
         return self
 
     @property

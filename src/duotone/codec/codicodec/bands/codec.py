@@ -18,13 +18,12 @@ from duotone.codec.codicodec.bands.network import BandNetwork, Maps
 from duotone.codec.codicodec.bands.synthesis import Magnitudes, Synthesis
 from duotone.codec.codicodec.identity import fingerprint, space
 from duotone.codec.codicodec.noise import seeded_noise
-from duotone.codec.contract import Codec, as_dtype, resolve_device
+from duotone.codec.contract import Codec, resolve_device
 from duotone.codec.noise import Noise
-from duotone.codec.precision import best_dtype
+from duotone.codec.precision import move_network
 from duotone.codec.values import Codes, Latents
 from duotone.config import BandsConfig
 from duotone.errors import UsageError
-from duotone.nn.state import move_parameters
 from duotone.nn.transformer import KeyValue
 from duotone.quant.fsq import FSQ
 from duotone.spec import CodecSpec, Source
@@ -68,13 +67,7 @@ class BandCodec(Codec):
         format of the device. Any other format applies to encoder and decoder.
         """
         target = self.device if device is None else resolve_device(device)
-        if dtype == "auto":
-            move_parameters(self.network.encoder, target, torch.float32)
-            for part in (self.network.estimator, self.network.refiner):
-                if part is not None:
-                    move_parameters(part, target, best_dtype(target))
-        else:
-            move_parameters(self.network, target, as_dtype(dtype))
+        move_network(self.network, self.network.encoder, target, dtype)
         self._analysis = Analysis(self.config, target)
         return self
 
