@@ -23,7 +23,7 @@ from duotone.errors import ConfigError
 from duotone.train.band_objective import BandObjective
 from duotone.train.bottleneck import spread_loss
 from duotone.train.draws import Draws
-from duotone.train.noise_pairs import ConsistencyFields, Pair, consistency_loss, draw_pair, step_size
+from duotone.train.noise_pairs import ConsistencyFields, Pair, consistency_loss, draw_pair, follow, step_size
 from duotone.train.task import Batch
 
 #: Noise levels, as shares of sigma_max, at which validation measures one step.
@@ -79,15 +79,10 @@ class BandConsistencyObjective(BandObjective):
             self.refiner.calibrate(self.spectra(samples))
         self.after_step(0.0)
 
-    @torch.no_grad()
     def after_step(self, decay: float | None = None) -> None:
         """The teacher's weights follow the student's."""
-        if self.teacher is None:
-            return
-        share = 1 - (self.section.teacher_decay if decay is None else decay)
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.refiner.parameters()), share)
-        for own, buffer in zip(self.teacher.buffers(), self.refiner.buffers(), strict=True):
-            own.copy_(buffer)
+        if self.teacher is not None:
+            follow(self.teacher, self.refiner, self.section.teacher_decay if decay is None else decay)
 
     @torch.no_grad()
     def spectra(self, samples: Tensor) -> Tensor:

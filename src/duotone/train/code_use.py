@@ -10,11 +10,17 @@ from duotone.quant.fsq import FSQ
 
 def code_use(fsq: FSQ, bounded: Tensor) -> dict[str, float]:
     """Entropy of the levels as a share of its maximum (mean over dimensions), and the perplexity of the codebook."""
-    shares = []
-    for i, levels in enumerate(fsq.levels):
-        code = torch.round(bounded[..., i] * (levels // 2)).long().flatten() + levels // 2
-        p = torch.bincount(code, minlength=levels).float() / code.numel()
-        shares.append(float(-(p[p > 0] * p[p > 0].log()).sum() / torch.log(torch.tensor(float(levels)))))
     p = torch.bincount(fsq.bounded_to_index(bounded).flatten(), minlength=fsq.size).float()
-    p = p[p > 0] / p.sum()
-    return {"level_entropy": sum(shares) / len(shares), "codebook_perplexity": float((-(p * p.log()).sum()).exp())}
+    p = p / p.sum()
+    perplexity = float((-torch.special.xlogy(p, p).sum()).exp())
+    return {"level_entropy": level_entropy(bounded, fsq.levels), "codebook_perplexity": perplexity}
+
+
+def level_entropy(bounded: Tensor, levels: tuple[int, ...]) -> float:
+    """Entropy of the levels of each value as a share of its maximum; the mean over values of `[..., V]`."""
+    shares = []
+    for i, count in enumerate(levels):
+        code = (bounded[..., i] * (count // 2)).round().long().flatten() + count // 2
+        p = torch.bincount(code, minlength=count).float() / code.numel()
+        shares.append(-torch.special.xlogy(p, p).sum() / torch.log(torch.tensor(float(count))))
+    return float(torch.stack(shares).mean())

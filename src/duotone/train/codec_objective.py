@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from duotone.codec.contract import Codec
+from duotone.errors import ConfigError
 from duotone.train.task import Objective
 
 
@@ -56,3 +58,10 @@ class CodecObjective(Objective):
         assert not lost, lost
         out.load_state_dict({**now, **weights}, strict=False)  # buffers that are not stored are extra
         return out.to(next(iter(weights.values())).device).eval()
+
+
+def require_equal(begun: dict[str, Any], own: dict[str, Any]) -> None:
+    """Compare the network that a training starts from with its own, in the fields that both have. Raises `ConfigError`."""
+    differ = ", ".join(f"{k} {begun[k]} there, {own[k]} here" for k in own if k in begun and begun[k] != own[k])
+    if differ:
+        raise ConfigError(f"model.start_from has another network than the recipe: {differ}. Make them equal.")

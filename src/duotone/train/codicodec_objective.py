@@ -17,7 +17,7 @@ from duotone.config import BandsConfig, CoDiCodecConfig, Config
 from duotone.errors import ConfigError
 from duotone.quant.fsq import FSQ
 from duotone.train.code_use import code_use
-from duotone.train.codec_objective import CodecObjective
+from duotone.train.codec_objective import CodecObjective, require_equal
 from duotone.train.codec_task import codec_task
 from duotone.train.sections import CoDiCodecSection, ModelSection, ObjectiveSection, Parts, SoundSection
 from duotone.train.task import Batch, Task
@@ -89,10 +89,7 @@ class CoDiCodecObjective(CodecObjective):
             raise ConfigError(
                 f"model.start_from got {codec.spec.model or codec.spec.family}, expected a CoDiCodec with the {self.frontend} frontend."
             )
-        theirs, own = self.comparable(codec.config.to_dict()), self.comparable(self.config.to_dict())
-        differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if k in theirs and theirs[k] != own[k])
-        if differ:
-            raise ConfigError(f"model.start_from has another network than the recipe: {differ}. Make them equal.")
+        require_equal(self.comparable(codec.config.to_dict()), self.comparable(self.config.to_dict()))
         begun = {k: v.float() for k, v in codec.network.state_dict().items()}
         self.network.load_state_dict({**self.network.state_dict(), **begun})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -145,8 +144,5 @@ def chunk_bits(model: LanguageModel, codes: Int) -> list[float]:
 
 def entropy(codes: Int, size: int) -> float:
     """Mean over the rows of codes `[K, T]` of their entropy in bits."""
-    found: Sequence[float] = []
-    for row in codes:
-        p = np.bincount(row, minlength=size) / len(row)
-        found = [*found, float(-(p[p > 0] * np.log2(p[p > 0])).sum())]
-    return float(np.mean(found))
+    shares = (np.bincount(row, minlength=size) / len(row) for row in codes)
+    return float(np.mean([-(p[p > 0] * np.log2(p[p > 0])).sum() for p in shares]))

@@ -22,11 +22,12 @@ from duotone.codec.precision import best_dtype
 from duotone.config import LycodecConfig, lycodec_preset
 from duotone.errors import ConfigError
 from duotone.train.bottleneck import spread_loss
-from duotone.train.codec_objective import CodecObjective
+from duotone.train.code_use import level_entropy
+from duotone.train.codec_objective import CodecObjective, require_equal
 from duotone.train.codec_task import codec_task
 from duotone.train.draws import Draws
 from duotone.train.lycodec_losses import DECIBEL, SpectralLosses, StereoTargets, stereo_losses
-from duotone.train.noise_pairs import NoiseFields, Pair, consistency_loss, draw_pair, step_size
+from duotone.train.noise_pairs import NoiseFields, Pair, consistency_loss, draw_pair, follow, step_size
 from duotone.train.sections import MODELS, OBJECTIVES, ModelSection, Parts, SoundSection, Warn
 from duotone.train.task import Batch, Task
 
@@ -143,10 +144,7 @@ class LycodecObjective(CodecObjective):
         """Start from a codec's weights. Raises `ConfigError` if it has another network."""
         if not isinstance(codec, Lycodec):
             raise ConfigError(f"model.start_from got {codec.spec.model or codec.spec.family}, expected a Lycodec.")
-        theirs, own = codec.config.to_dict(), self.config.to_dict()
-        differ = ", ".join(f"{k} {theirs[k]} there, {own[k]} here" for k in own if theirs[k] != own[k])
-        if differ:
-            raise ConfigError(f"model.start_from has another network than the recipe: {differ}. Make them equal.")
+        require_equal(codec.config.to_dict(), self.config.to_dict())
         self.network.load_state_dict({k: v.float() for k, v in codec.network.state_dict().items()}, strict=False)
 
     @torch.no_grad()
@@ -156,15 +154,10 @@ class LycodecObjective(CodecObjective):
             self.network.encoder.calibrate(self.clean(samples), self.section.deviation)
         self.after_step(0.0)
 
-    @torch.no_grad()
     def after_step(self, decay: float | None = None) -> None:
         """The teacher's weights follow the student's."""
-        if self.teacher is None:
-            return
-        share = 1 - (self.section.teacher_decay if decay is None else decay)
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.network.parameters()), share)
-        for own, buffer in zip(self.teacher.buffers(), self.network.buffers(), strict=True):
-            own.copy_(buffer)
+        if self.teacher is not None:
+            follow(self.teacher, self.network, self.section.teacher_decay if decay is None else decay)
 
     @torch.no_grad()
     def clean(self, samples: Tensor) -> Tensor:
@@ -293,16 +286,6 @@ def spectral_rise(step: int, warmup: int, end: int | None) -> float:
     if end is not None and step >= end:
         return 0.0
     return min(1.0, (step + 1) / max(1, warmup))
-
-
-def level_entropy(bounded: Tensor, levels: tuple[int, ...]) -> float:
-    """Entropy of the levels of each value as a share of its maximum; the mean over values of `[..., V]`."""
-    shares = []
-    for i, count in enumerate(levels):
-        code = (bounded[..., i] * (count // 2)).round().long().flatten() + count // 2
-        p = torch.bincount(code, minlength=count).float() / code.numel()
-        shares.append(-torch.special.xlogy(p, p).sum() / torch.log(torch.tensor(float(count))))
-    return float(torch.stack(shares).mean())
 
 
 def _noised(clean: Tensor, level: Tensor, noise: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from duotone.codec import consistency
 from duotone.config import NoiseConfig
@@ -79,3 +79,11 @@ def consistency_loss(student: Tensor, teacher: Tensor, pair: Pair, power: float)
     error = consistency.pseudo_huber(student, teacher)
     weight = (pair.high - pair.low).clamp_min(1e-6) ** -power
     return (weight * error).mean(), error.detach()
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Move a teacher's weights towards the student's, by the share ``1 - decay``; buffers are copied."""
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - decay)
+    for own, buffer in zip(teacher.buffers(), student.buffers(), strict=True):
+        own.copy_(buffer)
