@@ -58,10 +58,10 @@ def test_statistics_of_several_stores_are_those_of_all_their_latents(tmp_path: P
     rows = torch.cat([torch.from_numpy(x) for x in (process(0, 30), process(0, 5, 0.1), process(1, 8, 0.1))]).reshape(
         -1, 6
     )
-    mean, deviation = found.latents.statistics()
+    mean, deviation = found.stored.statistics()
     torch.testing.assert_close(mean, rows.mean(0), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(deviation, rows.std(0, correction=0), atol=1e-5, rtol=1e-5)
-    assert [name for name, _ in found.latents.recordings] == ["a", "a", "b"]
+    assert [name for name, _ in found.stored.recordings] == ["a", "a", "b"]
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
