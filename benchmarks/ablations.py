@@ -339,8 +339,7 @@ def main() -> int:
     )
     plain_cost, _ = cost(recipe_of({}, setting.overrides, 0, setting.steps))
     about = {"steps": setting.steps, "seconds": setting.seconds, "files": setting.files, "set": list(setting.overrides)}
-    path = machine.RESULTS / "ablations.json"
-    before = json.loads(path.read_text(encoding="utf-8"))["tables"] if path.is_file() else []
+    before = machine.read("ablations").get("tables", [])
     others = [table for table in before if table["setting"] != about]
     runs: list[dict[str, Any]] = []
     for seed in options.seeds:

@@ -9,7 +9,6 @@ float32 and decodes in the format that `dtype="auto"` picks on this machine. Pri
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -149,8 +148,7 @@ def main() -> int:
                 f"{found['ratio']:6.1f}x", flush=True
             )  # fmt: skip
     document = {"seconds_of_sound": seconds, "machine": machine.describe()}
-    path = machine.RESULTS / "against_codicodec.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = machine.read("against_codicodec")
     same = all(before.get(key) == value for key, value in document.items())
     document["rows"] = merge(before["rows"] if same else [], rows, options.add, seconds)
     machine.record("against_codicodec", document, page)

@@ -169,8 +169,7 @@ def page(document: dict[str, Any]) -> str:
 
 def keep(rows: list[dict[str, Any]]) -> None:
     """Write rows beside those of other settings, so that a long run that is stopped leaves what it measured."""
-    path = machine.RESULTS / "flow.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": [], "commands": []}
+    before = machine.read("flow") or {"rows": [], "commands": []}
     new = {tuple(row[key] for key in SETTING) for row in rows}
     others = [row for row in before["rows"] if tuple(row[key] for key in SETTING) not in new]
     document = {

@@ -13,7 +13,6 @@ The controls stay at rest but for one crossfade a minute. Writes benchmarks/resu
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -135,8 +134,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 def keep(row: dict[str, Any], folder: Path, command: str) -> None:
     """Write a row beside those of other settings."""
-    path = folder / "session.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": [], "commands": []}
+    before = machine.read("session", folder) or {"rows": [], "commands": []}
     others = [other for other in before["rows"] if [other[key] for key in SETTING] != [row[key] for key in SETTING]]
     document = {
         "machine": machine.describe(),

@@ -399,8 +399,7 @@ def earlier(here: dict[str, Any]) -> dict[str, Any]:
         "commands": [], "machine": here, "compile_seconds": None, "converters": [], "training": [], "encoding": [],
         "real": None,
     }  # fmt: skip
-    path = machine.RESULTS / "tokens.json"
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    found = machine.read("tokens")
     return found if found.keys() == empty.keys() and found["machine"] == here else empty
 
 

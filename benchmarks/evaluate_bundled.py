@@ -110,9 +110,7 @@ def by_kinds(codec: Codec, options: argparse.Namespace, arguments: Sequence[str]
     """Evaluate on each kind of held-out sound, judge, and write heldout_NAME.json and .md; with --publish the card and README too."""
     name = options.name or Path(options.codec).name
     base = f"heldout_{name}"
-    document = (
-        last_run(options.out / f"{base}.json", codec) if options.last else measure_kinds(codec, options, arguments)
-    )
+    document = last_run(base, options.out, codec) if options.last else measure_kinds(codec, options, arguments)
     report, codes = Report.from_dict(document), document["codes"]
     verdicts = judge(report, codec.spec, codes, speeds_of(codec, options.out))
     document["bars"] = [verdict.to_dict() for verdict in verdicts]
@@ -140,12 +138,12 @@ def measure_kinds(codec: Codec, options: argparse.Namespace, arguments: Sequence
     return {**about_of(codec, arguments, data), **report.to_dict(), "codes": codes}
 
 
-def last_run(path: Path, codec: Codec) -> dict[str, Any]:
+def last_run(name: str, folder: Path, codec: Codec) -> dict[str, Any]:
     """The results of the last run. Raises `UsageError` where there are none of this codec."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = machine.read(name, folder)
     if found.get("fingerprint") != codec.spec.fingerprint:
         raise UsageError(
-            f"--last found no results of codec {codec.spec.fingerprint} in {path.name}. Measure first: leave --last out."
+            f"--last found no results of codec {codec.spec.fingerprint} in {name}.json. Measure first: leave --last out."
         )
     return found
 
@@ -166,8 +164,7 @@ def heldout_page(report: Report, about: dict[str, Any], codes: dict[str, Any] | 
 
 def speeds_of(codec: Codec, folder: Path) -> dict[str, float]:
     """Speeds of this codec by the benchmark against EnCodec; empty where it has not run for these weights."""
-    path = folder / "against_encodec.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = machine.read("against_encodec", folder)
     if found.get("fingerprint") != codec.spec.fingerprint:
         tell("No speeds of this codec: run python benchmarks/bench_against_encodec.py first to have them in the table.")
         return {}

@@ -117,7 +117,7 @@ def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     found = measuring.run(parts, model)
     kept.write(measuring.rollouts)
     seconds = found.pop("seconds")
-    before = last(options.out / f"{NAME}.json", flow["fingerprint"], codec.fingerprint)
+    before = last(options.out, flow["fingerprint"], codec.fingerprint)
     told = {**dataclasses.asdict(plan), "dtype": options.dtype}
     commands = dict.fromkeys([*before.get("commands", []), machine.command(arguments, __file__)])
     return {
@@ -177,9 +177,9 @@ def data_about(reality: Reality, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def last(path: Path, flow: str, codec: str) -> dict[str, Any]:
+def last(folder: Path, flow: str, codec: str) -> dict[str, Any]:
     """The results of the last run; empty where there are none of this flow and codec."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = machine.read(NAME, folder)
     same = found and (found["flow"]["fingerprint"], found["codec"]["fingerprint"]) == (flow, codec)
     return found if same else {}
 

@@ -138,10 +138,11 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name.partition("/")[0]).exists():
         _tell(say, f"{name} is not a folder here; loading it from the Hugging Face Hub (or its cache).")
         return _from_hub(name, device, options)
-    if name in FLOW_PRESETS or name in LM_PRESETS:
+    kind = next((kind for kind, presets in GENERATIVE.items() if name in presets), None)
+    if kind is not None:
         raise WeightsError(
             f"{name!r} is a configuration, and no weights of it come with this installation. Train them (duotone prepare SOUNDS -o STORE, then "
-            f"duotone train {name} --data STORE --out RUN), and name their folder, RUN/flow."
+            f"duotone train {name} --data STORE --out RUN), and name their folder, RUN/{kind}."
         )
     if name in LYCODEC_PRESETS:
         raise WeightsError(

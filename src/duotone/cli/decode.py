@@ -135,27 +135,19 @@ def command(
     reporter = Reporter(as_json, quiet)
     if not reporter.begin(planned):
         return
+    asked = {
+        "strategy": strategy and strategy.value, "steps": steps, "iterations": iterations, "time_prompt": time_prompt
+    }  # fmt: skip
+    options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if server is not None:
         refuse_local(
             time_prompt=time_prompt is not None, native_rate=native_rate, salvage=salvage, bandwidth=bandwidth is not None,
             n_quantizers=n_quantizers is not None, codec_repo=codec_repo is not None, device=device != "cpu", dtype=dtype != "auto",
         )  # fmt: skip
-        remote, wishes = (
-            Remote(server),
-            {"strategy": strategy and strategy.value, "steps": steps, "iterations": iterations},
-        )
-        reporter.run(
-            planned, lambda job: remote.decode(job, format and format.value, codec, seed, wishes), "decoded"
-        )  # fmt: skip
+        remote = Remote(server)
+        reporter.run(planned, lambda job: remote.decode(job, format and format.value, codec, seed, options), "decoded")
         return
     codecs = Codecs(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
-    asked = {
-        "strategy": strategy and strategy.value,
-        "steps": steps,
-        "iterations": iterations,
-        "time_prompt": time_prompt,
-    }
-    options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     first = codecs.loaded[0]
     first.decode_stream(first.source(), seed=seed, **options)  # refuses options that the codec does not have
     options |= {"seed": seed, "restore": not native_rate}

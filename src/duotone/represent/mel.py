@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+#: Decibels in a neper, the unit of natural logarithms of magnitudes.
+DECIBEL = 20 / math.log(10)
 # Linear (3 mel per 200 Hz) up to 1 kHz = 15 mel, then 27 mel for each factor of 6.4.
 _LOG_STEP = math.log(6.4) / 27
 

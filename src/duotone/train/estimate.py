@@ -15,11 +15,12 @@ from duotone.codec.codicodec.bands.features import Features
 from duotone.codec.codicodec.bands.network import Maps
 from duotone.config import BandsConfig, Config
 from duotone.errors import ConfigError
+from duotone.represent.mel import DECIBEL
 from duotone.train.band_objective import BandObjective
 from duotone.train.bottleneck import spread_loss
 from duotone.train.codicodec_objective import CoDiCodecObjectiveSection
 from duotone.train.draws import Draws
-from duotone.train.estimate_losses import CHANNELS, DECIBEL, EstimateLosses
+from duotone.train.estimate_losses import CHANNELS, EstimateLosses
 from duotone.train.sections import (
     OBJECTIVES,
     Warn,

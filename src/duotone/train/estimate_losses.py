@@ -26,8 +26,6 @@ _MEL_FLOOR = 1e-5
 _QUIET = 2e-4
 #: Added to mel magnitudes of patches before the logarithm of their stereo level, and above which a patch is heard (-80, -60 dB).
 _PATCH_FLOOR, _HEARD = 1e-4, 1e-3
-#: Decibel in a neper.
-DECIBEL = 20 / math.log(10)
 #: Names of the mel distances.
 CHANNELS = ("left", "right", "mid", "side")
 

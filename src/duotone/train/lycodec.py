@@ -21,12 +21,13 @@ from duotone.codec.lycodec.weights import load_lycodec, save_lycodec
 from duotone.codec.precision import best_dtype
 from duotone.config import LycodecConfig, lycodec_preset
 from duotone.errors import ConfigError
+from duotone.represent.mel import DECIBEL
 from duotone.train.bottleneck import spread_loss
 from duotone.train.code_use import level_entropy
 from duotone.train.codec_objective import CodecObjective, require_equal
 from duotone.train.codec_task import codec_task
 from duotone.train.draws import Draws
-from duotone.train.lycodec_losses import DECIBEL, SpectralLosses, StereoTargets, stereo_losses
+from duotone.train.lycodec_losses import SpectralLosses, StereoTargets, stereo_losses
 from duotone.train.noise_pairs import NoiseFields, Pair, consistency_loss, draw_pair, follow, step_size
 from duotone.train.sections import MODELS, OBJECTIVES, ModelSection, Parts, SoundSection, Warn
 from duotone.train.task import Batch, Task

@@ -16,8 +16,6 @@ from duotone.config import LycodecConfig
 from duotone.represent.mel import hertz_to_mel, mel_filterbank
 from duotone.represent.stft import expand, to_frames
 
-#: Decibels of one neper of magnitude.
-DECIBEL = 8.685889638
 #: Level differences beyond this many units are as this one: +-40 dB.
 LEVEL_LIMIT = 2.0
 _FLOOR = 1e-4  # of magnitudes before logarithms; full scale is about 1
