@@ -212,3 +212,9 @@ def test_a_full_disk_is_told_and_the_service_goes_on(codec: CoDiCodec, song: byt
         room[0] = 100_000
         assert post(running, "/v1/encode", song).status_code == 200
     assert all(json.loads(line) for line in running.log.splitlines())
+
+
+def test_models_tell_their_options(running: Running, codec: CoDiCodec) -> None:
+    told = httpx.get(running.url + "/v1/models").json()["codecs"][0]
+    assert (told["faces"], told["options"]) == (["latents", "tokens"], ["steps"])
+    assert told["bit_rate"] == pytest.approx(codec.spec.bit_rate)

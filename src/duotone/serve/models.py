@@ -56,9 +56,10 @@ class Models:
     def described(self) -> dict[str, Any]:
         """All of them as JSON values."""
         codecs = [
-            {"name": name, **codec.spec.to_dict(), "parameters": codec.parameter_count()}
+            {"name": name, **codec.spec.to_dict(), "parameters": codec.parameter_count(), "faces": list(codec.spec.faces),
+             "bit_rate": codec.spec.bit_rate, "chunk_seconds": codec.spec.chunk_seconds, "options": options_of(codec)}
             for name, codec in self.codecs.items()
-        ]
+        ]  # fmt: skip
         flow = None
         if self.flow is not None:
             config = self.flow.config
@@ -68,6 +69,20 @@ class Models:
                 "parameters": sum(p.numel() for p in self.flow.parameters()),
             }  # fmt: skip
         return {"codecs": codecs, "flow": flow}
+
+
+def options_of(codec: Codec) -> list[str]:
+    """Which of the numbers of decoding a codec takes: steps, iterations."""
+    return [name for name in ("steps", "iterations") if _takes(codec, name)]
+
+
+def _takes(codec: Codec, option: str) -> bool:
+    try:
+        wishes: dict[str, Any] = {option: 1}
+        codec.decode_stream(codec.source(), **wishes)
+    except UsageError:
+        return False
+    return True
 
 
 def load_models(config: ServeConfig, say: Callable[[str], object] | None = None) -> Models:
