@@ -28,6 +28,7 @@ from duotone.train.lycodec import (
     spectral_rise,
 )
 from duotone.train.lycodec_losses import SpectralLosses, StereoTargets, stereo_losses
+from duotone.train.muon import Muon
 from duotone.train.optimizers import make_optimizers
 from duotone.train.recipe import TrainRecipe, bundled
 from duotone.train.run import train
@@ -220,9 +221,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 def test_the_recipes_optimizers_fit_the_network() -> None:
     """Muon trains the matrices of encoder and decoder, AdamW the rest; no parameter is left out."""
     network = random_lycodec().network.requires_grad_(True)
-    muon = [
-        o for o in make_optimizers(TrainRecipe.load("lycodec-tiny").optim, network) if isinstance(o, torch.optim.Muon)
-    ]
+    muon = [o for o in make_optimizers(TrainRecipe.load("lycodec-tiny").optim, network) if isinstance(o, Muon)]
     (trained,) = ({id(p) for group in o.param_groups for p in group["params"]} for o in muon)
     named = dict(network.named_parameters())
     assert id(named["encoder.layers.0.attention.query.weight"]) in trained

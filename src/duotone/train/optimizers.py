@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from duotone.errors import ConfigError
+from duotone.train.muon import Muon
 from duotone.train.settings import OptimSection
 
 #: What the names of parameters inside transformers have in them: ours, and those of Hugging Face.
@@ -31,7 +32,8 @@ def make_optimizers(optim: OptimSection, module: nn.Module) -> list[torch.optim.
         made = [_adamw(learning, optim)]
     else:
         matrices, others = _split(module)
-        made = [_muon(matrices, optim), _adamw(others, optim)]
+        muon = Muon(matrices, lr=optim.muon_rate, weight_decay=optim.weight_decay)
+        made = [muon, _adamw(others, optim)]
     for optimizer in made:
         for group in optimizer.param_groups:
             group["full_rate"] = group["lr"]
@@ -40,18 +42,6 @@ def make_optimizers(optim: OptimSection, module: nn.Module) -> list[torch.optim.
 
 def _adamw(parameters: list[Tensor], optim: OptimSection) -> torch.optim.Optimizer:
     return torch.optim.AdamW(_groups(parameters, optim), lr=optim.rate, betas=optim.betas)
-
-
-def _muon(matrices: list[Tensor], optim: OptimSection) -> torch.optim.Optimizer:
-    if not hasattr(torch.optim, "Muon"):
-        raise ConfigError(
-            f"optim.name got muon, which needs PyTorch 2.9 or newer; this is {torch.__version__}. "
-            f"Upgrade PyTorch, or use adamw."
-        )
-    made: torch.optim.Optimizer = torch.optim.Muon(  # scales a matrix's step by sqrt(max(1, rows / columns))
-        matrices, lr=optim.muon_rate, weight_decay=optim.weight_decay
-    )
-    return made
 
 
 def _groups(parameters: Sequence[Tensor], optim: OptimSection) -> list[dict[str, Any]]:
