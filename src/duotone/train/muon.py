@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
                     raise ValueError(f"Muon got a parameter of shape {list(p.shape)}, expected matrices.")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step; returns what the closure does."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
