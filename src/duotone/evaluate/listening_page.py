@@ -29,6 +29,9 @@ from duotone.evaluate.picture import stops
 #: Begins every page: a file with it may be replaced by another such page.
 MARK = "<!-- a listening page of duotone demo -->"
 
+#: Modules of assets/shared/ that the page's script begins with; none of them imports another.
+SHARED = ("dom.js", "spectrum.js", "player.js", "trials.js")
+
 
 @dataclass(frozen=True)
 class About:
@@ -73,7 +76,7 @@ def page(about: About, clips: Sequence[Clip], continued: Continued | None = None
 {html.replace("{{continued}}", "" if continued is None else _continued(continued))}
 <script type="application/json" id="data">{_json(data)}</script>
 {sounds}<script>
-{_asset("listening.js")}
+{script()}
 </script>"""
     return document(f"{about.codec}: listening test", body, _asset("listening.css"))
 
@@ -181,6 +184,12 @@ def _size(count: int) -> str:
 def _json(value: Any) -> str:
     """JSON that cannot end a script element."""
     return json.dumps(value).replace("<", "\\u003c")
+
+
+def script() -> str:
+    """The page's script: the modules that it shares with the studio, as one script that imports nothing, then its own part."""
+    modules = [_asset(f"shared/{name}").replace("\nexport ", "\n") for name in SHARED]
+    return "\n".join(['"use strict";', *modules, _asset("listening.js")])
 
 
 def _asset(name: str) -> str:

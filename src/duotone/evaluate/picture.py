@@ -5,10 +5,12 @@ Legend: H rows (high frequencies first), W columns of pixels.
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import zlib
 from collections.abc import Sequence
+from importlib.resources import files
 
 import numpy as np
 import torch
@@ -24,14 +26,6 @@ PANEL = (256, 480)  # H, W
 HARMONICS_TOP_HZ, HARMONICS_DB, HARMONICS_SECONDS = 5000.0, 70.0, 0.085
 _WINDOW = 2048
 _GAP = 6
-#: Dark to bright, evenly spaced; colours between are interpolated.
-_STOPS = np.array(
-    [
-        [9, 8, 26], [44, 17, 84], [104, 28, 112], [168, 45, 104],
-        [222, 80, 74], [247, 142, 56], [252, 204, 96], [253, 244, 200],
-    ],
-    dtype=np.float64,
-)  # fmt: skip
 
 
 def spectrogram(wave: Waveform) -> NDArray[np.uint8]:
@@ -88,10 +82,11 @@ def _loudest(values: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray
 
 def _colour(share: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Values from 0 to 1 -> colours."""
-    position = share * (len(_STOPS) - 1)
-    low = np.clip(position.astype(int), 0, len(_STOPS) - 2)
+    colours = np.array(stops(), dtype=np.float64)
+    position = share * (len(colours) - 1)
+    low = np.clip(position.astype(int), 0, len(colours) - 2)
     part = (position - low)[..., None]
-    mixed: NDArray[np.uint8] = np.round(_STOPS[low] * (1 - part) + _STOPS[low + 1] * part).astype(np.uint8)
+    mixed: NDArray[np.uint8] = np.round(colours[low] * (1 - part) + colours[low + 1] * part).astype(np.uint8)
     return mixed
 
 
@@ -109,8 +104,11 @@ def one_above_another(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def stops() -> list[list[int]]:
-    """The colours of spectrograms, dark to bright, evenly spaced: red, green and blue from 0 to 255."""
-    return [[int(part) for part in colour] for colour in _STOPS]
+    """The colours of spectrograms, dark to bright, evenly spaced: red, green and blue from 0 to 255; between them one interpolates."""
+    found: list[list[int]] = json.loads(
+        (files("duotone.evaluate") / "assets" / "shared" / "colours.json").read_text(encoding="utf-8")
+    )
+    return found
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

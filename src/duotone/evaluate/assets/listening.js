@@ -1,31 +1,22 @@
 /* The listening page: plays all versions of a clip together and lets one of them be heard, draws their spectrograms, and
-   runs blind tests. It has no parts from elsewhere; data and sound lie in the page's other script elements. */
-"use strict";
+   runs blind tests. The functions of shared/ stand before it in the same script element; data and sound lie in others. */
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
 
-const SWITCH = 0.002; // time constant of a crossfade in seconds: the former version is 40 dB down after 9 ms
 const RANGES = { near: { title: "0–5 kHz", top: 5000, size: 4096, ticks: [1000, 2000, 3000, 4000] },
                  full: { title: "full range", top: page.rate / 2, size: 2048, ticks: [5000, 10000, 15000, 20000] } };
 const COLUMNS = 1000, ROWS = 220, RANGE_DB = 75; // of a spectrogram
 
 const state = { clip: 0, version: 0, range: "near", loop: true, region: null, kind: "nearer" };
 let trial = null; // the blind trial that runs: { pair, order, x }
-const tally = new Map(); // "kind:key:key" -> { kind, titles, keys, counts: [a, b] }; for ABX counts are [right, wrong]
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
+const tally = new Tally();
 
 function fail(error) {
   $("problem").hidden = false;
   $("problem").textContent = `The sound cannot be decoded: ${error.message ?? error}. Chromium, Firefox and Safari of the last years can.`;
 }
 
-/* ---- Sound: each version of a clip has a source and a gain; all sources start in the same sample, gains choose one. ---- */
+/* ---- Sound ---- */
 
 const decoded = new Map(); // clip -> promise of its buffers
 
@@ -40,86 +31,32 @@ function buffers(clip) {
   return decoded.get(clip);
 }
 
-const player = {
-  context: null, master: null, voices: [], playing: false,
-  offset: 0, // where the clip was, in seconds, at `since` of the context's clock
-  since: 0,
+const player = new Player({
+  rate: page.rate,
+  duration: () => page.clips[state.clip].seconds,
+  sounds: () => buffers(state.clip),
+  audible, level: () => 1,
+  region: () => state.region, loop: () => state.loop,
+  changed: () => { show(); if (player.playing) requestAnimationFrame(follow); },
+});
 
-  duration() { return page.clips[state.clip].seconds; },
+/** Goes to a place, in seconds; a part that is repeated ends where it is left. */
+function seek(seconds) {
+  if (player.seek(seconds)) state.region = null;
+  player.restart().catch(fail);
+  show();
+}
 
-  /** Where the clip is now, in seconds. */
-  position() {
-    if (!this.playing) return this.offset;
-    const past = this.offset + Math.max(0, this.context.currentTime - (this.context.outputLatency || 0) - this.since);
-    const [from, to] = this.part();
-    if (past < to) return past;
-    return state.loop ? from + ((past - from) % (to - from)) : to;
-  },
-
-  /** The part that is repeated. */
-  part() { return state.region ?? [0, this.duration()]; },
-
-  async play() {
-    if (page.continued) $("continued-sound").pause();
-    this.context ??= new AudioContext({ sampleRate: page.rate, latencyHint: "interactive" });
-    const clip = state.clip;
-    const [sounds] = await Promise.all([buffers(clip), this.context.resume()]);
-    if (clip === state.clip) this.start(sounds);
-  },
-
-  start(sounds) {
-    this.silence();
-    const [from, to] = this.part();
-    if (this.offset >= to - 0.01 || (state.region && this.offset < from)) this.offset = from;
-    this.master = new GainNode(this.context, { gain: 1 });
-    this.master.connect(this.context.destination);
-    this.since = this.context.currentTime + 0.03; // one time for all: they stay together to the sample
-    this.voices = sounds.map((buffer, i) => {
-      const source = new AudioBufferSourceNode(this.context, { buffer, loop: state.loop, loopStart: from, loopEnd: to });
-      const gain = new GainNode(this.context, { gain: i === audible() ? 1 : 0 });
-      source.connect(gain).connect(this.master);
-      source.start(this.since, this.offset);
-      if (!state.loop) source.stop(this.since + to - this.offset);
-      return { source, gain };
-    });
-    this.voices[0].source.onended = () => { if (this.playing) { this.pause(); this.offset = from; show(); } };
-    this.playing = true;
-    show();
-    requestAnimationFrame(follow);
-  },
-
-  /** Lets the version that is chosen be heard, from this instant on. */
-  choose() {
-    this.voices.forEach(({ gain }, i) => gain.gain.setTargetAtTime(i === audible() ? 1 : 0, this.context.currentTime, SWITCH));
-  },
-
-  /** Fades out and forgets what plays. */
-  silence() {
-    if (!this.voices.length) return;
-    const now = this.context.currentTime;
-    this.master.gain.setTargetAtTime(0, now, SWITCH);
-    for (const { source } of this.voices) { source.onended = null; source.stop(now + 10 * SWITCH); }
-    this.voices = [];
-  },
-
-  pause() { this.offset = this.position(); this.playing = false; this.silence(); },
-
-  /** Goes to a place, in seconds, playing or not. */
-  seek(seconds) {
-    this.offset = Math.min(Math.max(0, seconds), this.duration() - 0.001);
-    if (state.region && (this.offset < state.region[0] || this.offset >= state.region[1])) setRegion(null);
-    if (this.playing) this.restart();
-    show();
-  },
-
-  restart() { buffers(state.clip).then((sounds) => { if (this.playing) this.start(sounds); }, fail); },
-};
+function play() {
+  if (page.continued) $("continued-sound").pause();
+  return player.play();
+}
 
 /** The version that is heard: the chosen one, or in a blind test the one behind the chosen letter. */
 function audible() { return trial ? trial.order[state.letter] : state.version; }
 
 function toggle() {
-  if (player.playing) player.pause(); else player.play().catch(fail);
+  if (player.playing) player.pause(); else play().catch(fail);
   show();
 }
 
@@ -127,87 +64,13 @@ function toggle() {
 
 const pictures = new Map(); // "clip/version/range" -> levels in dB, [COLUMNS][ROWS]
 
-/** Cosines and sines of a turn in `n` steps. */
-const turns = new Map();
-function turn(n) {
-  if (!turns.has(n)) {
-    const part = (wave) => Float64Array.from({ length: n / 2 }, (_, k) => wave((-2 * Math.PI * k) / n));
-    turns.set(n, [part(Math.cos), part(Math.sin)]);
-  }
-  return turns.get(n);
-}
-
-/** In-place FFT of a complex signal whose length is a power of two (Cooley and Tukey 1965). */
-function fft(re, im) {
-  const n = re.length, [cos, sin] = turn(n);
-  for (let i = 1, j = 0; i < n; i++) {
-    let bit = n >> 1;
-    for (; j & bit; bit >>= 1) j ^= bit;
-    j ^= bit;
-    if (i < j) { [re[i], re[j]] = [re[j], re[i]]; [im[i], im[j]] = [im[j], im[i]]; }
-  }
-  for (let length = 2; length <= n; length <<= 1) {
-    const half = length >> 1, step = n / length;
-    for (let begin = 0; begin < n; begin += length) {
-      for (let k = 0, i = begin; k < half; k++, i++) {
-        const c = cos[k * step], s = sin[k * step], j = i + half;
-        const x = re[j] * c - im[j] * s, y = re[j] * s + im[j] * c;
-        re[j] = re[i] - x; im[j] = im[i] - y; re[i] += x; im[i] += y;
-      }
-    }
-  }
-}
-
-/** Levels in dB: for each column a Hann window of the mean of the channels, for each row the loudest bin in its band.
-    Two columns are transformed at once, as real and imaginary part. */
+/** Levels in dB of the mean of the channels. */
 function levels(buffer, { top, size }) {
-  const mono = new Float32Array(buffer.length + 2 * size); // with silence before and after
-  for (let c = 0; c < buffer.numberOfChannels; c++) {
-    buffer.getChannelData(c).forEach((sample, i) => { mono[size + i] += sample / buffer.numberOfChannels; });
-  }
-  const window = Float32Array.from({ length: size }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / size));
-  const bins = (top / page.rate) * size, out = new Float32Array(COLUMNS * ROWS);
-  const re = new Float64Array(size), im = new Float64Array(size);
-  const fill = (into, column) => {
-    const start = Math.round(((column + 0.5) / COLUMNS) * buffer.length) + size / 2;
-    for (let i = 0; i < size; i++) into[i] = mono[start + i] * window[i];
-  };
-  for (let column = 0; column < COLUMNS; column += 2) {
-    fill(re, column);
-    fill(im, column + 1);
-    fft(re, im);
-    for (let row = 0; row < ROWS; row++) {
-      const low = Math.floor((row / ROWS) * bins), high = Math.max(low + 1, Math.ceil(((row + 1) / ROWS) * bins));
-      let first = 0, second = 0;
-      for (let k = low; k < high; k++) {
-        const m = (size - k) % size; // the spectra of two real signals: the even and the odd part
-        const a = re[k] + re[m], b = im[k] - im[m], c = im[k] + im[m], d = re[m] - re[k];
-        first = Math.max(first, a * a + b * b);
-        second = Math.max(second, c * c + d * d);
-      }
-      out[column * ROWS + row] = 10 * Math.log10(first + 1e-12);
-      out[(column + 1) * ROWS + row] = 10 * Math.log10(second + 1e-12);
-    }
-  }
-  return out;
+  return spectrum(mono(buffer), page.rate, { size, edges: linearEdges(top, ROWS), columns: COLUMNS });
 }
 
-/** 256 colours, dark to bright, as pixels: bytes red, green, blue, opaque. */
-const palette = new Uint32Array(Uint8Array.from({ length: 1024 }, (_, i) => {
-  const at = ((i >> 2) / 255) * (page.colours.length - 1), low = Math.min(Math.floor(at), page.colours.length - 2), c = i & 3;
-  return c === 3 ? 255 : page.colours[low][c] + (page.colours[low + 1][c] - page.colours[low][c]) * (at - low);
-}).buffer);
-
-function paint(canvas, values, loudest) {
-  const context = canvas.getContext("2d"), image = context.createImageData(COLUMNS, ROWS), pixels = new Uint32Array(image.data.buffer);
-  for (let column = 0; column < COLUMNS; column++) {
-    for (let row = 0; row < ROWS; row++) {
-      const share = (values[column * ROWS + row] - loudest) / RANGE_DB + 1;
-      pixels[(ROWS - 1 - row) * COLUMNS + column] = palette[Math.round(255 * Math.min(1, Math.max(0, share)))];
-    }
-  }
-  context.putImageData(image, 0, 0);
-}
+const colours = palette(page.colours);
+const loudestOf = (values) => values.reduce((a, b) => Math.max(a, b));
 
 async function draw() {
   const { clip, range } = state;
@@ -220,22 +83,13 @@ async function draw() {
       pictures.set(name, levels(buffer, RANGES[range]));
     }
     if (clip !== state.clip || range !== state.range) return; // something else is to be drawn by now
-    if (i === 0) loudest = pictures.get(name).reduce((a, b) => Math.max(a, b));
-    paint($(`view-${i}`), pictures.get(name), loudest);
+    if (i === 0) loudest = loudestOf(pictures.get(name));
+    paint($(`view-${i}`), pictures.get(name), { rows: ROWS, loudest, range: RANGE_DB, colours });
   }
   $("stack").dataset.drawn = `${clip}/${range}`;
 }
 
 /* ---- What is shown ---- */
-
-/** Options of which one is chosen; `options` are [value, title]. */
-function segments(host, name, options, chosen, choose) {
-  host.replaceChildren(...options.map(([value, title]) => {
-    const input = make("input", { type: "radio", name, value, checked: value === chosen });
-    input.addEventListener("change", () => choose(value));
-    return make("label", {}, input, title);
-  }));
-}
 
 function build() {
   const clip = page.clips[state.clip];
@@ -252,7 +106,7 @@ function build() {
     watch(view, i);
     return make("label", { className: "version" }, input, name, view);
   }));
-  const seconds = clip.seconds, step = [0.1, 0.2, 0.5, 1, 2, 5, 10].find((s) => seconds / s <= 10) ?? 20;
+  const seconds = clip.seconds, step = tickStep(seconds);
   $("times").replaceChildren(...Array.from({ length: Math.floor((0.985 * seconds) / step) + 1 }, (_, i) => {
     const mark = make("span", { textContent: `${+(i * step).toFixed(1)} s` });
     mark.style.left = `${(100 * i * step) / seconds}%`;
@@ -280,8 +134,6 @@ function ticks() {
     }
   }
 }
-
-function clockText(seconds) { return `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`; }
 
 /** Brings what moves up to date: playhead, clock, slider. */
 function move() {
@@ -333,7 +185,7 @@ function openClip(clip) {
   if (input) input.checked = true;
   build();
   if (trial) begin();
-  if (went) player.play().catch(fail);
+  if (went) play().catch(fail);
 }
 
 function setRange(range) {
@@ -346,7 +198,7 @@ function setRange(range) {
 
 function setRegion(region) {
   state.region = region;
-  if (player.playing) { player.offset = player.position(); player.restart(); }
+  if (player.playing) { player.offset = player.position(); player.restart().catch(fail); }
   show();
 }
 
@@ -354,7 +206,7 @@ function setLoop(loop) {
   const at = player.position();
   state.loop = loop;
   player.offset = at;
-  if (player.playing) player.restart();
+  player.restart().catch(fail);
   show();
 }
 
@@ -381,17 +233,13 @@ function watch(view, version) {
     if (!begun) return;
     const dragged = Math.abs(event.clientX - begun.x) >= 8 && state.region;
     choose(version);
-    if (dragged) { state.loop = true; player.seek(state.region[0]); } else player.seek(begun.seconds);
+    if (dragged) { state.loop = true; seek(state.region[0]); } else seek(begun.seconds);
     begun = null;
   });
 }
 
-/* ---- Blind tests ----
-   nearer: A and B are two versions in random order, the original is at hand; which is nearer to it?
-   abx:    A and B are known, X is one of them at random; which? */
+/* ---- Blind tests ---- */
 
-const KINDS = { nearer: "Which is nearer to the original?", abx: "Which one is X? (ABX)" };
-const coin = () => crypto.getRandomValues(new Uint8Array(1))[0] & 1;
 const title = (i) => page.clips[state.clip].versions[i].title;
 
 function begin() {
@@ -400,22 +248,18 @@ function begin() {
     $("verdict").textContent = "Choose two different versions.";
     return;
   }
-  const x = coin(), kind = state.kind;
-  const order = kind === "abx" ? [...pair, pair[x]] : [pair[x], pair[1 - x], 0];
-  trial = { kind, pair, order, x };
+  trial = newTrial(state.kind, pair);
   state.letter = 2;
   document.documentElement.dataset.blind = "";
   $("setup").hidden = true;
   $("trial").hidden = false;
-  $("question").textContent = kind === "abx" ? "X is A or B. Which?" : "Which of A and B is nearer to the original?";
-  const names = kind === "abx" ? [title(pair[0]), title(pair[1]), "A or B"] : ["", "", "the original"];
-  $("choices").replaceChildren(...names.map((name, i) => {
-    const letter = i < 2 ? "AB"[i] : kind === "abx" ? "X" : "Ref";
+  $("question").textContent = question(trial);
+  $("choices").replaceChildren(...letters(trial, title).map(({ letter, about }, i) => {
     const input = make("input", { type: "radio", name: "letter", value: i, checked: i === state.letter });
     input.addEventListener("change", () => listen(i));
-    return make("label", {}, input, make("b", { textContent: letter }), make("span", { textContent: name }), make("kbd", { textContent: i + 1 }));
+    return make("label", {}, input, make("b", { textContent: letter }), make("span", { textContent: about }), make("kbd", { textContent: i + 1 }));
   }));
-  ["A", "B"].forEach((letter, i) => { $(`answer-${i}`).textContent = kind === "abx" ? `X is ${letter}` : `${letter} is nearer`; });
+  for (const i of [0, 1]) $(`answer-${i}`).textContent = answerText(trial, i);
   player.choose();
   show();
 }
@@ -429,18 +273,7 @@ function listen(letter) {
 }
 
 function answer(letter) {
-  const { kind, pair, order, x } = trial;
-  const versions = page.clips[state.clip].versions;
-  const name = [kind, ...pair.map((i) => versions[i].key)].join(":");
-  const entry = tally.get(name) ?? { kind, titles: pair.map(title), counts: [0, 0] };
-  if (kind === "abx") {
-    entry.counts[letter === x ? 0 : 1] += 1;
-    $("verdict").textContent = `${letter === x ? "Right" : "Wrong"}: X was ${title(order[2])}.`;
-  } else {
-    entry.counts[pair.indexOf(order[letter])] += 1;
-    $("verdict").textContent = `You chose ${title(order[letter])}; the other was ${title(order[1 - letter])}.`;
-  }
-  tally.set(name, entry);
+  $("verdict").textContent = tally.answer(trial, letter, page.clips[state.clip].versions);
   showTally();
   begin();
 }
@@ -455,26 +288,10 @@ function end() {
   show();
 }
 
-/** How probable at least `count` of `all` tosses of a coin are. */
-function chance(count, all) {
-  let term = 0.5 ** all, sum = 0; // the term of k = 0
-  for (let k = 0; k <= all; k++) {
-    if (k >= count) sum += term;
-    term *= (all - k) / (k + 1);
-  }
-  return Math.min(1, sum);
-}
-
 function showTally() {
   $("tally").hidden = tally.size === 0;
-  $("tally").querySelector("tbody").replaceChildren(...[...tally.values()].map(({ kind, titles, counts }) => {
-    const all = counts[0] + counts[1];
-    const abx = kind === "abx", most = Math.max(...counts);
-    const p = abx ? chance(counts[0], all) : Math.min(1, 2 * chance(most, all)); // right answers, or either preference
-    const result = abx ? `${counts[0]} of ${all} right` : `${titles[0]} ${counts[0]}, ${titles[1]} ${counts[1]}`;
-    const cells = [`${abx ? "ABX" : "nearer"}: ${titles.join(" / ")}`, all, result, p < 0.001 ? "< 0.001" : p.toFixed(3)];
-    return make("tr", {}, ...cells.map((textContent) => make("td", { textContent })));
-  }));
+  $("tally").querySelector("tbody").replaceChildren(...tally.rows().map((cells) => (
+    make("tr", {}, ...cells.map((textContent) => make("td", { textContent }))))));
 }
 
 /* ---- A prompt and its continuation: one sound beside the clips, with the joint marked. ---- */
@@ -494,7 +311,7 @@ const continued = page.continued && {
     const range = state.range, buffer = await this.decoded();
     await new Promise((resolve) => setTimeout(resolve));
     const values = levels(buffer, RANGES[range]);
-    if (range === state.range) paint($("continued-canvas"), values, values.reduce((a, b) => Math.max(a, b)));
+    if (range === state.range) paint($("continued-canvas"), values, { rows: ROWS, loudest: loudestOf(values), range: RANGE_DB, colours });
     $("continued").dataset.drawn = range;
   },
 
@@ -529,8 +346,8 @@ function theme() {
 const step = (by) => (trial ? listen((state.letter + by + 3) % 3) : choose(state.version + by));
 const KEYS = {
   " ": toggle, ArrowUp: () => step(-1), ArrowDown: () => step(1),
-  ArrowLeft: (event) => player.seek(player.position() - (event.shiftKey ? 0.1 : 1)),
-  ArrowRight: (event) => player.seek(player.position() + (event.shiftKey ? 0.1 : 1)),
+  ArrowLeft: (event) => seek(player.position() - (event.shiftKey ? 0.1 : 1)),
+  ArrowRight: (event) => seek(player.position() + (event.shiftKey ? 0.1 : 1)),
   ",": () => openClip(state.clip - 1), ".": () => openClip(state.clip + 1),
   f: () => setRange(state.range === "near" ? "full" : "near"), l: () => setLoop(!state.loop), t: theme,
   b: () => (trial ? end() : begin()), Escape: () => setRegion(null),
@@ -554,7 +371,7 @@ document.addEventListener("click", (event) => { if (event.detail) event.target.c
 $("play").addEventListener("click", toggle);
 $("loop").addEventListener("click", () => setLoop(!state.loop));
 $("theme").addEventListener("click", theme);
-$("seek").addEventListener("input", () => player.seek($("seek").value * player.duration()));
+$("seek").addEventListener("input", () => seek($("seek").value * player.duration()));
 $("begin").addEventListener("click", begin);
 $("end").addEventListener("click", end);
 $("reset").addEventListener("click", () => { tally.clear(); $("verdict").textContent = ""; showTally(); });
