@@ -36,6 +36,7 @@ class Running:
     port: int
     clock: Clock
     server: Any
+    thread: threading.Thread
     lines: io.StringIO = field(default_factory=io.StringIO)
 
     @property
@@ -58,14 +59,24 @@ def serving(models: Models | Codec, opened: Opener = unnamed, wall: Any = None, 
     service = Service(config, found, Log(lines, clock), clock, wall or clock, opened)
     server = Server(service)
     before = set(threading.enumerate())
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    problems: list[Exception] = []
+
+    def serve() -> None:
+        try:
+            asyncio.run(server.serve())
+        except Exception as error:  # raised where the block ends
+            problems.append(error)
+
+    thread = threading.Thread(target=serve)
     thread.start()
     try:
         server.started.wait()
         assert service.prepared.wait(120)
-        yield Running(service, server.port, clock, server, lines)
+        yield Running(service, server.port, clock, server, thread, lines)
     finally:
         server.stop()
         thread.join()
     left = {each for each in threading.enumerate() if each not in before and each.is_alive() and not each.daemon}
     assert not left, left
+    if problems:
+        raise problems[0]

@@ -144,6 +144,30 @@ def test_an_error_of_a_batch_concerns_whose_it_is() -> None:
     assert len(own) == 2
 
 
+def test_a_task_with_a_defect_concerns_no_other() -> None:
+    """In telling when it is due, in being told of an error, and in letting go."""
+    seen: list[list[str]] = []
+    told: list[Exception] = []
+    own = Scheduler(Clock(), 8, Meter(Scheduling()), told.append)
+
+    def defect(*_: Any) -> Any:
+        raise ZeroDivisionError("a defect")
+
+    jobs = [Job(name, seen, asks=3) for name in "abcd"]
+    jobs[0].due = defect  # type: ignore[method-assign]
+    jobs[1].trouble, jobs[1].failed = defect, defect  # type: ignore[method-assign]
+    jobs[2].close = defect  # type: ignore[method-assign]
+    added(own, *jobs)
+    own.tick()
+    assert isinstance(jobs[0].error, ZeroDivisionError) and jobs[0].closed == 1
+    assert jobs[1].closed == 1 and len(told) == 1 and len(own) == 2
+    jobs[2].cancel()
+    own.tick()
+    assert len(told) == 2 and len(own) == 1
+    own.tick()
+    assert jobs[3].pieces == 1 and jobs[3].error is None
+
+
 def test_who_is_cancelled_ends_at_the_next_ask() -> None:
     seen: list[list[str]] = []
     own = scheduler()

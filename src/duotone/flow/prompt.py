@@ -6,6 +6,7 @@ Legend: N chunks, M tokens a chunk, C channels of a token.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
+from duotone.codec.batches import ENCODE_BATCH
 from duotone.codec.container import read_duo
 from duotone.codec.contract import Codec
 from duotone.codec.values import Codes, Latents
@@ -60,6 +62,23 @@ def encoded(codec: Codec, model: FlowModel, prompt: Prompt) -> Tensor:
 
 def aligned(codec: Codec, prompt: Waveform) -> Latents | Codes:
     """The whole chunks of a sound, aligned at its end. Raises `AudioError` for less than a chunk."""
+    whole = _whole(codec, prompt)
+    with codec.encode_stream(whole.rate, whole.channels) as stream:
+        return stream.push(whole)
+
+
+def aligning(codec: Codec, prompt: Waveform) -> Iterator[Latents | Codes]:
+    """The same values, bit for bit, a few chunks at a time; for codecs with independent chunks."""
+    whole, spec = _whole(codec, prompt), codec.spec
+    with codec.encode_stream(whole.rate, whole.channels) as stream:
+        at, size = 0, spec.ahead + ENCODE_BATCH * spec.chunk  # batches of the same chunks as in one go
+        while at < whole.length:
+            yield stream.push(Waveform.of_checked(whole.samples[:, at : at + size].contiguous(), whole.rate))
+            at, size = at + size, ENCODE_BATCH * spec.chunk
+
+
+def _whole(codec: Codec, prompt: Waveform) -> Waveform:
+    """What of a prompt is encoded, at the codec's rate."""
     if not isinstance(prompt, Waveform):
         raise UsageError(f"The prompt got {type(prompt).__name__}, expected a Waveform, an encoding or None.")
     spec = codec.spec
@@ -70,9 +89,7 @@ def aligned(codec: Codec, prompt: Waveform) -> Latents | Codes:
             f"The prompt has {prompt.seconds:.3f} s, expected at least {(spec.chunk + spec.ahead) / spec.rate:.3f} s, one chunk. Give a "
             f"longer one, or none."
         )
-    whole = Waveform.of_checked(wave.samples[:, usable % spec.chunk :].contiguous(), spec.rate)
-    with codec.encode_stream(spec.rate, spec.channels) as stream:
-        return stream.push(whole)
+    return Waveform.of_checked(wave.samples[:, usable % spec.chunk :].contiguous(), spec.rate)
 
 
 def read_prompt(name: str | None, codec: Codec) -> Prompt:

@@ -250,14 +250,15 @@ def create_app(service: Service) -> Any:
     async def evaluate(request: Request, speech: bool = False) -> Any:
         """The metrics of a pair of sounds; null where one is infinite, as for equal sounds."""
         pair = await handlers.pair(request)
-        return await handlers.apart(compared, *pair, limits.decoded_seconds, speech)
+        return await handlers.apart(compared, *pair, limits, speech)
 
     async def list_models() -> Any:
         """What is loaded, and the limits."""
         return {"version": __version__, **models.described(), "limits": limits.to_dict()}
 
     async def health() -> Any:
-        """The process answers."""
+        """The process answers, and can compute."""
+        service.check_health()
         return {"health": "ok"}
 
     async def ready() -> Any:

@@ -21,6 +21,7 @@ from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, FormatError, UsageError
 from duotone.serve.outbox import Outbox
 from duotone.serve.refusal import over
+from duotone.serve.settings import Limits
 from duotone.serve.tasks import Call, Task, Work
 from duotone.spec import Face
 
@@ -200,19 +201,27 @@ def described(file: BinaryIO, most: float) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def compared(reference: BinaryIO, estimate: BinaryIO, most: float, speech: bool) -> dict[str, float | None]:
+def compared(reference: BinaryIO, estimate: BinaryIO, limits: Limits, speech: bool) -> dict[str, float | None]:
     """The metrics of a pair; None where one is infinite, as for equal sounds. Raises `AudioError` where the pair does not fit together."""
     from duotone.evaluate.metrics import measure
 
-    found = measure(whole(reference, most), whole(estimate, most), speech)
+    found = measure(whole(reference, limits), whole(estimate, limits), speech)
     return {key: value if math.isfinite(value) else None for key, value in found.items() if not math.isnan(value)}
 
 
-def whole(file: BinaryIO, most: float) -> Waveform:
-    """A sound of at most `most` seconds."""
+def whole(file: BinaryIO, limits: Limits) -> Waveform:
+    """A sound that is held in memory. Raises `Refusal` where it is longer, or larger, than the limits allow.
+
+    A short file can hold hours of silence in many channels at a high rate: the bytes of its samples are counted, too.
+    """
     with open_reader(file) as reader:
-        check_seconds(reader, most)
-        blocks = [block.samples for block in limited(reader, most)]
+        check_seconds(reader, limits.decoded_seconds)
+        room, blocks = limits.decoded_bytes, []
+        for block in limited(reader, limits.decoded_seconds):
+            room -= block.samples.numel() * block.samples.element_size()
+            if room < 0:
+                raise over("decoded_bytes", "more", f"{limits.decoded_bytes} bytes of samples", "The sound")
+            blocks.append(block.samples)
         return Waveform.of_checked(torch.cat(blocks, dim=1), reader.rate)
 
 

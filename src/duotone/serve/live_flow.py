@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 
 from duotone.audio.waveform import Waveform
-from duotone.codec.container import DuoReader, read_duo
 from duotone.codec.contract import Codec
-from duotone.codec.header import MAGIC
-from duotone.codec.values import Latents
 from duotone.errors import UsageError
 from duotone.flow import protocol
 from duotone.flow.desk import Desk
@@ -20,10 +17,10 @@ from duotone.flow.prompt import Prompt
 from duotone.flow.solvers import evaluations
 from duotone.serve import frames
 from duotone.serve.asks import FLOW, asking
-from duotone.serve.files import whole
 from duotone.serve.frames import Frame, What
 from duotone.serve.hello import Hello
 from duotone.serve.live import Connection, Live, unexpected
+from duotone.serve.prompts import prompt_of
 from duotone.serve.refusal import over
 from duotone.serve.states import Kept
 from duotone.serve.tasks import Call, Work
@@ -37,6 +34,7 @@ class LiveFlow(Live):
         super().__init__(connection, hello)
         self._uploads: dict[What, Upload] = {}
         self._tail: deque[frames.Audio] = deque()  # what was sent and not played
+        self._prompt: Prompt = None
         self.desk = Desk(connection.models.playing(), self.codec, self.listener, self._told, places=self)
 
     def begin(self, kept: Kept | None) -> None:
@@ -70,6 +68,8 @@ class LiveFlow(Live):
         if isinstance(frame, frames.Control):
             command = protocol.parse(frame.text)
             self._check(command)
+            if isinstance(command, protocol.Start):
+                yield from self._prompting(command)
             yield Call(lambda: self.desk.do(command), "command")
         elif isinstance(frame, frames.Metadata) and frame.what != What.duo:
             self._receive(frame)
@@ -90,6 +90,13 @@ class LiveFlow(Live):
             raise UsageError("A session of kind continue takes no input. Open one of kind jam.")
         if isinstance(command, protocol.Start) and command.lookahead > self.limits.lookahead:
             raise over("lookahead", command.lookahead, self.limits.lookahead, "The command start")
+
+    def _prompting(self, command: protocol.Start) -> Work:
+        """Make latents of the prompt that a command names. Raises `UsageError` for one that was not sent."""
+        self._prompt = None
+        if command.prompt is not None:
+            with self._sent(command.prompt, What.prompt).reader() as file:
+                self._prompt = yield from prompt_of(file, self.codec, self.limits)
 
     def _receive(self, frame: frames.Metadata) -> None:
         """A part of a prompt or a state; the first part after a last one begins anew."""
@@ -141,21 +148,8 @@ class LiveFlow(Live):
     # --- what names in commands mean: `flow.desk.Places`
 
     def prompt(self, name: str | None, codec: Codec) -> Prompt:
-        """What was sent as a prompt. Raises `UsageError` for any other name."""
-        if name is None:
-            return None
-        with self._sent(name, What.prompt).reader() as file:
-            start = file.read(len(MAGIC))
-            file.seek(0)
-            if start != MAGIC:
-                return whole(file, self.limits.decoded_seconds)
-            with DuoReader(file) as reader:
-                codec.check(reader.spec)
-            file.seek(0)
-            value = read_duo(file)
-        if value.seconds > self.limits.decoded_seconds:
-            raise over("decoded_seconds", f"{value.seconds:.1f} s", f"{self.limits.decoded_seconds:g} s", "The prompt")
-        return value if isinstance(value, Latents) else value.latents()
+        """What was sent as a prompt, as latents that `_prompting` made."""
+        return None if name is None else self._prompt
 
     def read(self, name: str) -> bytes:
         """What was sent as a state. Raises `UsageError` for any other name."""

@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import Any
 
-from duotone.errors import UsageError
+from duotone.errors import DuotoneError, UsageError
 from duotone.serve.service import Service
 
 _PROTOCOL_BYTES = 1 << 16  # of a message beyond its limit, before the protocol itself closes the connection
@@ -29,7 +29,10 @@ class Server:
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def serve(self) -> None:
-        """Serve until `stop`, or in the main thread until SIGINT or SIGTERM. Raises `UsageError` if the address cannot be used."""
+        """Serve until `stop`, or in the main thread until SIGINT or SIGTERM.
+
+        Raises `UsageError` if the address cannot be used, `DuotoneError` if the model thread ended by itself.
+        """
         import uvicorn
 
         from duotone.serve.app import create_app
@@ -47,6 +50,7 @@ class Server:
             server: Any = uvicorn.Server(settings)
             # It takes SIGINT and SIGTERM where it runs in the main thread.
             server.handle_exit = lambda number, frame: self.stop()
+            self.service.on_broken = self.stop
             self.service.start()
         finally:
             self.started.set()
@@ -64,6 +68,8 @@ class Server:
             self.service.stop()
             listening.close()
             self.service.log("stopped")
+        if self.service.broken is not None:
+            raise DuotoneError(f"The model thread ended ({self.service.broken!r}). Start the service again.")
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -32,10 +32,13 @@ class _Entry:
 
 
 class Scheduler:
-    """Serves tasks one batch at a time; has no thread of its own. `now` is a clock in seconds."""
+    """Serves tasks one batch at a time; has no thread of its own. `now` is a clock in seconds, `trouble` is told of errors that no task can tell."""
 
-    def __init__(self, now: Callable[[], float], batch: int, meter: Meter) -> None:
+    def __init__(
+        self, now: Callable[[], float], batch: int, meter: Meter, trouble: Callable[[Exception], None] | None = None
+    ) -> None:
         self.now, self.batch, self.meter = now, batch, meter
+        self._trouble = trouble or (lambda error: None)
         self._entries: dict[int, _Entry] = {}
         self._turns = itertools.count(1)
 
@@ -72,22 +75,32 @@ class Scheduler:
         if entry is not None:
             self._drop(entry)
 
-    def close(self) -> None:
-        """Close all tasks."""
+    def close(self, error: Exception | None = None) -> None:
+        """Close all tasks; with an error, they are told that they failed."""
         for entry in list(self._entries.values()):
-            self._drop(entry)
+            if error is None:
+                self._drop(entry)
+            else:
+                self._fail(entry, error)
 
     def _sweep(self) -> None:
         for entry in list(self._entries.values()):
             if entry.task.cancelled or (entry.work is None and entry.task.ended):
                 self._drop(entry)
 
+    def _due(self, entry: _Entry, now: float) -> float | None:
+        try:
+            return entry.task.due(now)
+        except Exception as error:  # a defect of this task alone
+            self._fail(entry, error)
+            return None
+
     def _waiting(self) -> list[_Entry]:
         """Entries with something to do, the most urgent first; of equally urgent ones, who was served longest ago."""
         now, found = self.now(), []
-        for entry in self._entries.values():
+        for entry in list(self._entries.values()):
             if entry.work is None:
-                due = entry.task.due(now)
+                due = self._due(entry, now)
                 if due is None:
                     continue
                 entry.deadline = due
@@ -109,8 +122,7 @@ class Scheduler:
             entry.work = entry.ask = None
         except Exception as error:  # whatever it is, it belongs to this task alone, which tells it
             entry.work = entry.ask = None
-            entry.task.failed(error)
-            self._drop(entry)
+            self._fail(entry, error)
         entry.since = self.now()
 
     def _compute(self, rows: list[_Entry]) -> None:
@@ -136,21 +148,39 @@ class Scheduler:
             else:
                 self._go_on(entry, lambda work, answer=answer: work.send(answer))  # type: ignore[misc]
 
+    def _fail(self, entry: _Entry, error: Exception) -> None:
+        try:
+            entry.task.failed(error)
+        except Exception as problem:  # others are not concerned
+            self._trouble(problem)
+        self._drop(entry)
+
     def _drop(self, entry: _Entry) -> None:
         self._entries.pop(entry.task.number, None)
-        if entry.work is not None:
-            entry.work.close()
-        entry.task.close()
+        try:
+            if entry.work is not None:
+                entry.work.close()
+        except Exception as error:
+            self._trouble(error)
+        try:
+            entry.task.close()
+        except Exception as error:
+            self._trouble(error)
 
 
 class Device:
-    """The model thread of a device: runs its scheduler, and functions that others post."""
+    """The model thread of a device: runs its scheduler, and functions that others post.
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    `died` is called in it with an error that it cannot survive, after all tasks were told; nothing more is computed then.
+    """
+
+    def __init__(self, scheduler: Scheduler, died: Callable[[BaseException], None] | None = None) -> None:
         self.scheduler = scheduler
+        self._died = died or (lambda error: None)
         self._posts: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
-        self._stopping = False
+        self._lock = threading.Lock()  # of `_over`: a post comes before the end, or is called by whoever posts it
+        self._stopping = self._over = False
         self._thread = threading.Thread(target=self._run, name="duotone-model")
 
     def start(self) -> None:
@@ -158,13 +188,25 @@ class Device:
         self._thread.start()
 
     def post(self, function: Callable[[], None]) -> None:
-        """Call a function in the model thread soon; it must not raise."""
-        self._posts.append(function)
-        self.wake()
+        """Call a function in the model thread soon, or here if that has ended; it must not raise."""
+        with self._lock:
+            over = self._over
+            if not over:
+                self._posts.append(function)
+        if over:
+            function()
+        else:
+            self.wake()
 
     def add(self, task: Task) -> None:
         """Serve a task from now on."""
-        self.post(lambda: self.scheduler.add(task))
+
+        def add() -> None:
+            self.scheduler.add(task)
+            if self._over:
+                self.scheduler.close(_ended())
+
+        self.post(add)
 
     async def retire(self, task: Task, then: Callable[[], T]) -> T:
         """Serve a task no longer, and give what a function then gives in the model thread."""
@@ -193,15 +235,34 @@ class Device:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # whatever it is, nothing more is computed, and nobody may wait for it
+            self._end(_ended())
+            self._died(error)
+        else:
+            self._end(None)
+
+    def _work(self) -> None:
         while not self._stopping:
             self._wake.clear()
-            while self._posts:
-                self._posts.popleft()()
+            self._post()
             if not self.scheduler.tick() and not self._posts:
                 self._wake.wait()
+
+    def _post(self) -> None:
         while self._posts:
             self._posts.popleft()()
-        self.scheduler.close()
+
+    def _end(self, error: Exception | None) -> None:
+        with self._lock:
+            self._over = True
+        self._post()
+        self.scheduler.close(error)
+
+
+def _ended() -> Exception:
+    return RuntimeError("The model thread has ended.")
 
 
 def _set(how: Callable[[Any], None], future: asyncio.Future[Any], value: Any) -> None:

@@ -53,8 +53,11 @@ class Service:
         self.log = Log() if log is None else log
         self.metrics = Metrics()
         self.meter = Meter(config.scheduling, self.metrics)
-        self.device = Device(Scheduler(now, config.scheduling.batch, self.meter))
-        self.states = States(config.limits.kept_states, config.limits.kept_minutes * 60, wall, config.state)
+        scheduler = Scheduler(now, config.scheduling.batch, self.meter, self._defect)
+        self.device = Device(scheduler, self._died)
+        self.broken: BaseException | None = None  #: why the model thread ended, if it did so by itself
+        self.on_broken: Callable[[], None] = lambda: None  #: called then, in that thread
+        self.states = States(config.limits.kept_states, config.limits.kept_minutes * 60, now, wall, config.state)
         self.prepared = threading.Event()  #: set when the device was measured, and work is taken
         self.stopping = False
         self.sockets: set[Stoppable] = set()  #: sessions that are open
@@ -76,6 +79,24 @@ class Service:
         calibrate(self.models, self.meter, self.now)
         self.log("ready", seconds=round(self.now() - began, 3))
         self.prepared.set()
+
+    def _defect(self, error: Exception) -> None:
+        self.log("defect", error=repr(error))
+
+    def _died(self, error: BaseException) -> None:
+        """The model thread ended by itself: nothing new is taken, and whoever runs the service ends it."""
+        self.broken, self.stopping = error, True
+        self.log("defect", where="the model thread", error=repr(error))
+        self.prepared.set()  # nobody waits for it any more
+        self.on_broken()
+
+    def check_health(self) -> None:
+        """Raise `Refusal` where nothing can be computed any more."""
+        if self.broken is not None:
+            raise Refusal(
+                "The model thread ended; the service has to be started again. Its log tells why.",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+            )
 
     async def drain(self) -> None:
         """Take nothing new, tell all sessions, and wait for them, but not for ever."""

@@ -14,6 +14,8 @@ class Limits(Config):
 
     upload_bytes: int = Field(default=256 << 20, ge=1)  # of one request, and of what one session sends as metadata
     decoded_seconds: float = Field(default=3600.0, gt=0)  # of sound in one request, and of one encode or decode session
+    decoded_bytes: int = Field(default=512 << 20, ge=1)  # of float32 samples held in memory: a file of a pair, a prompt
+    prompt_seconds: float = Field(default=60.0, gt=0)  # of a longer prompt the end is used
     message_bytes: int = Field(default=1 << 20, ge=1024)  # of a message of a session
     session_minutes: float = Field(default=120.0, gt=0)
     sessions: int = Field(default=64, ge=1)  # at the same time
@@ -31,7 +33,8 @@ class Scheduling(Config):
     """How sessions share the device."""
 
     batch: int = Field(default=8, ge=1, le=64)  # rows of one evaluation
-    share: float = Field(default=0.8, gt=0, le=1)  # of the device's time that may be promised to sessions
+    #: Of the device's time that may be promised to sessions, by the 95th percentile; beyond 1 listeners may have to wait.
+    share: float = Field(default=0.8, gt=0, le=100)
     retry_seconds: float = Field(default=5.0, gt=0)  # told to those who are refused
     measured: int = Field(default=256, ge=8)  # last evaluations of each size of batch from which p95 is taken
 

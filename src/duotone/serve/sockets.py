@@ -222,7 +222,10 @@ class Socket:
         live.cancel()
         kept = self.kept or await self._kept(live)
         if kept is not None and not live.ended:
-            self.service.states.keep(self.key, dataclasses.replace(kept, client=client))
+            try:
+                self.service.states.keep(self.key, dataclasses.replace(kept, client=client))
+            except OSError as error:  # the session can still go on in this process
+                self.service.log("not stored", session=self.id, error=str(error))
 
     async def _kept(self, live: Live) -> Kept | None:
         """What the session needs to go on; it is served no longer."""

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from duotone.atomic import write_bytes
+from duotone.errors import FormatError
 from duotone.serve.refusal import Refusal
 
 _NAME = re.compile(r"[0-9a-f]{64}\.state")
@@ -36,10 +37,15 @@ def new_key() -> str:
 
 
 class States:
-    """At most `most` states, each for `seconds`; `now` gives seconds, of a clock that all processes share if there is a folder."""
+    """At most `most` states, each for `seconds` of the clock `now`, which never jumps.
 
-    def __init__(self, most: int, seconds: float, now: Callable[[], float], folder: str | None = None) -> None:
-        self.most, self.seconds, self.now = most, seconds, now
+    The clock `wall`, which all processes share, is stored beside a state in the folder; it tells its age to the next process alone.
+    """
+
+    def __init__(
+        self, most: int, seconds: float, now: Callable[[], float], wall: Callable[[], float], folder: str | None = None
+    ) -> None:
+        self.most, self.seconds, self.now, self.wall = most, seconds, now, wall
         self._kept: dict[str, tuple[float, Kept]] = {}  # in the order of their time
         self._folder = None if folder is None else Path(folder)
         if self._folder is not None:
@@ -51,17 +57,17 @@ class States:
         return len(self._kept)
 
     def keep(self, key: str, kept: Kept) -> None:
-        """Keep a state."""
+        """Keep a state. Raises `OSError` where it cannot be stored in the folder; it is kept in memory then."""
         if self.most == 0:
             return
         name = _hashed(key)
         self._kept[name] = self.now(), kept
+        self._sweep()
         if self._folder is not None:
             head = json.dumps(
-                {"client": kept.client, "time": self.now(), "place": kept.place, "tail": len(kept.tail)}
+                {"client": kept.client, "time": self.wall(), "place": kept.place, "tail": len(kept.tail)}
             ).encode()
             write_bytes(self._folder / f"{name}.state", len(head).to_bytes(4, "little") + head + kept.tail + kept.state)
-        self._sweep()
 
     def take(self, key: str, client: str) -> Kept:
         """A state, which is not kept any longer. Raises `Refusal` if none is kept for this client under this key."""
@@ -91,15 +97,21 @@ class States:
         found = []
         for path in folder.iterdir():
             if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-                data = path.read_bytes()
-                size = 4 + int.from_bytes(data[:4], "little")
-                head = json.loads(data[4:size])
-                kept = Kept(
-                    head["client"], data[size + head["tail"] :], head["place"], data[size : size + head["tail"]]
-                )
-                found.append((head["time"], path.name.removesuffix(".state"), kept))
-        for time, name, kept in sorted(found, key=lambda each: each[0]):
-            self._kept[name] = time, kept
+                try:
+                    found.append((*_parsed(path.read_bytes()), path.name.removesuffix(".state")))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise FormatError(f"{path} holds no state of a session ({error!r}). Remove it.") from None
+        for time, kept, name in sorted(found, key=lambda each: each[0]):
+            age = max(0.0, self.wall() - time)  # it seems negative where the clock was set back
+            self._kept[name] = self.now() - age, kept
+
+
+def _parsed(data: bytes) -> tuple[float, Kept]:
+    """The time and the state in a file."""
+    size = 4 + int.from_bytes(data[:4], "little")
+    head = json.loads(data[4:size])
+    end = size + head["tail"]
+    return head["time"], Kept(head["client"], data[end:], head["place"], data[size:end])
 
 
 def _hashed(key: str) -> str:
