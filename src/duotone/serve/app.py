@@ -3,29 +3,25 @@
 Annotations of handlers are read by FastAPI inside `create_app`, so this file does without postponed ones.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from duotone.errors import DuotoneError, UsageError
-from duotone.serve.files import MEDIA, FileJob, SoundFormat, compared, decoded, described, encoded
+from duotone.evaluate.opus import missing_programs
+from duotone.serve.files import MEDIA, SoundFormat, compared, decoded, described, encoded
 from duotone.serve.guard import OPEN, bearer, check_host, client_of
-from duotone.serve.outbox import Outbox
+from duotone.serve.handlers import BrokenOff, Handlers, Visit
+from duotone.serve.page import add_page
 from duotone.serve.refusal import Refusal, defect, document, refused
 from duotone.serve.service import Service
 from duotone.serve.sockets import Socket
-from duotone.serve.uploads import Upload, received
 from duotone.spec import Face
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
-_ROOM = 8  # pieces of an answer that wait to be sent
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -35,17 +31,6 @@ _HEADERS = {
     "content-security-policy": "default-src 'self'; connect-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
 }
-
-
-class BrokenOff(Exception):
-    """An answer cannot be completed; its connection is closed without an end."""
-
-
-class Visit:
-    """One request or connection: who makes it, and what is let go of after it."""
-
-    def __init__(self, client: str | None) -> None:
-        self.client, self.stack = client, ExitStack()
 
 
 class Guarded:
@@ -118,101 +103,10 @@ def answer(refusal: Refusal) -> Any:
     return JSONResponse(document(refusal), int(refusal.status), headers)
 
 
-class Handlers:
-    """What the routes do."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.models, self.limits = service.models, service.config.limits
-        self._measuring = asyncio.Lock()
-
-    async def upload(self, request: Any) -> Upload:
-        """The body of a request in a temporary file."""
-        visit: Visit = request.scope["duotone"]
-        visit.stack.enter_context(self.service.request())
-        promised = request.headers.get("content-length")
-        upload = await received(aiter(request.stream()), promised, self.limits, self.service.opened)
-        visit.stack.callback(upload.close)
-        return upload
-
-    async def made(self, request: Any, pieces: Callable[[Any], Iterator[bytes]], media: str, kind: str) -> Any:
-        """An answer that is made by the model thread while it is sent."""
-        from starlette.responses import StreamingResponse
-
-        upload, device = await self.upload(request), self.service.device
-        resources = ExitStack()
-        file = resources.enter_context(upload.reader())
-        outbox = Outbox(asyncio.get_running_loop(), _ROOM, device.wake)
-        job = FileJob(pieces(file), outbox, resources, kind)
-        request.scope["duotone"].stack.callback(device.wake)
-        request.scope["duotone"].stack.callback(job.cancel)
-        device.add(job)
-        stream = aiter(outbox)
-        first = await anext(stream, b"")
-
-        async def body() -> Any:
-            yield first
-            try:
-                async for piece in stream:
-                    yield piece
-            except (DuotoneError, OSError) as error:
-                self.service.tell(refused(error) or defect(), f"{request.url.path}, after the first byte")
-                raise BrokenOff from error
-
-        return StreamingResponse(body(), media_type=media)
-
-    async def apart(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function gives that would keep the model thread from sessions: one at a time, in another thread."""
-        async with self._measuring:
-            return await asyncio.to_thread(function, *arguments)
-
-    async def pair(self, request: Any) -> tuple[Any, Any]:
-        """The two files of a form, of limited size together."""
-        from starlette.datastructures import UploadFile
-        from starlette.formparsers import MultiPartException, MultiPartParser
-
-        from duotone.serve.uploads import patient
-
-        visit: Visit = request.scope["duotone"]
-        visit.stack.enter_context(self.service.request())
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise UsageError("evaluate takes a form (multipart/form-data) with the files reference and estimate.")
-        found = []
-        try:
-            parser = MultiPartParser(
-                request.headers, self._counted(patient(aiter(request.stream()), self.limits.idle_seconds))
-            )
-            form: Any = await parser.parse()
-        except (MultiPartException, KeyError) as error:
-            raise UsageError(f"The form cannot be read ({error}).") from None
-        for name in ("reference", "estimate"):
-            field = form.get(name)
-            if not isinstance(field, UploadFile):
-                raise UsageError(f"The form has no file {name}, expected reference and estimate.")
-            upload = Upload(self.limits.upload_bytes, self.service.opened)
-            visit.stack.callback(upload.close)
-            while part := await field.read(1 << 20):
-                upload.write(part)
-            found.append(visit.stack.enter_context(upload.reader()))
-        await form.close()
-        return found[0], found[1]
-
-    async def _counted(self, parts: Any) -> Any:
-        from duotone.serve.refusal import over
-
-        total = 0
-        async for part in parts:
-            total += len(part)
-            if total > self.limits.upload_bytes:
-                raise over("upload_bytes", "more", f"{self.limits.upload_bytes} bytes", "The form")
-            yield part
-
-
 def create_app(service: Service) -> Any:
     """The application of a service, to be served by uvicorn (one process)."""
     from fastapi import FastAPI, Request, WebSocket
-    from fastapi.responses import FileResponse, JSONResponse, Response
-    from fastapi.staticfiles import StaticFiles
+    from fastapi.responses import Response
 
     from duotone import __version__
 
@@ -254,7 +148,9 @@ def create_app(service: Service) -> Any:
 
     async def list_models() -> Any:
         """What is loaded, and the limits."""
-        return {"version": __version__, **models.described(), "limits": limits.to_dict()}
+        return {
+            "version": __version__, **models.described(), "limits": limits.to_dict(), "opus": not missing_programs(),
+        }  # fmt: skip
 
     async def health() -> Any:
         """The process answers, and can compute."""
@@ -269,15 +165,6 @@ def create_app(service: Service) -> Any:
     async def metrics() -> Any:
         """Figures for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def page() -> Any:
-        """The studio."""
-        index = _studio() / "index.html"
-        return (
-            FileResponse(index)
-            if index.is_file()
-            else JSONResponse({"duotone": __version__, "description": "/openapi.json"})
-        )
 
     async def session(websocket: WebSocket) -> None:
         await Socket(service, websocket, websocket.scope["duotone"].client).run()
@@ -299,10 +186,8 @@ def create_app(service: Service) -> Any:
     add("/v1/models", list_models, methods=["GET"])
     for path, handler in (("/health", health), ("/ready", ready), ("/metrics", metrics)):
         app.add_api_route(path, handler, methods=["GET"], response_model=None)
-    app.add_api_route("/", page, methods=["GET"], include_in_schema=False, response_model=None)
     app.add_api_websocket_route("/v1/session", session)
-    if _studio().is_dir():
-        app.mount("/studio", StaticFiles(directory=_studio()), name="studio")
+    add_page(app, partial(add, methods=["POST"], openapi_extra=binary), handlers)
     _handle_errors(app, service)
     return Guarded(_shared(app, service), service)
 
@@ -358,14 +243,10 @@ def _codec_for(models: Any, name: str | None, space: str) -> Any:
     return models.codec(name) if name is not None else models.maker(space)
 
 
-def _studio() -> Path:
-    return Path(str(files("duotone") / "serve" / "studio"))
-
-
 _ERRORS = {
     400: "an argument is not acceptable", 401: "no token, or a wrong one", 403: "an origin or host name that is not allowed",
     404: "no such model", 408: "the upload stopped", 409: "made by another codec", 413: "a limit was hit",
-    422: "a file that cannot be used", 503: "too much to do: see Retry-After", 507: "the disk is full",
+    422: "a file that cannot be used", 501: "opus-tools is not installed", 503: "too much to do: see Retry-After", 507: "the disk is full",
 }  # fmt: skip
 
 

@@ -163,20 +163,33 @@ def _writer(pieces: Pieces, format: SoundFormat, rate: int, channels: int, sampl
     return lambda wave: sound.write(pcm(wave.numpy()).T), sound.close
 
 
-def limited(reader: AudioReader, most: float) -> Iterator[Waveform]:
-    """The blocks of a sound. Raises `Refusal` where they are more than `most` seconds, whatever the header said."""
+def limited(reader: AudioReader, most: float, limit: str = "decoded_seconds") -> Iterator[Waveform]:
+    """The blocks of a sound. Raises `Refusal` naming the limit where they are more than `most` seconds, whatever the header said."""
     seconds = 0.0
     for block in reader:
         seconds += block.seconds
         if seconds > most:
-            raise over("decoded_seconds", "more", f"{most:g} s", "The sound")
+            raise over(limit, "more", f"{most:g} s", "The sound")
         yield block
 
 
-def check_seconds(reader: AudioReader, most: float) -> None:
+def check_seconds(reader: AudioReader, most: float, limit: str = "decoded_seconds") -> None:
     """Raise `Refusal` where the header tells of more than `most` seconds."""
     if reader.samples is not None and reader.samples > most * reader.rate:
-        raise over("decoded_seconds", f"{reader.samples / reader.rate:.1f} s", f"{most:g} s", "The sound")
+        raise over(limit, f"{reader.samples / reader.rate:.1f} s", f"{most:g} s", "The sound")
+
+
+def held(waves: Iterator[Waveform], most: int) -> Iterator[Waveform]:
+    """The same waveforms, to be held in memory together. Raises `Refusal` where their samples have more than `most` bytes.
+
+    A short file can hold hours of silence in many channels at a high rate, so that a limit in seconds is not enough.
+    """
+    room = most
+    for wave in waves:
+        room -= wave.samples.numel() * wave.samples.element_size()
+        if room < 0:
+            raise over("decoded_bytes", "more", f"{most} bytes of samples", "The sound")
+        yield wave
 
 
 def described(file: BinaryIO, most: float) -> dict[str, Any]:
@@ -209,19 +222,14 @@ def compared(reference: BinaryIO, estimate: BinaryIO, limits: Limits, speech: bo
     return {key: value if math.isfinite(value) else None for key, value in found.items() if not math.isnan(value)}
 
 
-def whole(file: BinaryIO, limits: Limits) -> Waveform:
-    """A sound that is held in memory. Raises `Refusal` where it is longer, or larger, than the limits allow.
-
-    A short file can hold hours of silence in many channels at a high rate: the bytes of its samples are counted, too.
-    """
+def whole(
+    file: BinaryIO, limits: Limits, limit: Literal["decoded_seconds", "compared_seconds"] = "decoded_seconds"
+) -> Waveform:
+    """A sound that is held in memory. Raises `Refusal` where it is longer, or larger, than the limits allow."""
+    most = getattr(limits, limit)
     with open_reader(file) as reader:
-        check_seconds(reader, limits.decoded_seconds)
-        room, blocks = limits.decoded_bytes, []
-        for block in limited(reader, limits.decoded_seconds):
-            room -= block.samples.numel() * block.samples.element_size()
-            if room < 0:
-                raise over("decoded_bytes", "more", f"{limits.decoded_bytes} bytes of samples", "The sound")
-            blocks.append(block.samples)
+        check_seconds(reader, most, limit)
+        blocks = [wave.samples for wave in held(limited(reader, most, limit), limits.decoded_bytes)]
         return Waveform.of_checked(torch.cat(blocks, dim=1), reader.rate)
 
 

@@ -15,8 +15,15 @@ export class ServiceError extends Error {
 
 export function token() { return sessionStorage.getItem(KEPT); }
 
-export function setToken(value) {
-  if (value) sessionStorage.setItem(KEPT, value); else sessionStorage.removeItem(KEPT);
+let asking = null, ask = async (message) => { throw new ServiceError(message, 401); };
+
+/** Who asks the reader for a token: a function of the service's words that resolves to it. */
+export function onToken(callback) { ask = callback; }
+
+/** A token that was not right is asked for again, once for all requests that wait. */
+async function askToken(message) {
+  asking ??= ask(message).finally(() => { asking = null; });
+  sessionStorage.setItem(KEPT, await asking);
 }
 
 /* ---- Whether the service answers ---- */
@@ -63,6 +70,10 @@ async function request(path, options = {}) {
   }
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
+  if (answer.status === 401) {
+    await askToken(told.message);
+    return request(path, options);
+  }
   throw new ServiceError(told.message ?? `The service answered with status ${answer.status}.`, answer.status, told.limit, told.retry_after);
 }
 

@@ -25,51 +25,83 @@
    drawn, and draws again at the event "theme" of document. Parts of sections have the classes .panel, .line, .slider, .gauge,
    .segments, .figures, .figure, .chip; see style.css. */
 
-import { models, onState, setToken, token, watch } from "./api.js";
-import { $ } from "./dom.js";
+import { $ } from "/studio/shared/dom.js";
+import { models, onState, onToken, token, watch } from "./api.js";
+import * as bits from "./bits.js";
+import * as blind from "./blind.js";
+import * as compare from "./compare.js";
 import { say } from "./messages.js";
+import { mountOptions } from "./options.js";
+import { project } from "./project.js";
+import { mountSource } from "./source.js";
 import { toggleTheme } from "./theme.js";
+import { timeline } from "./timeline.js";
 
 const context = {
-  models: null,
+  get models() { return project.models; },
   get token() { return token(); },
-  currentDuo: () => null,
-  currentWave: () => null,
+  currentDuo: () => project.duos.tokens ?? project.duos.latents ?? null,
+  currentWave: () => project.wav,
   say,
 };
 
-/** The header: what answers, and what is loaded. */
-function describe(found) {
-  const [codec] = found.codecs;
-  $("codec").textContent = `${codec.name} · ${codec.faces.includes("tokens") ? `${(codec.bit_rate / 1000).toFixed(1)} kbit/s` : "latents"}`;
-  $("flow").textContent = found.flow ? found.flow.name : "";
+/* ---- Header ---- */
+
+function describe({ codecs: [codec], flow }) {
+  const rate = codec.faces.includes("tokens") ? `${(codec.bit_rate / 1000).toFixed(1)} kbit/s` : "latents";
+  $("codec").textContent = `${codec.name} · ${rate} · ${(codec.parameters / 1e6).toFixed(1)}M`;
+  $("flow").textContent = flow ? `${flow.name} · ${(flow.parameters / 1e6).toFixed(1)}M` : "";
 }
 
-/** Asks for the token until one is right. */
-async function askToken(told) {
-  const dialog = $("ask");
+/** Asks for the token; resolves to what was entered. */
+function askToken(told) {
+  const dialog = $("ask"), form = dialog.querySelector("form");
   $("ask-told").textContent = told;
   dialog.showModal();
-  await new Promise((resolve) => dialog.querySelector("form").addEventListener("submit", (event) => {
+  return new Promise((resolve) => form.addEventListener("submit", (event) => {
     event.preventDefault();
-    resolve();
+    const given = $("token").value;
+    $("token").value = "";
+    dialog.close();
+    resolve(given);
   }, { once: true }));
-  setToken($("token").value);
-  $("token").value = "";
-  dialog.close();
 }
 
-async function connect() {
-  for (;;) {
-    try {
-      context.models = await models();
-      return;
-    } catch (error) {
-      if (error.status !== 401) throw error;
-      await askToken(error.message);
-    }
+/* ---- Keys ---- */
+
+const position = () => compare.player.position();
+const KEYS = {
+  " ": compare.toggle,
+  ArrowUp: () => (blind.trial ? blind.listenNext(-1) : compare.step(-1)),
+  ArrowDown: () => (blind.trial ? blind.listenNext(1) : compare.step(1)),
+  ArrowLeft: (event) => compare.seek(position() - (event.shiftKey ? 0.1 : 1)),
+  ArrowRight: (event) => compare.seek(position() + (event.shiftKey ? 0.1 : 1)),
+  "+": () => timeline.zoom(0.5, position()), "=": () => timeline.zoom(0.5, position()),
+  "-": () => timeline.zoom(2, position()), 0: () => timeline.all(),
+  f: compare.nextKind, l: () => compare.setLoop(!compare.state.loop),
+  b: () => (blind.trial ? blind.end() : blind.begin()), Escape: () => compare.setRegion(null), Enter: blind.answerHeard,
+};
+
+function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || $("ask").open) return;
+  const { target, key } = event, letter = key.length === 1 ? key.toLowerCase() : key;
+  if (target.closest?.("select, textarea, #live, input:not([type=radio], [type=range], [type=checkbox])")) return;
+  if (target.closest?.("button, summary, a, input[type=range]") && (key === " " || key === "Enter")) return; // theirs
+  if (target.matches?.("input[type=range]") && key.startsWith("Arrow")) return;
+  if (letter === "t") {
+    toggleTheme();
+    return;
   }
+  if (!project.versions.length) return;
+  const digit = "123456789".indexOf(key);
+  const number = () => (blind.trial ? digit < 3 && blind.listen(digit) : project.versions[digit] && compare.choose(project.versions[digit].key));
+  const action = digit >= 0 && key.length === 1 ? number : KEYS[letter];
+  if (!action) return;
+  event.preventDefault();
+  action(event);
 }
+
+/* ---- Beginning ---- */
 
 async function mountLive() {
   const { mount } = await import("./live/panel.js");
@@ -79,11 +111,22 @@ async function mountLive() {
 
 async function start() {
   $("theme").addEventListener("click", toggleTheme);
+  document.addEventListener("keydown", press);
+  // After a click the space bar should play, not click again; with the keyboard, focus stays where it is.
+  document.addEventListener("click", (event) => { if (event.detail) event.target.closest?.("button")?.blur(); });
+  onToken(askToken);
   onState((state, text) => { $("server").dataset.state = state; $("server").textContent = text; });
   watch();
-  await connect();
-  describe(context.models);
-  if (context.models.flow) await mountLive();
+  project.models = await models();
+  describe(project.models);
+  mountOptions();
+  await Promise.all([mountSource(), compare.mountCompare()]);
+  blind.mountBlind();
+  bits.mountBits();
+  if (project.models.flow) await mountLive();
 }
+
+/** For checks by a script: what is open, heard and counted. */
+window.studio = { project, player: compare.player, timeline, state: compare.state, blind, context };
 
 start().catch((error) => say(error.message, "error"));

@@ -1,6 +1,6 @@
 /* Messages above the page: say(message, kind), kind is "info", "done", "warning" or "error". */
 
-import { $ } from "./dom.js";
+import { $ } from "/studio/shared/dom.js";
 
 const STAYS_MS = 8000; // of what needs no answer; errors stay until they are closed
 const MOST = 3;

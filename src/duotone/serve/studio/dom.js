@@ -1,3 +1,0 @@
-/* Elements of the page. */
-
-export const $ = (id) => document.getElementById(id);

@@ -1,0 +1,102 @@
+/* The section "Source": drop, pick, record, the clips of the package; opens what it gets in the project. */
+
+import { $, make } from "/studio/shared/dom.js";
+import { say } from "./messages.js";
+import { project } from "./project.js";
+
+let recording = null;
+
+async function open(file, about = "", start = 0) {
+  try {
+    await project.open(file, about, start);
+  } catch (error) {
+    say(error.message, "error");
+  }
+}
+
+function show() {
+  const some = project.versions.length > 0;
+  $("drop").hidden = some;
+  $("loaded").hidden = !some;
+  $("name").textContent = project.name;
+  $("about").textContent = project.about;
+  const long = project.whole > project.most + 0.05;
+  $("part-choice").hidden = !long;
+  $("part").max = Math.floor(Math.max(0, project.whole - 1));
+  $("part").value = project.start;
+  if (long) say(`${project.name} lasts ${project.whole.toFixed(0)} s. This page works on ${project.most} s of it at a time (compared_seconds); choose where they begin. duotone encode takes all of it.`);
+}
+
+/** Takes a dropped or chosen file; tells where there are several. */
+function take(files) {
+  if (files.length > 1) say(`Got ${files.length} files; the first one is opened.`, "warning");
+  if (files.length) open(files[0]);
+}
+
+function watchDrops() {
+  const inside = (event) => event.dataTransfer?.types.includes("Files");
+  addEventListener("dragover", (event) => {
+    if (!inside(event)) return;
+    event.preventDefault();
+    $("drop").classList.add("over");
+  });
+  addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
+  addEventListener("drop", (event) => {
+    if (!inside(event)) return;
+    event.preventDefault();
+    $("drop").classList.remove("over");
+    take(event.dataTransfer.files);
+  });
+}
+
+async function toggleRecording() {
+  const button = $("record");
+  button.disabled = true;
+  try {
+    if (recording) {
+      const file = await recording.stop();
+      recording = null;
+      await open(file, "recorded here");
+    } else {
+      const { record } = await import("./live/recorder.js");
+      recording = await record();
+    }
+  } catch (error) {
+    recording = null;
+    say(error.message, "error");
+  } finally {
+    button.disabled = false;
+    button.setAttribute("aria-pressed", Boolean(recording));
+    $("record-text").textContent = recording ? "Stop" : "Record";
+  }
+}
+
+async function listClips() {
+  const clips = await (await fetch("/studio/clips/clips.json")).json();
+  $("clips").replaceChildren(...clips.map((clip) => {
+    const button = make("button", { type: "button", title: `${clip.source}. ${clip.licence}` },
+      make("b", { textContent: clip.title }), make("span", { textContent: clip.about }));
+    button.addEventListener("click", async () => {
+      const blob = await (await fetch(`/studio/clips/${clip.file}`)).blob();
+      open(new File([blob], clip.title), clip.about);
+    });
+    return button;
+  }));
+}
+
+export async function mountSource() {
+  $("pick").addEventListener("click", () => $("file").click());
+  $("file").addEventListener("change", () => { take($("file").files); $("file").value = ""; });
+  $("record").addEventListener("click", toggleRecording);
+  $("another").addEventListener("click", () => { $("drop").hidden = !$("drop").hidden; $("pick").focus(); });
+  $("part").addEventListener("change", () => open(named(project.file, project.name), "", Math.max(0, Number($("part").value) || 0)));
+  watchDrops();
+  project.addEventListener("opened", show);
+  project.addEventListener("progress", ({ detail }) => {
+    $("progress").hidden = !detail;
+    $("progress").textContent = detail;
+  });
+  await listClips();
+}
+
+function named(blob, name) { return new File([blob], name); }
