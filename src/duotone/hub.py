@@ -15,11 +15,12 @@ from duotone.codec.adapters.table import CODECS, kind_of
 from duotone.codec.adapters.table import load_codec as load_adapter
 from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.codec import CoDiCodec
-from duotone.codec.codicodec.weights import import_codicodec, load_codec, save_codec
+from duotone.codec.codicodec.weights import import_codicodec, save_codec
 from duotone.codec.contract import Codec, as_dtype, resolve_device
+from duotone.codec.families import load_own, no_options
 from duotone.codec.folder import FORMAT
 from duotone.codec.lycodec.codec import Lycodec
-from duotone.codec.lycodec.weights import load_lycodec, save_lycodec
+from duotone.codec.lycodec.weights import save_lycodec
 from duotone.config import FLOW_PRESETS, LM_PRESETS, LYCODEC_PRESETS, PRESETS
 from duotone.errors import ConfigError, UsageError, WeightsError
 from duotone.flow import weights as flow_weights
@@ -32,11 +33,6 @@ from duotone.tokens.tokenizer import AudioTokenizer
 #: The published checkpoint's repository and file; its weights are CC BY-NC 4.0.
 PUBLISHED = ("SonyCSLParis/codicodec", "codicodec.pt")
 DEFAULT = "tiny"
-#: What our folders hold, by the family in their configuration -> their loader.
-FAMILIES: dict[str, Callable[..., Codec]] = {"codicodec": load_codec, "lycodec": load_lycodec}
-#: The options of each family, besides the folder.
-_OPTIONS: dict[str, tuple[str, ...]] = {"lycodec": ("n_quantizers",)}
-
 
 #: Folders of weights that come with the package; their names are those of models.
 WEIGHTS = Path(str(files("duotone") / "weights"))
@@ -131,7 +127,7 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
         return _folder(path, device, options)
     if path.is_file():
         published = flow_weights.import_published if flow_weights.is_published(path) else import_codicodec
-        return published(_no_options(path, options))
+        return published(no_options(path, options))
     if name in CODECS:
         _tell(say, f"Loading {name} from the Hugging Face Hub (or its cache).")
         return load_adapter(name, None, device, **options)
@@ -160,12 +156,6 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
     )
 
 
-def _no_options(name: Any, options: dict[str, Any]) -> Any:
-    if options:
-        raise UsageError(f"{name} takes no {', '.join(options)}. Leave them out.")
-    return name
-
-
 def _tell(say: Callable[[str], object] | None, message: str) -> None:
     if say is not None:
         say(message)
@@ -175,16 +165,16 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
     """Load a folder: our codec or an audio tokenizer if it has their files, else a codec of another project."""
     document = _document(path / "config.json")
     if document.get("format") == FORMAT:
-        return _ours(path, options)
+        return load_own(path, options)
     if document.get("format") == flow_weights.FORMAT:
-        return flow_weights.load(_no_options(path, options))
+        return flow_weights.load(no_options(path, options))
     if lm_model.is_language_model(path):
-        return lm_model.load(_no_options(path, options))
+        return lm_model.load(no_options(path, options))
     if (path / "tokenizer.json").is_file():
         if is_extended(path):
-            return load_extended(_no_options(path, options))
+            return load_extended(no_options(path, options))
         if not document:
-            return AudioTokenizer.load(_no_options(path, options))
+            return AudioTokenizer.load(no_options(path, options))
     try:
         kind = kind_of(str(path))
     except UsageError:
@@ -193,18 +183,6 @@ def _folder(path: Path, device: torch.device, options: dict[str, Any]) -> Any:
             f"Known: {', '.join(CODECS)}."
         ) from None
     return load_adapter(kind, str(path), device, **options)
-
-
-def _ours(folder: Path, options: dict[str, Any], name: Any = None) -> Codec:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("config", {})
-    family = config.get("family", "codicodec") if isinstance(config, dict) else "codicodec"
-    if family not in FAMILIES:
-        raise ConfigError(
-            f"{folder} holds a model of family {family!r}, this version supports {', '.join(FAMILIES)}. Update duotone."
-        )
-    unknown = {key: value for key, value in options.items() if key not in _OPTIONS.get(family, ())}
-    _no_options(name or folder.name, unknown)
-    return FAMILIES[family](folder, **options)
 
 
 def _fetch_weights(repository: str) -> None:
@@ -227,7 +205,7 @@ def _from_hub(repository: str, device: torch.device, options: dict[str, Any]) ->
 
     try:
         if repository == PUBLISHED[0]:
-            return import_codicodec(hf_hub_download(*_no_options(PUBLISHED, options)))
+            return import_codicodec(hf_hub_download(*no_options(PUBLISHED, options)))
         try:
             kind = kind_of(repository)
         except UsageError:
@@ -236,7 +214,7 @@ def _from_hub(repository: str, device: torch.device, options: dict[str, Any]) ->
             if document.get("format") != FORMAT:
                 return load_adapter(kind_of(str(folder)), repository, device, **options)
             _fetch_weights(repository)
-            return _ours(folder, options, repository)
+            return load_own(folder, options, repository)
     except RepositoryNotFoundError:
         raise WeightsError(f"The Hugging Face Hub has no repository {repository} (or it is private).") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

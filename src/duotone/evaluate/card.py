@@ -15,8 +15,8 @@ from typing import Any
 
 from duotone.atomic import write_text
 from duotone.audio.catalogue import catalogue, licence_table, splits
-from duotone.codec.codicodec.weights import load_codec
 from duotone.codec.contract import Codec
+from duotone.codec.families import load_own
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate import heldout
 from duotone.evaluate.bars import Verdict
@@ -26,6 +26,11 @@ from duotone.evaluate.tables import markdown
 from duotone.spec import CodecSpec
 from duotone.train.log import LOG, read_log
 
+#: Where each family's architecture is described.
+ARCHITECTURES = {
+    "codicodec": "architecture of arXiv 2509.09836",
+    "lycodec": "architecture of github.com/mini-kio/Lycodec, made consistent",
+}
 #: Examples the published full-size model saw: 2M steps of 16 (a second-hand figure).
 PUBLISHED_EXAMPLES = 2_000_000 * 16
 HEALTH = {
@@ -37,6 +42,9 @@ HEALTH = {
     "validation_rounded_mel_mid": "the same, rounded",
     "validation_rounded_mel_left": "mel distance of the estimate of left in dB, rounded, validation",
     "validation_rounded_mel_side": "mel distance of the estimate of side in dB, rounded, validation",
+    "validation_mel_continuous": "mel distance of one step from sigma_max in dB, continuous, validation",
+    "validation_mel_rounded": "the same, rounded",
+    "validation_mel_silence": "mel distance of silence in dB, validation",
     "validation_error_continuous_1": "one-step error at sigma 1, continuous, validation",
     "validation_error_continuous_10": "one-step error at sigma 10, continuous, validation",
     "validation_error_continuous_80": "one-step error at sigma 80, continuous, validation",
@@ -54,14 +62,16 @@ def card(
     manifest: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
     recordings: bool = False,
+    metrics: str | None = None,
 ) -> str:
     """The Markdown card of the codec in RUN/codec, from RUN/log.jsonl and an evaluation of that very codec.
 
-    `manifest` describes the training collection, `recordings` tells the licences of fetched ones; `about` holds the evaluation's command, machine and data. Raises
+    `manifest` describes the training collection, `recordings` tells the licences of fetched ones; `about` holds the evaluation's command, machine and data;
+    `metrics` stands in place of the tables of the report. Raises
     `UsageError` when the log is missing or the report is about another codec, `WeightsError` when there is no codec.
     """
     folder = Path(run)
-    codec = load_codec(folder / "codec")
+    codec = load_own(folder / "codec")
     if report.codec.get("fingerprint") != codec.fingerprint:
         raise UsageError(
             f"The report is about codec {report.codec.get('fingerprint')}, but {folder.name}/codec is "
@@ -77,8 +87,8 @@ def card(
         "## What it is\n\n" + _what(codec, weights),
         "## Data\n\n" + _data(codec.provenance, manifest, recordings),
         "## Training\n\n" + _training(codec, log),
-        "## Metrics\n\n" + _metrics(report, about or {}),
-        "## Limits\n\n" + _limits(codec.provenance, report, manifest),
+        "## Metrics\n\n" + (metrics or _metrics(report, about or {})),
+        "## Limits\n\n" + _limits(codec, report, manifest),
     ]
     return "\n".join(sections)
 
@@ -89,7 +99,7 @@ def _what(codec: Codec, weights: int) -> str:
     origin = "weights trained further from other ones" if foreign else "weights trained from scratch"
     points = [
         f"{type(codec).__name__} ({codec.parameter_count() / 1e6:.2f}M parameters, {weights / 2**20:.1f} MiB of weights), "
-        f"fingerprint `{codec.fingerprint}`; architecture of arXiv 2509.09836, {origin}.",
+        f"fingerprint `{codec.fingerprint}`; {ARCHITECTURES[codec.spec.family]}, {origin}.",
     ]
     held = f"; {' x '.join(map(str, spec.latent))} latent values a chunk" if spec.latent else ""
     channels = "stereo" if spec.channels == 2 else "mono"
@@ -212,7 +222,7 @@ def _metrics(report: Report, about: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any] | None) -> str:
+def _limits(codec: Codec, report: Report, manifest: dict[str, Any] | None) -> str:
     baselines = report.settings["against"]
     ours = [system for system in report.systems if system not in (*baselines, SILENCE)]
     shown = [system for system in ours if "autoregressive" not in system and not system.endswith(("step", "steps"))]
@@ -221,8 +231,8 @@ def _limits(provenance: dict[str, Any], report: Report, manifest: dict[str, Any]
         part = report.of_kind(kind) if kind else report
         told = f"{kind.replace('-', ', ').capitalize()}: " if kind else ""
         points += [told + verdict(part, system, name) for name in baselines for system in shown]
-    if "examples" in provenance:
-        share = _examples(provenance) / PUBLISHED_EXAMPLES
+    if "examples" in codec.provenance and codec.spec.family == "codicodec":
+        share = _examples(codec.provenance) / PUBLISHED_EXAMPLES
         points.append(
             f"It saw {100 * share:.2g}% of the examples the published full-size model was trained on: expect artefacts."
         )
