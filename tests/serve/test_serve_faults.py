@@ -103,27 +103,35 @@ def test_a_dead_model_thread_shows_in_health(running: Running) -> None:
         service.broken = None
 
 
+def started(process: subprocess.Popen[str]) -> int:
+    """The port of a service, once it is ready."""
+    assert process.stderr is not None
+    lines: list[dict[str, Any]] = []
+    while not lines or lines[-1]["event"] != "ready":
+        lines.append(json.loads(process.stderr.readline()))
+    return int(next(line["port"] for line in lines if line["event"] == "started"))
+
+
 def test_a_service_that_is_killed_leaves_nothing_and_its_client_is_told(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     settings = tmp_path / "serve.yaml"
-    settings.write_text("scheduling: {batch: 1}\n")
+    settings.write_text("scheduling: {batch: 1, share: 100}\n")  # admits a session however slow the machine is
     command = [sys.executable, "-m", "duotone", "serve", "--port", "0", "--config", str(settings)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(json.loads(line))
-            if lines[-1]["event"] == "ready":
-                break
-        port = next(line["port"] for line in lines if line["event"] == "started")
-        with pytest.raises(ServiceError, match="lost"), Client(f"http://127.0.0.1:{port}").session("jam") as session:
-            session.upload(What.prompt, bytes(1000), last=False)
-            session.command({"type": "start", "seed": 3})
-            for got in session:
-                if isinstance(got, Sound):
-                    process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        try:
+            port = started(process)
+            with (
+                pytest.raises(ServiceError, match="lost"),
+                Client(f"http://127.0.0.1:{port}").session("jam") as session,
+            ):
+                session.upload(What.prompt, bytes(1000), last=False)
+                session.command({"type": "start", "seed": 3})
+                for got in session:
+                    if isinstance(got, Sound):
+                        process.send_signal(signal.SIGKILL)
+        finally:
+            process.kill()
     assert list((tmp_path / "tmp").iterdir()) == []
     with serving(CODEC, port=port) as again:  # the port is free at once
         assert httpx.get(again.url + "/health").status_code == 200

@@ -103,8 +103,8 @@ def answer(refusal: Refusal) -> Any:
     return JSONResponse(document(refusal), int(refusal.status), headers)
 
 
-def create_app(service: Service) -> Any:
-    """The application of a service, to be served by uvicorn (one process)."""
+def create_app(service: Service, sessions: bool = True) -> Any:
+    """The application of a service; without `sessions` it has the routes of files alone, not the page and the figures of this process."""
     from fastapi import FastAPI, Request, WebSocket
     from fastapi.responses import Response
 
@@ -184,10 +184,12 @@ def create_app(service: Service) -> Any:
     add("/v1/info", info, methods=["POST"], openapi_extra=binary)
     add("/v1/evaluate", evaluate, methods=["POST"], openapi_extra=form)
     add("/v1/models", list_models, methods=["GET"])
-    for path, handler in (("/health", health), ("/ready", ready), ("/metrics", metrics)):
+    for path, handler in (("/health", health), ("/ready", ready)):
         app.add_api_route(path, handler, methods=["GET"], response_model=None)
-    app.add_api_websocket_route("/v1/session", session)
-    add_page(app, partial(add, methods=["POST"], openapi_extra=binary), handlers)
+    if sessions:
+        app.add_api_route("/metrics", metrics, methods=["GET"], response_model=None)
+        app.add_api_websocket_route("/v1/session", session)
+        add_page(app, partial(add, methods=["POST"], openapi_extra=binary), handlers)
     _handle_errors(app, service)
     return Guarded(_shared(app, service), service)
 

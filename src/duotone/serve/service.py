@@ -69,9 +69,12 @@ class Service:
         """Whether new work is taken."""
         return self.prepared.is_set() and not self.stopping
 
-    def start(self) -> None:
-        """Begin to work: measure the device, then take requests."""
-        self.device.post(self._prepare)
+    def start(self, sessions: bool = True) -> None:
+        """Begin to work: measure the device, then take requests; without `sessions`, nothing has to be measured."""
+        if sessions:
+            self.device.post(self._prepare)
+        else:
+            self.prepared.set()
         self.device.start()
 
     def _prepare(self) -> None:
