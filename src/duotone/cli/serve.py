@@ -79,7 +79,8 @@ def command(
     if not {"flow", "codecs"} & merged.keys():  # the bundled flow plays through the bundled codec
         merged["flow"] = DEFAULT_FLOW
     settings = ServeConfig.parse(
-        {**merged, "flow": None if merged.get("flow") == "none" else merged.get("flow")}, "The settings"
+        {**merged, "flow": None if merged.get("flow") == "none" else merged.get("flow")},
+        "The configuration of the service",
     )
     if print_config:
         import yaml
@@ -97,27 +98,33 @@ def _serve(settings: Any) -> None:
 
     try:
         import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
         import websockets  # noqa: F401
     except ImportError as error:
         raise UsageError(f'duotone serve needs more packages ({error}): pip install "duotone[serve]".') from None
     from duotone.serve.models import load_models
-    from duotone.serve.run import Server
+    from duotone.serve.run import Server, bound
     from duotone.serve.service import Service
 
-    server = Server(Service(settings, load_models(settings, tell)))
-
     async def run() -> None:
-        await server.serve()
+        await Server(service, listening).serve()
 
-    asyncio.run(run())
+    with bound(settings.host, settings.port) as listening:  # first: loading takes long
+        service = Service(settings, load_models(settings, tell))
+        asyncio.run(run())
 
 
 def _tokens(path: Path | None) -> tuple[str, ...]:
     """Tokens of the file, else of the environment; not on the command line, where every user of the machine could read them."""
     if path is None:
         return tuple(token.strip() for token in os.environ.get("DUOTONE_TOKENS", "").split(",") if token.strip())
-    found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8 (byte {error.start}), expected a token a line.") from None
+    found = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not found:
         raise UsageError(f"{path} holds no token, expected one a line.")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from typing import Any
@@ -14,10 +15,11 @@ _PROTOCOL_BYTES = 1 << 16  # of a message beyond its limit, before the protocol 
 
 
 class Server:
-    """A service and its web server; `stop` may be called in any thread."""
+    """A service and its web server; `stop` may be called in any thread. `listening` is a socket of `bound`, else one is made."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, listening: socket.socket | None = None) -> None:
         self.service = service
+        self._listening = listening
         self.started = threading.Event()  #: set when it listens, or failed to
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -40,7 +42,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         config = self.service.config
         try:
-            listening = bound(config.host, config.port)
+            listening = self._listening or bound(config.host, config.port)
             self.port = listening.getsockname()[1]
             settings = uvicorn.Config(
                 create_app(self.service), lifespan="off", access_log=False, log_config=_logging(), proxy_headers=False, server_header=False,
@@ -54,7 +56,11 @@ class Server:
             self.service.start()
         finally:
             self.started.set()
-        self.service.log("started", host=config.host, port=self.port, codecs=list(self.service.models.codecs))
+        url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{self.port}/"
+        models = self.service.models
+        self.service.log(
+            "started", url=url, host=config.host, port=self.port, codecs=list(models.codecs), flow=models.flow_name
+        )
         serving = asyncio.ensure_future(server.serve([listening]))
         try:
             await asyncio.wait(
@@ -75,14 +81,21 @@ class Server:
 def bound(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises `UsageError` for an address that cannot be used."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(128)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise UsageError(
-            f"The service cannot listen on {host}, port {port} ({error.strerror}). Choose another --port."
+            f"The service cannot listen on {host} ({error.strerror}). Give --host an address of this machine."
+        ) from None
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(128)
+    except OSError as error:
+        found.close()
+        what = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise UsageError(
+            f"The service cannot listen on {host}, port {port} ({error.strerror}). Choose another {what}."
         ) from None
     return found
 

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from duotone.atomic import write_bytes
-from duotone.errors import FormatError
+from duotone.errors import FormatError, UsageError
 from duotone.serve.refusal import Refusal
 
 _NAME = re.compile(r"[0-9a-f]{64}\.state")
@@ -49,6 +49,8 @@ class States:
         self._kept: dict[str, tuple[float, Kept]] = {}  # in the order of their time
         self._folder = None if folder is None else Path(folder)
         if self._folder is not None:
+            if self._folder.exists() and not self._folder.is_dir():
+                raise UsageError(f"{folder} is a file, expected a folder for states (--state).")
             self._folder.mkdir(parents=True, exist_ok=True)
             self._read(self._folder)
 
