@@ -1,5 +1,5 @@
 # Everything from a fresh clone with Python >= 3.10 and make; the network is used for the package index alone.
-#   make demo [FILE=song.wav]   make pictures   make test [ARGS="-k container"]   make test-long   make check   make bench
+#   make demo [FILE=song.wav]   make studio [ARGS="--port 9000"]   make pictures   make test [ARGS="-k container"]   make test-long   make check   make bench
 #   make evaluate [HELDOUT=DIR]   the bundled codec on held-out sound, into its card and the README; needs opus-tools, and
 #   sound that `make heldout` makes and fetches (fluidsynth, espeak-ng; the network for a Debian mirror)
 #   make evaluate-flow [HELDOUT=DIR] [STORE=LATENTS]   the bundled flow on held-out music, into its card
@@ -18,16 +18,21 @@ STEPS ?=
 STORE ?=
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: demo pictures test test-long check bench evaluate evaluate-flow heldout transformers4 clean
+.PHONY: demo studio pictures test test-long check bench evaluate evaluate-flow heldout transformers4 clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/core.stamp
 	$(BIN)/duotone demo $(FILE) -o demo-out/index.html
 
-# The pictures of the README, from the bundled codec; that of the demo's page needs Chromium (Debian: apt install chromium opus-tools).
-pictures: $(VENV)/pictures.stamp
+# The service and its page on loopback; Ctrl-C ends it.
+studio: $(VENV)/serve.stamp
+	$(BIN)/duotone serve --open $(ARGS)
+
+# The pictures of the README and of docs/, from the bundled models; those of pages need Chromium (Debian: apt install chromium opus-tools).
+pictures: $(VENV)/pictures.stamp $(VENV)/test.stamp
 	$(BIN)/python docs/pictures/make_loop.py
 	$(BIN)/python docs/pictures/make_page.py
+	DUOTONE_PICTURES=1 $(BIN)/python -m pytest -q tests/serve/test_studio_browser.py -k pictures
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(WORKERS) -m "not long" $(ARGS)
@@ -80,6 +85,10 @@ $(VENV)/core.stamp: $(VENV)/made.stamp $(REQUIREMENTS)
 
 $(VENV)/test.stamp: $(VENV)/core.stamp
 	$(PIP) -e ".[test,dev]"
+	@touch $@
+
+$(VENV)/serve.stamp: $(VENV)/core.stamp
+	$(PIP) -e ".[serve]"
 	@touch $@
 
 $(VENV)/pictures.stamp: $(VENV)/core.stamp

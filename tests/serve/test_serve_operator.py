@@ -108,3 +108,25 @@ def test_every_setting_that_the_page_names_is_there() -> None:
     known = {*printed, *printed["limits"], *printed["scheduling"]}
     named = set(re.findall(r"`([a-z]+_(?:bytes|seconds|minutes))`", page))
     assert named <= known and {"upload_bytes", "decoded_seconds", "prompt_seconds", "idle_seconds"} <= named
+
+
+@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
+@pytest.mark.parametrize("opened", [True, False])
+def test_the_page_is_opened_or_its_address_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, own: str, opened: bool
+) -> None:
+    import threading
+    from types import SimpleNamespace
+
+    from duotone.cli.serve import _show
+
+    launched: list[str] = []
+    monkeypatch.setattr("typer.launch", lambda url: launched.append(url) or (0 if opened else 1))
+    started = threading.Event()
+    started.set()
+    _show(SimpleNamespace(started=started, port=8123), host)
+    told = capsys.readouterr().err
+    assert launched == [f"http://{own}:8123/"] and launched[0] in told
+    assert ("No browser" in told) is not opened
+    _show(SimpleNamespace(started=started, port=0), host)
+    assert len(launched) == 1  # it could not listen

@@ -16,7 +16,7 @@ NAME = "serve"
 EXAMPLES = """
 Examples:
 
-    duotone serve
+    duotone serve --open
 
     duotone serve --flow run/flow --state states/
 
@@ -62,11 +62,14 @@ def command(
     dtype: Annotated[
         str | None, typer.Option(help="Number format of codecs: auto (default), float32, bfloat16 or float16.")
     ] = None,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Tell the studio's address, and show it in a browser.")
+    ] = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the settings with all limits as YAML, and do nothing else.")
     ] = False,
 ) -> None:
-    """Serve files over HTTP and live sessions over WebSocket; logs are JSON on standard error."""
+    """Serve files over HTTP, live sessions over WebSocket, and the studio's page; logs are JSON on standard error."""
     from duotone.serve.settings import ServeConfig
 
     given: dict[str, Any] = {
@@ -90,11 +93,12 @@ def command(
         del shown["tokens"]  # secrets are not printed
         typer.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
         return
-    _serve(settings)
+    _serve(settings, open_page)
 
 
-def _serve(settings: Any) -> None:
+def _serve(settings: Any, open_page: bool) -> None:
     import asyncio
+    import threading
 
     try:
         import fastapi  # noqa: F401
@@ -109,11 +113,26 @@ def _serve(settings: Any) -> None:
     from duotone.serve.service import Service
 
     async def run() -> None:
-        await Server(service, listening).serve()
+        server = Server(service, listening)
+        if open_page:
+            threading.Thread(target=_show, args=(server, settings.host), daemon=True).start()
+        await server.serve()
 
     with bound(settings.host, settings.port) as listening:  # first: loading takes long
         service = Service(settings, load_models(settings, tell))
         asyncio.run(run())
+
+
+def _show(server: Any, host: str) -> None:
+    """Tell the studio's address when the service listens, and open it in a browser."""
+    server.started.wait()
+    if not server.port:
+        return  # it could not listen, and said so
+    own = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    url = f"http://{own}:{server.port}/"
+    tell(f"The studio is at {url} (Ctrl-C ends the service).")
+    if typer.launch(url) != 0:
+        tell(f"No browser could be opened here. Open {url} in one.")
 
 
 def _tokens(path: Path | None) -> tuple[str, ...]:

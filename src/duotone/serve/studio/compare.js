@@ -150,6 +150,7 @@ function ticks() {
     view.querySelectorAll("i").forEach((mark) => mark.remove());
     view.append(...marks.map((hertz) => {
       const mark = make("i", { textContent: hertz < 1000 ? `${hertz}` : `${hertz / 1000}${hertz === marks.at(-1) ? " kHz" : "k"}` });
+      mark.classList.toggle("minor", hertz === 500 || hertz === 2000);
       mark.style.bottom = `${100 * share(hertz)}%`;
       return mark;
     }));

@@ -15,7 +15,7 @@ const TOP = 20000;
 /** What can be drawn: its axis of frequencies, the range of levels in dB, and where a frequency is on the axis. */
 export const KINDS = {
   full: {
-    title: "Spectrogram", size: 4096, range: 80, ticks: [200, 500, 1000, 2000, 5000, 10000],
+    title: "Spectrogram", size: 4096, range: 80, ticks: [500, 1000, 2000, 5000, 10000],
     edges: Float64Array.from({ length: ROWS + 1 }, (_, row) => hertzOf((row / ROWS) * mel(TOP))), share: (hertz) => mel(hertz) / mel(TOP),
   },
   near: { title: "0–5 kHz", size: 4096, range: 75, ticks: [1000, 2000, 3000, 4000], edges: linearEdges(5000, ROWS), share: (hertz) => hertz / 5000 },

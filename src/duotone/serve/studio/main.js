@@ -123,6 +123,7 @@ async function start() {
   await Promise.all([mountSource(), compare.mountCompare()]);
   blind.mountBlind();
   bits.mountBits();
+  document.body.dataset.ready = "";
   if (project.models.flow) await mountLive();
 }
 

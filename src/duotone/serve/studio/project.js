@@ -130,7 +130,7 @@ class Project extends EventTarget {
     const ours = this.duos.tokens ?? this.duos.latents;
     const wishes = { "opus-nearest": { bytes: ours.size }, "opus-12k": { kbps: OPUS_KBPS } };
     for (const [key, wish] of Object.entries(wishes)) {
-      this.progress("Opus");
+      this.progress("Coding with Opus");
       const found = this.find(key), { blob, headers } = await postForBlob("/v1/opus", this.wav, wish, signal);
       const told = (name) => Number(headers.get(`Duotone-${name}`));
       const times = (told("Bytes") / ours.size).toFixed(1);
@@ -144,6 +144,7 @@ class Project extends EventTarget {
   /** The distance of each version to the original, one after the other: the last thing, for it only adds a figure. */
   async measure(signal) {
     if (!this.find("original")) return;
+    this.progress("Measuring distances");
     for (const each of this.versions.slice(1)) {
       const form = new FormData();
       form.append("reference", this.wav, "reference.wav");

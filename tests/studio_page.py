@@ -1,0 +1,82 @@
+"""The studio in a browser, for tests: Chromium without a sound card and with a microphone that is made up, and what a page logged."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGS = (
+    "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+)  # fmt: skip
+WAIT_S = 60  # for a machine that does other things
+
+
+class Shown:
+    """A page of the studio, and every warning and error that it logged."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page, self.url = page, url
+        self.told: list[str] = []
+        self.asked: list[str] = []  #: addresses of requests
+        page.set_default_timeout(WAIT_S * 1000)
+        page.on("console", lambda message: self.told.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.told.append(f"thrown: {error}"))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(url)
+
+    def get(self, expression: str) -> Any:
+        """The value of an expression; `studio` is what the page has for checks."""
+        return self.page.evaluate(expression)
+
+    def until(self, expression: str) -> Any:
+        """Wait for an expression to be true, and return it. (Playwright's own way evaluates text in the page, which its policy forbids.)"""
+        end = time.monotonic() + WAIT_S
+        while not (found := self.get(expression)):
+            assert time.monotonic() < end, (expression, self.page.inner_text("#messages"), self.told)
+            self.page.wait_for_timeout(20)
+        return found
+
+    def until_told(self, words: str) -> None:
+        """Wait for a message."""
+        self.page.locator("#messages").get_by_text(words).wait_for()
+
+    def until_made(self) -> None:
+        """Wait until everything that a sound is compared with was made, measured and drawn."""
+        self.until("studio.project.versions.length > 0 && studio.project.versions.every((v) => v.buffer)")
+        self.until(
+            "!studio.project.find('original') || studio.project.versions.slice(1).every((v) => v.distance !== null)"
+        )
+        self.until(
+            "document.getElementById('stack').dataset.drawn && document.getElementById('pictures').dataset.drawn"
+        )
+
+    def fine(self) -> None:
+        """Nothing was logged, and nothing was asked of another host."""
+        assert self.told == [], self.told
+        assert all(url.startswith((self.url, "blob:", "data:")) for url in self.asked), self.asked
+
+
+@contextmanager
+def browsing() -> Iterator[Any]:
+    """A browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=list(ARGS))
+        yield found
+        found.close()
+
+
+@contextmanager
+def shown(browser: Any, url: str, width: int = 1440, height: int = 1000, scheme: str = "light") -> Iterator[Shown]:
+    """The studio of a service in a fresh profile, connected."""
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    found = Shown(context.new_page(), url)
+    found.until("'ready' in document.body.dataset || document.getElementById('ask').open")
+    yield found
+    context.close()
