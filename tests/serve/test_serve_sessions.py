@@ -212,6 +212,22 @@ def test_a_state_goes_on_in_another_service(running: Running) -> None:
     assert np.array_equal(np.concatenate([before, after]), own_sound(at + 3 * CHUNK))
 
 
+def test_a_jam_hears_sound_in_frames_shorter_than_a_chunk(running: Running) -> None:
+    samples = pcm(prompt(12).numpy()).T
+    heard = []
+    for size in (100, 40, len(samples)):  # however it is cut
+        with Talk(running, {"kind": "jam", "lookahead": 1}) as talk:
+            talk.command(type="start", seed=3, lookahead=1)
+            talk.sound(2 * CHUNK)
+            for at in range(0, len(samples), size):
+                talk.say(Audio(2 * CHUNK + at, samples[at : at + size]))
+            talk.command(type="health")
+            talk.event("health")
+            heard.append(talk.sound(8 * CHUNK)[-4 * CHUNK :])
+    plain = own_sound(10 * CHUNK)[-4 * CHUNK :]
+    assert not any(np.array_equal(each, plain) for each in heard)
+
+
 def test_a_jam_hears_the_users_sound(running: Running) -> None:
     with Talk(running, {"kind": "jam"}) as talk:
         talk.command(type="start", seed=3)

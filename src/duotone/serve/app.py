@@ -10,6 +10,7 @@ from typing import Any
 
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate.opus import missing_programs
+from duotone.flow.protocol import schema
 from duotone.serve.files import MEDIA, SoundFormat, compared, decoded, described, encoded
 from duotone.serve.guard import OPEN, bearer, check_host, client_of
 from duotone.serve.handlers import BrokenOff, Handlers, Visit
@@ -152,6 +153,10 @@ def create_app(service: Service, sessions: bool = True) -> Any:
             "version": __version__, **models.described(), "limits": limits.to_dict(), "opus": not missing_programs(),
         }  # fmt: skip
 
+    async def control_protocol() -> Any:
+        """The commands and events of live sessions, as JSON Schema."""
+        return schema()
+
     async def health() -> Any:
         """The process answers, and can compute."""
         service.check_health()
@@ -184,6 +189,7 @@ def create_app(service: Service, sessions: bool = True) -> Any:
     add("/v1/info", info, methods=["POST"], openapi_extra=binary)
     add("/v1/evaluate", evaluate, methods=["POST"], openapi_extra=form)
     add("/v1/models", list_models, methods=["GET"])
+    add("/v1/protocol", control_protocol, methods=["GET"])
     for path, handler in (("/health", health), ("/ready", ready)):
         app.add_api_route(path, handler, methods=["GET"], response_model=None)
     if sessions:

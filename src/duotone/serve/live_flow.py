@@ -35,6 +35,7 @@ class LiveFlow(Live):
         self._uploads: dict[What, Upload] = {}
         self._tail: deque[frames.Audio] = deque()  # what was sent and not played
         self._prompt: Prompt = None
+        self._input_end: int | None = None  # where the user's sound that came last ends
         self.desk = Desk(connection.models.playing(), self.codec, self.listener, self._told, places=self)
 
     def begin(self, kept: Kept | None) -> None:
@@ -80,7 +81,8 @@ class LiveFlow(Live):
             if self.rate != self.codec.spec.rate:
                 raise UsageError(f"The codec takes {self.codec.spec.rate} Hz and gives {self.rate} Hz; it cannot jam.")
             wave = Waveform(np.ascontiguousarray(frame.samples.T), self.rate)
-            place = frame.place
+            place = None if frame.place == self._input_end else frame.place  # what follows is not aligned anew
+            self._input_end = frame.place + wave.length
             yield Call(lambda: session.push(wave, place), "input")
         else:
             raise unexpected(frame, self.hello.kind)
@@ -115,6 +117,7 @@ class LiveFlow(Live):
         if isinstance(event, protocol.Started):
             self.listener.begin(self.desk.base)
             self._tail.clear()
+            self._input_end = None
         if isinstance(event, protocol.Ack):
             heard = (event.sample - self.desk.heard) / self.rate
             self.connection.figures.control.observe(max(0.0, heard))

@@ -106,7 +106,7 @@ function press(event) {
 async function mountLive() {
   const { mount } = await import("./live/panel.js");
   $("live").hidden = false;
-  await mount($("live"), context);
+  window.studio.live = await mount($("live"), context);
 }
 
 async function start() {

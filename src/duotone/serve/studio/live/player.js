@@ -112,7 +112,7 @@ export class Player extends EventTarget {
   }
 
   /** Samples of the session that were given to the sound card. */
-  get played() { return Math.min(this.place, this.placeOf(this.ring.get(READ))); }
+  get played() { return this.ring ? Math.min(this.place, this.placeOf(this.ring.get(READ))) : 0; }
 
   /** The sample of the session that is heard now. */
   get heard() {

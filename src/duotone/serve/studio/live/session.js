@@ -2,7 +2,7 @@
    and going on after the connection was lost.
 
    Events (CustomEvents, what they tell in `detail`):
-     state    {state, wait}: "connecting", "open", "waiting" (for the next try, in `wait` seconds), "closed"
+     state    {state, wait, reason}: "connecting", "open", "waiting" (for the next try, in `wait` seconds, because of an error or null), "closed"
      welcome  {welcome, resumed}: the answer of the service to the handshake, of each connection
      sound    {place, samples, fresh}: interleaved 16-bit samples of two channels; fresh where a sound of its own begins with them
      part     {what, last, data}: of a .duo or of a state
@@ -16,6 +16,7 @@
 import { control, FrameError, handshake, parse, parts, pieces, ping, WHAT } from "./frames.js";
 
 const FIRST_WAIT = 0.5, LONGEST_WAIT = 8; // seconds between tries: doubled from one to the next
+const FULL_MINUTES = 1; // for which a session that the service has no room for is asked for again
 const SILENT_MS = 5000; // without a report of samples played, one is sent so that the service knows that someone is there
 const OVER = new Set([1000, 1002, 1008, 1009, 1011]); // close codes after which trying again gives the same
 const FLOWING = new Set(["continue", "jam"]);
@@ -60,9 +61,9 @@ export class Session extends EventTarget {
     });
   }
 
-  enter(state, wait = 0) {
+  enter(state, wait = 0, reason = null) {
     this.state = state;
-    this.tell("state", { state, wait });
+    this.tell("state", { state, wait, reason });
   }
 
   tell(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
@@ -192,13 +193,13 @@ export class Session extends EventTarget {
   get away() { return (performance.now() - this.lostAt) / 1000; }
 
   retry(error) {
-    const most = (this.welcome?.limits.kept_minutes ?? 1) * 60;
+    const most = (this.welcome?.limits.kept_minutes ?? FULL_MINUTES) * 60;
     if (this.away > most) {
-      return this.end(1006, new SessionError(`The service did not come back for ${(most / 60).toFixed(0)} minutes; it keeps the session no longer.`));
+      return this.end(1006, this.welcome ? new SessionError(`The service did not come back for ${(most / 60).toFixed(0)} minutes; it keeps the session no longer.`) : error);
     }
     const wait = error?.retry ?? Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.tries);
     this.tries++;
-    this.enter("waiting", wait);
+    this.enter("waiting", wait, error);
     this.timer = setTimeout(() => this.connect(), wait * 1000);
     return undefined;
   }
