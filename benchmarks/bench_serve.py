@@ -3,9 +3,10 @@
     taskset -c 0 python benchmarks/bench_serve.py [--seconds 10] [--decode 1,2,4,8,16,32,64] [--jam 1,2,4,8] [--rounds 3]
     python benchmarks/bench_serve.py --seconds 2 --decode 1 --jam 1 --rounds 1 --out /tmp/results      (a quick look)
 
-Service and listeners share the processors that this process may use; the service computes with `--threads` threads. Three tables:
+Service and listeners share the processors that this process may use; the service computes with `--threads` threads. Four tables:
 
 - Batching: eight listeners for whom nothing comes too fast, at a service with batches of 8 and at one without batches, in turns; medians.
+- Costs: processor time of one batch, of 1 to 8 rows, without a service.
 - Load: listeners that play at the speed of the clock. From four on, every second one is slow (takes nothing from its connection for a second
   in every two), vanishes without a word (and another comes), or loses its connection and goes on. Slack and frames in time are those of the others.
 - Held: one jam by the library's own client, for `--held` seconds.
@@ -26,9 +27,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ from duotone import hub
 from duotone.audio.synth import synthesize
 from duotone.client import Client, Sound
 from duotone.codec.container import write_duo
+from duotone.nn.packed import linear
+from duotone.serve.calibrate import decoding, evaluating
 from listeners import LOOKAHEAD, Eager, Listener, Outcome, Playback
 
 SORTS = ("slow", "vanishing", "reconnecting")
@@ -99,6 +103,42 @@ def _started(process: subprocess.Popen[str]) -> int:
             threading.Thread(target=process.stderr.read, daemon=True).start()
             return port
     raise RuntimeError("The service did not start:\n" + "".join(lines[-20:]))
+
+
+def costs(repeats: int) -> list[dict[str, Any]]:
+    """Processor time of one batch of each size, in turns: lower quartiles, in ms."""
+    model, codec, sizes = hub.load("flow-tiny"), hub.load("tiny"), (1, 2, 4, 8)
+    asked: dict[tuple[str, int], Callable[[], Any]] = {}
+    for n in sizes:
+        for name, asks in (("evaluation of the flow", evaluating(model, n)), ("chunk to decode", decoding(codec, n))):
+            asked[name, n] = partial(asks[0].together, asks)
+        asked["linear layers of an evaluation", n] = partial(linear_layers, model, n)
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in asked}
+    with torch.no_grad():
+        for repeat in range(repeats + 2):
+            for key, work in asked.items():
+                began = time.thread_time()
+                work()
+                if repeat >= 2:
+                    times[key].append(1000 * (time.thread_time() - began))
+    return [
+        {"what": name, "ms": {str(n): float(np.quantile(times[name, n], 0.25)) for n in sizes}}
+        for name in dict.fromkeys(name for name, _ in asked)
+    ]
+
+
+def linear_layers(model: Any, rows: int) -> None:
+    """The linear layers of the blocks, for so many rows of a chunk."""
+    wide = torch.ones(rows, model.config.tokens, 2 * model.config.dim)
+    narrow = wide[..., : model.config.dim].contiguous()
+    for block in model.blocks:
+        for layer, x in (
+            (block.attn.qkv, narrow),
+            (block.attn.out, narrow),
+            (block.mlp.w1, narrow),
+            (block.mlp.w2, wide),
+        ):
+            linear(layer, x)
 
 
 def long_duo() -> bytes:
@@ -235,6 +275,15 @@ def page(document: dict[str, Any]) -> str:
         batched, single = (statistics.median(r[name]) for name in ("batched", "single"))
         lines.append(f"| {r['kind']} | {batched:.1f} | {single:.1f} | {r['ratio']:.2f} |")
     lines += [
+        "", "Where it comes from: processor time of one batch of 1, 2, 4 and 8 rows in ms (one thread, in turns, lower quartile), and what 8 rows gain "
+        "over 8 batches of one. The linear layers of one row wait for their weights; those of eight are limited by arithmetic, as is nearly all of "
+        "decoding already with one row (32 time steps in the network, then phases, noise and transforms of each row alone).", "",
+        "| batch | 1 | 2 | 4 | 8 | gain of 8 |", "|---|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for r in document["costs"]:
+        ms = r["ms"]
+        lines.append(f"| {r['what']} | {' | '.join(f'{ms[n]:.1f}' for n in ms)} | {8 * ms['1'] / ms['8']:.2f} |")
+    lines += [
         "", "## Listeners in real time", "",
         "Slack is the time until a frame is due when it comes; p99 is what 99% of the frames have at least. Refused ones were told so by the "
         "admission, which promises 80% of the device. Processor: the service's share of one core; where other work leaves it less than it "
@@ -260,6 +309,7 @@ def page(document: dict[str, Any]) -> str:
 async def measured(options: argparse.Namespace) -> dict[str, Any]:
     """All tables."""
     duo, before = long_duo(), os.getloadavg()[0]
+    spent = costs(10 * options.rounds)
     batching = [await compared(options, kind, duo) for kind in ("decode", "jam")]
     rows = []
     with serving(options, batch=ROWS) as server:
@@ -271,7 +321,7 @@ async def measured(options: argparse.Namespace) -> dict[str, Any]:
                 await asyncio.sleep(1.0)
     return {
         "machine": machine.describe(), "command": machine.command(), "threads": options.threads, "load": [before, os.getloadavg()[0]],
-        "batching": batching, "load_rows": rows, "held": single,
+        "batching": batching, "costs": spent, "load_rows": rows, "held": single,
     }  # fmt: skip
 
 

@@ -139,7 +139,7 @@ class FlowCache:
         if self.branches == 2:
             x = torch.cat([x, x if negative is None else negative])
             if negative_s != s:
-                parts = _stack(parts, self._modulation(negative_s), self.batch)
+                parts = _stack(parts, self._modulation(negative_s), self.batch, self.model.config.dim)
         return x, parts
 
     def _pass(self, x: Tensor, parts: Modulation) -> None:
@@ -378,14 +378,9 @@ class FlowCache:
         return found
 
 
-def _stack(first: Modulation, second: Modulation, batch: int) -> Modulation:
+def _stack(first: Modulation, second: Modulation, batch: int, dim: int) -> Modulation:
     """One modulation for the rows of both branches: vectors `[2 B, 1, D]`."""
-
-    def both(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(torch.stack([x, y]).repeat_interleave(batch, 0) for x, y in zip(a, b, strict=True))
-
-    layers = tuple(both(a, b) for a, b in zip(first.layers, second.layers, strict=True))
-    return Modulation(layers, both(first.out, second.out))
+    return Modulation.of(torch.stack([first.flat, second.flat]).repeat_interleave(batch, 0), dim)
 
 
 def _over_own(keys: Tensor, values: Tensor, mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

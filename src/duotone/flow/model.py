@@ -38,8 +38,15 @@ Parts: TypeAlias = tuple[Tensor, ...]
 class Modulation:
     """What times do to the network: for each layer six vectors, and two for the output, each `[..., 1, D]`."""
 
+    flat: Tensor  #: all of them side by side
     layers: tuple[Parts, ...]
     out: Parts
+
+    @classmethod
+    def of(cls, flat: Tensor, dim: int) -> Modulation:
+        """The vectors of D values that lie side by side in `[..., 1, (6 layers + 2) D]`."""
+        vectors = flat.split(dim, -1)
+        return cls(flat, tuple(vectors[i : i + 6] for i in range(0, len(vectors) - 2, 6)), vectors[-2:])
 
 
 def time_features(t: Tensor, width: int) -> Tensor:
@@ -232,7 +239,8 @@ class FlowModel(nn.Module):
     def modulation(self, t: Tensor, span: Tensor | None = None) -> Modulation:
         """Times of any shape -> the vectors of all layers, `[..., 1, D]`; computed once for each distinct time where it can be kept."""
         hidden = self.condition(t, span)[..., None, :]
-        return Modulation(tuple(_parts(block.mod(hidden), 6) for block in self.blocks), _parts(self.mod_out(hidden), 2))
+        layers = [part for block in self.blocks for part in _parts(block.mod(hidden), 6)]
+        return Modulation.of(torch.cat([*layers, *_parts(self.mod_out(hidden), 2)], -1), self.config.dim)
 
     def _run(self, x: Tensor, t: Tensor, span: Tensor | None, first: int, attend: Attend) -> Tensor:
         """Tokens `[..., N, M, C]` at times `[..., N]` through all layers."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from duotone.flow.cache import FlowCache, Pass
-from duotone.flow.model import Modulation, Parts
+from duotone.flow.model import Modulation
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def _run(cache: FlowCache, passes: Sequence[Pass]) -> tuple[Tensor, ...]:
     model, counts = cache.model, [len(each.rows) for each in passes]
     turns = [model.turn(each.index, 1) for each in passes]
     turn = tuple(_spread([pair[part] for pair in turns], counts) for part in (0, 1))
-    layers, out = _parts(passes, counts)
+    parts = _parts(passes, counts, model.config.dim)
     h = model.proj_in(torch.cat([each.rows for each in passes]))
     for layer, block in enumerate(model.blocks):
-        h = block(h, layers[layer], turn, partial(_attend, passes, counts, layer))
-    return tuple(torch.split(model.output(h, out), counts))
+        h = block(h, parts.layers[layer], turn, partial(_attend, passes, counts, layer))
+    return tuple(torch.split(model.output(h, parts.out), counts))
 
 
 def _attend(passes: Sequence[Pass], counts: Sequence[int], layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -99,19 +99,12 @@ def _attend(passes: Sequence[Pass], counts: Sequence[int], layer: int, q: Tensor
     return torch.cat([each.attend(layer, *rows) for each, *rows in parts])
 
 
-def _parts(passes: Sequence[Pass], counts: Sequence[int]) -> tuple[tuple[Parts, ...], Parts]:
+def _parts(passes: Sequence[Pass], counts: Sequence[int], dim: int) -> Modulation:
     """The modulation of all rows: vectors that broadcast to `[R, M, D]`."""
-    kinds = {id(each.parts): each.parts for each in passes}
     first = passes[0].parts
-    if len(kinds) == 1:
-        return first.layers, first.out
-
-    def each(pick: int | None) -> Parts:
-        own = [part.parts.out if pick is None else part.parts.layers[pick] for part in passes]
-        return tuple(_spread(vectors, counts) for vectors in zip(*own, strict=True))
-
-    found = Modulation(tuple(each(layer) for layer in range(len(first.layers))), each(None))
-    return found.layers, found.out
+    if all(each.parts is first for each in passes):
+        return first
+    return Modulation.of(_spread([each.parts.flat for each in passes], counts), dim)
 
 
 def _spread(each: Sequence[Tensor], counts: Sequence[int]) -> Tensor:

@@ -30,5 +30,6 @@ def turns(positions: Tensor, head: int) -> tuple[Tensor, Tensor]:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair ``(x0, x1)`` of x `[..., E]` to ``(x0 cos - x1 sin, x1 cos + x0 sin)``; cos and signed sin broadcast to x."""
-    swapped = x.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)
+    first, second = x.view(*x.shape[:-1], -1, 2).unbind(-1)
+    swapped = torch.stack([second, first], -1).view(x.shape)  # faster than flip
     return torch.addcmul(x * cos, swapped, sin)

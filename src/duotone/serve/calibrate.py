@@ -23,13 +23,13 @@ def calibrate(models: Models, meter: Meter, now: Callable[[], float]) -> None:
     """Let the meter see batches of 1, 2, 4, ... rows of everything that sessions ask for."""
     sizes = sorted({bucket(n, meter.settings.batch) for n in range(1, meter.settings.batch + 1)})
     for codec in models.codecs.values():
-        _time([_encoding(codec)], meter, now)
+        _time([encoding(codec)], meter, now)
         if codec.spec.live and codec.spec.latent is not None:
             for size in sizes:
-                _time(_decoding(codec, size), meter, now)
+                _time(decoding(codec, size), meter, now)
     if models.flow is not None:
         for size in sizes:
-            _time(_evaluating(models.flow, size), meter, now)
+            _time(evaluating(models.flow, size), meter, now)
 
 
 def _time(asks: Sequence[Ask], meter: Meter, now: Callable[[], float]) -> None:
@@ -42,18 +42,21 @@ def _time(asks: Sequence[Ask], meter: Meter, now: Callable[[], float]) -> None:
             meter.took(asks[0].kind, len(asks), now() - began)
 
 
-def _encoding(codec: Codec) -> Ask:
+def encoding(codec: Codec) -> Ask:
+    """A chunk of silence to encode."""
     spec = codec.spec
     silence = torch.zeros(1, spec.channels, max(1, spec.behind + spec.chunk + spec.ahead))
     return Call(lambda: codec.encode_batch(silence), kind_of("encode", spec))
 
 
-def _decoding(codec: Codec, size: int) -> list[Ask]:
+def decoding(codec: Codec, size: int) -> list[Ask]:
+    """A chunk to decode in each of so many streams."""
     value = codec.latents(torch.zeros(1, *(codec.spec.latent or ())))
     return [Decode(codec.stream(seed), value) for seed in range(size)]
 
 
-def _evaluating(model: FlowModel, size: int) -> list[Ask]:
+def evaluating(model: FlowModel, size: int) -> list[Ask]:
+    """An evaluation after each of so many full contexts."""
     config: Any = model.config
     found: list[Ask] = []
     for _ in range(size):
