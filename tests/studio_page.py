@@ -13,7 +13,7 @@ ARGS = (
     "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
 )  # fmt: skip
-WAIT_S = 60  # for a machine that does other things
+WAIT_S = 240  # for a machine that does other things
 
 
 class Shown:
@@ -38,7 +38,7 @@ class Shown:
         end = time.monotonic() + WAIT_S
         while not (found := self.get(expression)):
             assert time.monotonic() < end, (expression, self.page.inner_text("#messages"), self.told)
-            self.page.wait_for_timeout(20)
+            self.page.wait_for_timeout(50)
         return found
 
     def until_told(self, words: str) -> None:

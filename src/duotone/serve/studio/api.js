@@ -28,17 +28,17 @@ async function askToken(message) {
 
 /* ---- Whether the service answers ---- */
 
-let state = "starting", tell = () => {}, timer = 0;
+let state = "starting", lost = false, tell = () => {}, timer = 0;
 const TEXTS = { starting: "starting", ready: "ready", busy: "not taking work", gone: "does not answer" };
 
 export function onState(callback) { tell = callback; }
 
 function enter(next) {
   if (next === state) return;
-  const was = state;
   state = next;
   if (next === "gone") say(GONE, "error"); else unsay(GONE);
-  if (was === "gone" && next === "ready") say("The service is back.", "done");
+  if (lost && next === "ready") say("The service is back.", "done");
+  lost = next === "gone" || (lost && next !== "ready"); // a service that begins anew is starting before it is ready
   tell(next, TEXTS[next]);
 }
 

@@ -9,7 +9,7 @@ import { project } from "./project.js";
 import { timeline, watchZoom } from "./timeline.js";
 
 const PAGE = 256; // chunks that the service gives at a time
-const REACH = 2.5; // latents beyond +-REACH have the brightest colours
+const REACH = 2.2; // latents beyond +-REACH have the brightest colours
 
 /* ---- Colours ---- */
 
@@ -43,8 +43,9 @@ function tokenColour(token, levels) {
 
 /** From dark at 0 to orange above and teal below: lightness is size. */
 function latentColour(value) {
-  const size = Math.min(1, Math.abs(value) / REACH), turn = value > 0 ? [0.09, 0.11] : [-0.1, -0.02];
-  return oklab(0.16 + 0.66 * size ** 0.8, turn[0] * size, turn[1] * size);
+  const size = Math.min(1, Math.abs(value) / REACH), turn = value > 0 ? [0.1, 0.12] : [-0.12, -0.03];
+  const shown = size ** 0.75; // small values are to be seen too
+  return oklab(0.15 + 0.65 * shown, turn[0] * shown, turn[1] * shown);
 }
 
 /* ---- Pictures ---- */

@@ -37,6 +37,8 @@ import { mountSource } from "./source.js";
 import { toggleTheme } from "./theme.js";
 import { timeline } from "./timeline.js";
 
+const RETRY_MS = 1500;
+
 const context = {
   get models() { return project.models; },
   get token() { return token(); },
@@ -53,18 +55,32 @@ function describe({ codecs: [codec], flow }) {
   $("flow").textContent = flow ? `${flow.name} · ${(flow.parameters / 1e6).toFixed(1)}M` : "";
 }
 
-/** Asks for the token; resolves to what was entered. */
+/** Asks for the token; resolves to what was entered, and rejects where the reader would not. */
 function askToken(told) {
   const dialog = $("ask"), form = dialog.querySelector("form");
   $("ask-told").textContent = told;
   dialog.showModal();
-  return new Promise((resolve) => form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const given = $("token").value;
-    $("token").value = "";
-    dialog.close();
-    resolve(given);
-  }, { once: true }));
+  return new Promise((resolve, reject) => {
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      resolve($("token").value);
+      $("token").value = "";
+      dialog.close();
+    };
+    dialog.onclose = () => reject(new Error("This service needs a token. Load the page anew to enter one."));
+  });
+}
+
+/** What the service has; waits for it where it does not answer yet. */
+async function connected() {
+  for (;;) {
+    try {
+      return await models();
+    } catch (error) {
+      if (error.status !== 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
 }
 
 /* ---- Keys ---- */
@@ -117,7 +133,7 @@ async function start() {
   onToken(askToken);
   onState((state, text) => { $("server").dataset.state = state; $("server").textContent = text; });
   watch();
-  project.models = await models();
+  project.models = await connected();
   describe(project.models);
   mountOptions();
   await Promise.all([mountSource(), compare.mountCompare()]);

@@ -24,7 +24,7 @@ function show() {
   $("part-choice").hidden = !long;
   $("part").max = Math.floor(Math.max(0, project.whole - 1));
   $("part").value = project.start;
-  if (long) say(`${project.name} lasts ${project.whole.toFixed(0)} s. This page works on ${project.most} s of it at a time (compared_seconds); choose where they begin. duotone encode takes all of it.`, "warning");
+  if (long) say(`${project.name} lasts ${project.whole.toFixed(project.whole < 10 ? 1 : 0)} s. This page works on ${project.most} s of it at a time (compared_seconds); choose where they begin. duotone encode takes all of it.`, "warning");
 }
 
 /** Takes a dropped or chosen file; tells where there are several. */
