@@ -67,7 +67,7 @@ def test_files_go_through_the_commands_of_the_page(running: Running) -> None:
 
 def test_commands_that_start_a_service_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     served = []
-    monkeypatch.setattr("duotone.cli.serve._serve", served.append)
+    monkeypatch.setattr("duotone.cli.serve._serve", lambda settings, open_page: served.append(settings))
     starts = [words for words in commands() if words[:2] == ["duotone", "serve"] and "NAME" not in words]
     assert len(starts) >= 3
     for words in starts:
