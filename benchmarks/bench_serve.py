@@ -11,7 +11,7 @@ Service and listeners share the processors that this process may use; the servic
   in every two), vanishes without a word (and another comes), or loses its connection and goes on. Slack and frames in time are those of the others.
 - Held: one jam by the library's own client, for `--held` seconds.
 
-Writes benchmarks/results/serve.{json,md}.
+Writes benchmarks/results/serve.{json,md}, where parts that are not measured anew (`--parts`) stay.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from duotone.nn.packed import linear
 from duotone.serve.calibrate import decoding, evaluating
 from listeners import LOOKAHEAD, Eager, Listener, Outcome, Playback
 
+PARTS = ["batching", "costs", "load", "held"]
 SORTS = ("slow", "vanishing", "reconnecting")
 ROWS = 8  # of a batch, and listeners of the comparison
 SETTLE = 1.0  # seconds before a window of the comparison is counted
@@ -260,69 +261,105 @@ def held(server: Server, seconds: float) -> dict[str, Any]:
 
 
 def page(document: dict[str, Any]) -> str:
-    """The tables as Markdown."""
+    """The tables as Markdown, of the parts that were measured."""
     lines = [
-        "# The service under load", "", machine.markdown(document["machine"]), f"- `{document['command']}`", "",
-        f"The bundled pair behind `duotone serve` on loopback; service and listeners share {document['machine']['cores']} core(s), the service "
-        f"computes with {document['threads']} thread(s). Mean number of runnable processes of the machine before and after (other work ran "
-        f"beside it): {document['load'][0]:.1f} and {document['load'][1]:.1f}. The machine is shared: ratios in one run mean more than seconds.", "",
-        "## Batching against one by one", "",
-        f"{ROWS} listeners for whom nothing comes too fast, at two services in turns: seconds of sound a second, all together (median of the "
-        "rounds), and the median of the ratios of a round.", "",
-        "| session | in batches of 8 | one by one | ratio |", "|---|---:|---:|---:|",
+        "# The service under load", "",
+        "The bundled pair behind `duotone serve` on loopback, from `benchmarks/bench_serve.py`. The machine is shared with other work: ratios "
+        "within a run mean more than seconds.", "",
     ]  # fmt: skip
-    for r in document["batching"]:
-        batched, single = (statistics.median(r[name]) for name in ("batched", "single"))
-        lines.append(f"| {r['kind']} | {batched:.1f} | {single:.1f} | {r['ratio']:.2f} |")
-    lines += [
-        "", "Where it comes from: processor time of one batch of 1, 2, 4 and 8 rows in ms (one thread, in turns, lower quartile), and what 8 rows gain "
-        "over 8 batches of one. The linear layers of one row wait for their weights; those of eight are limited by arithmetic, as is nearly all of "
-        "decoding already with one row (32 time steps in the network, then phases, noise and transforms of each row alone).", "",
-        "| batch | 1 | 2 | 4 | 8 | gain of 8 |", "|---|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
-    for r in document["costs"]:
-        ms = r["ms"]
-        lines.append(f"| {r['what']} | {' | '.join(f'{ms[n]:.1f}' for n in ms)} | {8 * ms['1'] / ms['8']:.2f} |")
-    lines += [
-        "", "## Listeners in real time", "",
-        "Slack is the time until a frame is due when it comes; p99 is what 99% of the frames have at least. Refused ones were told so by the "
-        "admission, which promises 80% of the device. Processor: the service's share of one core; where other work leaves it less than it "
-        "needs, listeners wait.", "",
-        "| session | listeners | refused | slow, vanishing, reconnecting | sessions | slack p50, s | p99, s | worst underrun, s | frames in time | "
-        "processor |", "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
-    for r in document["load_rows"]:
-        others = ", ".join(str(r["others"][sort]) for sort in SORTS)
-        lines.append(
-            f"| {r['kind']} | {r['listeners']} | {r['refused']} | {others} | {r['sessions']} | {r['slack_p50']:.2f} | {r['slack_p99']:.2f} | "
-            f"{r['worst_underrun']:.2f} | {r['in_time']:.2%} | {r['processor']:.0%} |"
-        )
-    h = document["held"]
-    lines += [
-        "", "## One jam, by the library's client", "",
-        f"{h['seconds']:.0f} s, look-ahead {LOOKAHEAD} chunks: {h['underruns']} underruns; slack p50 {h['slack_p50']:.2f} s, p99 "
-        f"{h['slack_p99']:.2f} s, least {h['least']:.2f} s; the service used {h['processor']:.0%} of a core.", "",
-    ]  # fmt: skip
+    shown = {"batching": _batching, "costs": _costs, "load": _load, "held": _held}
+    for name, show in shown.items():
+        if name in document:
+            title, text = show(document[name]["rows"])
+            lines += [f"## {title}", "", *_about(document[name]), "", *text, ""]
     return "\n".join(lines)
 
 
-async def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """All tables."""
-    duo, before = long_duo(), os.getloadavg()[0]
-    spent = costs(10 * options.rounds)
-    batching = [await compared(options, kind, duo) for kind in ("decode", "jam")]
-    rows = []
+def _about(part: dict[str, Any]) -> list[str]:
+    before, after = part["load"]
+    return [
+        f"`{part['command']}`", "", machine.markdown(part["machine"]),
+        f"Service and listeners share {part['machine']['cores']} core(s). Runnable processes of the whole machine (mean of a minute) before and after: "
+        f"{before:.1f} and {after:.1f}.",
+    ]  # fmt: skip
+
+
+def _batching(rows: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    lines = [
+        f"{ROWS} listeners for whom nothing comes too fast, at two services in turns: seconds of sound a second, all together (median of the "
+        "rounds), and the median of the ratios of a round. The aim is 3.", "",
+        "| session | in batches of 8 | one by one | ratio |", "|---|---:|---:|---:|",
+    ]  # fmt: skip
+    for r in rows:
+        batched, single = (statistics.median(r[name]) for name in ("batched", "single"))
+        lines.append(f"| {r['kind']} | {batched:.1f} | {single:.1f} | {r['ratio']:.2f} |")
+    return "Batching against one by one", lines
+
+
+def _costs(rows: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    lines = [
+        "Processor time of one batch of 1, 2, 4 and 8 rows in ms (one thread, in turns, lower quartile), and what 8 rows gain over 8 batches of one. "
+        "The linear layers of one row wait for their weights; those of eight are limited by arithmetic, as is nearly all of decoding already with "
+        "one row (32 time steps in the network, then phases, noise and transforms of each row alone).", "",
+        "| batch | 1 | 2 | 4 | 8 | gain of 8 |", "|---|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for r in rows:
+        ms = r["ms"]
+        lines.append(f"| {r['what']} | {' | '.join(f'{ms[n]:.1f}' for n in ms)} | {8 * ms['1'] / ms['8']:.2f} |")
+    return "What a batch costs", lines
+
+
+def _load(rows: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    lines = [
+        "Slack is the time until a frame is due when it comes; p99 is what 99% of the frames have at least. Refused ones were told so by the "
+        "admission, which promises 80% of the device. Processor: the service's share of one core; where other work leaves it less than it "
+        "needs, listeners wait.", "",
+        "| session | listeners | seconds | refused | slow, vanishing, reconnecting | sessions | slack p50, s | p99, s | worst underrun, s | frames in "
+        "time | processor |", "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for r in rows:
+        others = ", ".join(str(r["others"][sort]) for sort in SORTS)
+        lines.append(
+            f"| {r['kind']} | {r['listeners']} | {r['seconds']:g} | {r['refused']} | {others} | {r['sessions']} | {r['slack_p50']:.2f} | "
+            f"{r['slack_p99']:.2f} | {r['worst_underrun']:.2f} | {r['in_time']:.2%} | {r['processor']:.0%} |"
+        )
+    return "Listeners in real time", lines
+
+
+def _held(rows: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    (h,) = rows
+    return "One jam, by the library's client", [
+        f"{h['seconds']:.0f} s, look-ahead {LOOKAHEAD} chunks: {h['underruns']} underruns; slack p50 {h['slack_p50']:.2f} s, p99 "
+        f"{h['slack_p99']:.2f} s, least {h['least']:.2f} s; the service used {h['processor']:.0%} of a core.",
+    ]  # fmt: skip
+
+
+async def batching(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both comparisons."""
+    duo = long_duo()
+    return [await compared(options, kind, duo) for kind in ("decode", "jam")]
+
+
+async def load(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of the load, at one service."""
+    duo, rows = long_duo(), []
     with serving(options, batch=ROWS) as server:
-        single = await asyncio.to_thread(held, server, options.held)
         for kind, counts in (("decode", options.decode), ("jam", options.jam)):
             for count in counts:
                 rows.append(await loaded(server, kind, count, duo, options.seconds))
                 print(rows[-1], flush=True)
                 await asyncio.sleep(1.0)
-    return {
-        "machine": machine.describe(), "command": machine.command(), "threads": options.threads, "load": [before, os.getloadavg()[0]],
-        "batching": batching, "costs": spent, "load_rows": rows, "held": single,
-    }  # fmt: skip
+    return rows
+
+
+def measured(options: argparse.Namespace, name: str) -> list[dict[str, Any]]:
+    """One part."""
+    if name == "costs":
+        return costs(10 * options.rounds)
+    if name == "held":
+        with serving(options, batch=ROWS) as server:
+            return [held(server, options.held)]
+    return asyncio.run(batching(options) if name == "batching" else load(options))
 
 
 def main() -> None:
@@ -330,6 +367,7 @@ def main() -> None:
         return [int(part) for part in text.split(",") if part]
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS, help=",".join(PARTS))
     parser.add_argument("--seconds", type=float, default=10.0, help="of each row, and of each window of the comparison")
     parser.add_argument("--decode", type=numbers, default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--jam", type=numbers, default=[1, 2, 4, 8])
@@ -339,9 +377,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    document = asyncio.run(measured(options))
-    machine.record("serve", document, page, options.out)
-    print(page(document))
+    for name in options.parts:
+        before = os.getloadavg()[0]
+        rows = measured(options, name)
+        part = {
+            "machine": machine.describe(), "command": machine.command(), "load": [before, os.getloadavg()[0]], "rows": rows,
+        }  # fmt: skip
+        machine.record("serve", {**machine.read("serve", options.out), name: part}, page, options.out)
+    print(page(machine.read("serve", options.out)))
 
 
 if __name__ == "__main__":
