@@ -50,6 +50,11 @@ def objective(config: LycodecConfig = SMALL_LYCODEC, **fields: object) -> Lycode
     return made
 
 
+def test_windows_longer_than_a_chunk_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at most 728"):
+        SpectralLosses(SMALL_LYCODEC, (64, 1024), 8)
+
+
 def test_the_schedule_of_the_dropout_is_the_seeds() -> None:
     schedule = LycodecObjectiveSection().hybrid_share
     found = [hybrid_share(schedule, step) for step in (0, 4999, 5000, 9999, 10000, 10**6)]

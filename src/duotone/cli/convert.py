@@ -1,4 +1,4 @@
-"""``duotone convert``: published checkpoints -> a folder of ours, a codec's also back; published latents -> a store."""
+"""``duotone convert``: published checkpoints -> a folder of ours, a codec's also back; published latents -> a store; Lycodec's YAML -> a recipe."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from duotone.cli.failures import tell
 from duotone.errors import UsageError
 
 NAME = "convert"
+YAML = (".yaml", ".yml")
 EXAMPLES = """
 Examples:
 
@@ -23,6 +24,8 @@ Examples:
     duotone convert ema.pt flow/
 
     duotone convert latents/ store/ --codec codicodec/
+
+    duotone convert lycodec_48k.yaml recipe.yaml
 """
 
 
@@ -38,10 +41,13 @@ def command(
         Path,
         typer.Argument(
             metavar="IN",
-            help="codicodec.pt, a folder converted from it; of CoDiCodec-Flow: ema.pt, last.pt, or latents (.pt, or a folder of them).",
+            help="codicodec.pt, a folder converted from it; of CoDiCodec-Flow: ema.pt, last.pt, or latents (.pt, or a folder of them); of Lycodec: "
+            "its configuration (.yaml).",
         ),
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, or a file ending in .pt.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A folder, or a file ending in .pt; for a configuration, .yaml.")
+    ],
     codec: Annotated[
         str | None, typer.Option(metavar="CODEC", help="For latents: the codec that made them, such as codicodec/.")
     ] = None,
@@ -59,8 +65,15 @@ def command(
 ) -> None:
     """Convert the published weights of CoDiCodec to safetensors + JSON, or back (bit for bit); those of CoDiCodec-Flow too, not back.
 
-    Latents that CoDiCodec-Flow prepared become a store, as by duotone store import.
+    Latents that CoDiCodec-Flow prepared become a store, as by duotone store import. A configuration of Lycodec becomes a recipe for duotone train.
     """
+    if source.suffix in YAML:
+        if config is not None or codec is not None or dtype is not WeightFormat.float32:
+            raise UsageError(
+                "--config, --codec and --dtype are for weights and latents; a configuration has none. Leave them out."
+            )
+        _recipe(source, target, force)
+        return
     if _holds_latents(source):
         if config is not None or dtype is not WeightFormat.float32:
             raise UsageError("--config and --dtype are for weights; latents are converted as they are.")
@@ -74,6 +87,22 @@ def command(
         _back(source, target, force)
     else:
         _in(source, target, config, dtype.value, force)
+
+
+def _recipe(source: Path, target: Path, force: bool) -> None:
+    if target.suffix not in YAML:
+        raise UsageError(f"A configuration converts to a recipe, got {target}. Give a name ending in .yaml.")
+    import yaml
+
+    from duotone.atomic import write_text
+    from duotone.train.lycodec_seed import recipe_of
+
+    _refuse([target], force)
+    recipe, left = recipe_of(source)
+    write_text(target, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+    tell(f"{source} -> {target}: duotone train {target} --data DIR --out RUN")
+    for line in left:
+        tell(f"not in the recipe: {line}.")
 
 
 def _holds_latents(source: Path) -> bool:

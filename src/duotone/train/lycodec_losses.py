@@ -13,6 +13,7 @@ from duotone.codec.lycodec.frontend import stft_of
 from duotone.codec.lycodec.stem import log_magnitudes
 from duotone.codec.lycodec.stereo import LEVEL_UNIT_DB, TIME_UNIT, Stereo
 from duotone.config import LycodecConfig
+from duotone.errors import ConfigError
 from duotone.represent.mel import hertz_to_mel, mel_filterbank
 from duotone.represent.stft import expand, to_frames
 
@@ -23,12 +24,20 @@ _HEARD = 1e-6  # power of a token, relative to a sine at full scale, from which 
 
 
 class SpectralLosses(nn.Module):
-    """Distances of logarithmic magnitudes: in mel bands of the chunk's own STFT, and in STFTs of several sizes."""
+    """Distances of logarithmic magnitudes: in mel bands of the chunk's own STFT, and in STFTs of several sizes.
+
+    Raises `ConfigError` for a size that is longer than the sound of a chunk.
+    """
 
     mel: Tensor
 
     def __init__(self, config: LycodecConfig, sizes: tuple[int, ...], mel_bands: int) -> None:
         super().__init__()
+        longest = config.n_fft + (config.frames - 1) * config.hop
+        if any(size > longest for size in sizes):
+            raise ConfigError(
+                f"objective.spectral_sizes got {sizes}, expected at most {longest}: a chunk has so many samples. Give smaller sizes."
+            )
         self.config, self.sizes = config, sizes
         filters = mel_filterbank(config.rate, config.n_fft, mel_bands)[:, : config.bins]
         self.register_buffer("mel", filters.clone(), persistent=False)

@@ -36,7 +36,7 @@ KEYS = {
 }  # fmt: skip
 #: Keys whose only possible value is a constant of the grid here.
 FIXED = {"token_rate": 12, "crop_seconds": 1.5, "chunk_seconds": 1.5}
-#: Keys of training, which decide nothing in a model; those of a recipe are in the docs ("Coming from Lycodec").
+#: Keys of training, which decide nothing in a model; `duotone.train.lycodec_seed` makes a recipe of them.
 TRAINING = frozenset(
     [
         "hop_seconds", "batch_size", "epochs", "lr", "device", "num_workers", "save_every", "data", "output", "logging", "teacher",
@@ -153,14 +153,22 @@ def load_model(checkpoint: str | os.PathLike[str], config: str | os.PathLike[str
     if not set(own) & set(model.network.state_dict()):
         raise WeightsError(
             f"{path} is of another program: none of its {len(own)} tensors is one of this network's. The described code had no trained "
-            f"weights; train some (duotone train lycodec-tiny.yaml)."
+            f"weights; train some (duotone train lycodec-tiny)."
         )
     fill(model.network, own, str(path))
     return model.eval().requires_grad_(False)
 
 
 def arguments(config: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arguments of `Lycodec` in a YAML file of the described form. Raises `ConfigError` naming every key that is unknown."""
+    """The arguments of `Lycodec` in a YAML file of the described form. Raises `ConfigError` as `described` does."""
+    return {KEYS[key]: value for key, value in described(config).items() if key in KEYS}
+
+
+def described(config: str | os.PathLike[str]) -> dict[str, Any]:
+    """The values of a YAML file of the described form, those of its parts as ``part.key``.
+
+    Raises `ConfigError` naming every key that is unknown, and for a grid that Lycodec cannot have.
+    """
     file = Path(config)
     if not file.is_file():
         raise ConfigError(f"No configuration file at {file}. Give the path of a YAML file.")
@@ -170,17 +178,13 @@ def arguments(config: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{file} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds {type(values).__name__}, expected a mapping of keys to values.")
-    found, unknown = {}, []
-    for key, value in _flat(values):
-        if key in KEYS:
-            found[KEYS[key]] = value
-        elif key in FIXED:
-            if value != FIXED[key]:
-                raise ConfigError(
-                    f"{file}: {key} got {value}, expected {FIXED[key]}: a chunk has 18 tokens and 112 hops (1.4933 s at 48 kHz)."
-                )
-        elif key not in TRAINING:
-            unknown.append(key)
+    found = dict(_flat(values))
+    for key in found.keys() & FIXED.keys():
+        if found[key] != FIXED[key]:
+            raise ConfigError(
+                f"{file}: {key} got {found[key]}, expected {FIXED[key]}: a chunk has 18 tokens and 112 hops (1.4933 s at 48 kHz)."
+            )
+    unknown = [key for key in found if key not in {*KEYS, *FIXED, *TRAINING}]
     if unknown:
         raise ConfigError(
             f"{file} has keys that Lycodec does not know: {', '.join(unknown)}. Leave them out. Known: {', '.join(KEYS)}."
