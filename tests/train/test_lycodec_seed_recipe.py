@@ -35,7 +35,7 @@ DESCRIBED: dict[str, Any] = {
 def described(path: Path, **changes: Any) -> Path:
     values = {**DESCRIBED, **{key: value for key, value in changes.items() if key != "train"}}
     values["train"] = {**DESCRIBED["train"], **changes.get("train", {})}
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
 
 
@@ -63,6 +63,18 @@ def test_each_key_has_its_place(tmp_path: Path) -> None:
     assert {line.partition(":")[0] for line in left} == set(ELSEWHERE)
 
 
+def test_teachers_that_are_enabled_are_in_the_recipe(tmp_path: Path) -> None:
+    mert = {"enabled": True, "type": "mert", "model_name": "m-a-p/MERT-v1-330M", "align_weight": 0.1}
+    hubert = {"enabled": True, "type": "hubert", "model_name": "models/hubert", "align_weight": 0.05, "feature_hz": 50}
+    recipe, _ = recipe_of(
+        described(tmp_path / "c.yaml", teacher={"primary": mert, "aux": hubert, "more": {"enabled": False}})
+    )
+    assert recipe.to_dict()["objective"]["teachers"] == [
+        {"model": "m-a-p/MERT-v1-330M", "weight": 0.1, "trust_code": True},
+        {"model": "models/hubert", "weight": 0.05, "trust_code": False},
+    ]
+
+
 def test_the_fields_are_fields_of_recipes() -> None:
     values = TrainRecipe.load("lycodec").to_dict()
     for field in FIELDS.values():
@@ -79,7 +91,7 @@ def test_the_fields_are_fields_of_recipes() -> None:
         ({"train": {"stage": 1}}, "train.stage"),
         ({"train": {"stage1_steps": 5}}, "stage1_steps"),
         ({"train": {"recon_weight_schedule": [[0, 0.1], [10, 0.2]]}}, "recon_weight_schedule"),
-        ({"teacher": {"primary": {"enabled": True}}}, "teacher.primary.enabled"),
+        ({"teacher": {"primary": {"enabled": True}}}, "teachers.0.model"),
         ({"device": "abacus"}, "train.device"),
     ],
     ids=str,

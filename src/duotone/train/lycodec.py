@@ -6,13 +6,16 @@ Legend: B examples of N consecutive chunks, F bins, T frames, n tokens of a chun
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import safetensors.torch
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from duotone.atomic import write_bytes
 from duotone.codec.contract import Codec
 from duotone.codec.lycodec.codec import Lycodec
 from duotone.codec.lycodec.frontend import chunk_spectra
@@ -22,6 +25,7 @@ from duotone.codec.precision import best_dtype
 from duotone.config import LycodecConfig, lycodec_preset
 from duotone.errors import ConfigError
 from duotone.represent.mel import DECIBEL
+from duotone.train.alignment import Alignment, Teacher, TeacherSection
 from duotone.train.bottleneck import spread_loss
 from duotone.train.code_use import level_entropy
 from duotone.train.codec_objective import CodecObjective, require_equal
@@ -31,6 +35,9 @@ from duotone.train.lycodec_losses import SpectralLosses, StereoTargets, stereo_l
 from duotone.train.noise_pairs import NoiseFields, Pair, consistency_loss, draw_pair, follow, step_size
 from duotone.train.sections import MODELS, OBJECTIVES, ModelSection, Parts, SoundSection, Warn
 from duotone.train.task import Batch, Task
+
+#: The maps from tokens to teachers' features, in the folder of a run.
+MAPS = "alignment.safetensors"
 
 
 @MODELS.register
@@ -75,6 +82,7 @@ class LycodecObjectiveSection(NoiseFields):
     time_weight: float = Field(default=0.1, ge=0)  # ITD
     side_weight: float = Field(default=0.1, ge=0)  # side residual
     predictor_weight: float = Field(default=1.0, ge=0)  # of the residual's prediction from codes
+    teachers: tuple[TeacherSection, ...] = ()  # models whose features tokens are aligned with
 
     @field_validator("hybrid_share")
     @classmethod
@@ -109,12 +117,18 @@ class LycodecObjectiveSection(NoiseFields):
 class LycodecObjective(CodecObjective):
     """``{"samples": [B, 2, crop]}`` in, loss out. Owns the network, and with `teacher_decay` a teacher that is not exported."""
 
-    def __init__(self, config: LycodecConfig, section: LycodecObjectiveSection) -> None:
+    def __init__(
+        self, config: LycodecConfig, section: LycodecObjectiveSection, teachers: Sequence[Teacher] | None = None
+    ) -> None:
         super().__init__()
         self.config, self.section = config, section
         self.network = LycodecNetwork(config)
         self.spectral = SpectralLosses(config, section.spectral_sizes, section.mel_bands)
         self.targets = StereoTargets(config)
+        self.alignment: Alignment | None = None
+        if section.teachers:
+            loaded = [Teacher(each) for each in section.teachers] if teachers is None else list(teachers)
+            self.alignment = Alignment(loaded, config.values, token_spans(config, section.chunks))
         self.teacher: LycodecNetwork | None = None
         if section.teacher_decay:
             self.teacher = copy.deepcopy(self.network).requires_grad_(False)
@@ -131,7 +145,7 @@ class LycodecObjective(CodecObjective):
 
     def fresh(self) -> LycodecObjective:
         """Another one of the same configuration."""
-        return LycodecObjective(self.config, self.section)
+        return LycodecObjective(self.config, self.section, self.alignment and self.alignment.teachers)
 
     def wanted_dtype(self, device: torch.device) -> torch.dtype:
         """bfloat16 if the device has matrix units for it, else float32."""
@@ -184,6 +198,10 @@ class LycodecObjective(CodecObjective):
                 target = (self.teacher or self.network).denoise(_noised(clean, pair.low, noise), pair.low, tokens)
         loss, error = consistency_loss(student, target, pair, section.weight_power)
         terms = self.terms(pre, values, stereo, student, clean, draws.step)
+        if self.alignment is not None:
+            found = values.unflatten(0, (-1, section.chunks)).flatten(1, 2)
+            aligned = self.alignment(found, batch["samples"], self.config.rate)
+            terms |= {f"teacher {i}": term for i, term in enumerate(aligned)}
         total = loss + sum(weight * term for weight, term in terms.values())
         return total, {"sigma": pair.high, "error": error, **{name: t.detach()[None] for name, (_, t) in terms.items()}}
 
@@ -262,6 +280,8 @@ class LycodecObjective(CodecObjective):
         """Write a codec with its weights in bfloat16."""
         assert isinstance(codec, Lycodec)
         save_lycodec(codec, folder, torch.bfloat16)
+        if self.alignment is not None:
+            write_bytes(folder.parent / MAPS, safetensors.torch.save(self.alignment.maps.state_dict()))
 
 
 def hybrid_share(schedule: tuple[tuple[int, float], ...], step: int) -> float:
@@ -287,6 +307,14 @@ def spectral_rise(step: int, warmup: int, end: int | None) -> float:
     if end is not None and step >= end:
         return 0.0
     return min(1.0, (step + 1) / max(1, warmup))
+
+
+def token_spans(config: LycodecConfig, chunks: int) -> Tensor:
+    """The time of each token of an example `[chunks * n, 2]`, as shares of the example's samples: that of its frames' middles."""
+    length = config.overlap + chunks * config.chunk_samples
+    first = config.n_fft / 2 - config.hop / 2
+    edges = first + torch.arange(chunks * config.tokens + 1) * (config.chunk_samples / config.tokens)
+    return torch.stack([edges[:-1], edges[1:]], 1) / length
 
 
 def _noised(clean: Tensor, level: Tensor, noise: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def recipe_of(config: str | os.PathLike[str]) -> tuple[TrainRecipe, list[str]]:
     """The recipe of a described YAML file, and a line for each of its keys that is not in it, with the reason.
 
     What the file leaves open is as in the recipe `lycodec`. Raises `ConfigError` naming keys that are not known, and what
-    cannot be had: training of the encoder alone, and alignment with a teacher.
+    cannot be had, training of the encoder alone.
     """
     found = described(config)
     _refuse_missing(found, str(config))
@@ -47,6 +47,7 @@ def recipe_of(config: str | os.PathLike[str]) -> tuple[TrainRecipe, list[str]]:
     _assign_network(values, found)
     _assign_batch(values, found)
     _assign_schedules(values, found)
+    values["objective"]["teachers"] = _teachers(found.get("teacher"))
     left = [f"{key}: {reason}" for key, reason in ELSEWHERE.items() if key in found]
     return TrainRecipe.parse(values, f"the recipe of {config}"), left
 
@@ -56,17 +57,6 @@ def _refuse_missing(found: dict[str, Any], where: str) -> None:
         raise ConfigError(
             f"{where} asks for a stage of the encoder alone (train.stage 1, train.stage1_steps); here the whole network is trained from the "
             f"first step. Set train.stage: 2 and train.stage1_steps: 0."
-        )
-    teachers = found.get("teacher")
-    asked = [
-        name
-        for name, teacher in (teachers.items() if isinstance(teachers, dict) else ())
-        if isinstance(teacher, dict) and teacher.get("enabled")
-    ]
-    if asked:
-        raise ConfigError(
-            f"{where} asks for alignment with a teacher ({', '.join(asked)}), which Duotone does not have yet. Set "
-            f"{', '.join(f'teacher.{name}.enabled: false' for name in asked)}."
         )
 
 
@@ -78,6 +68,19 @@ def _assign_network(values: dict[str, Any], found: dict[str, Any]) -> None:
     wanted["noise"] |= {key: found[f"train.{key}"] for key in LEVELS if f"train.{key}" in found}
     preset = lycodec_preset(values["model"]["preset"]).to_dict()
     values["model"]["replace"] |= {key: value for key, value in wanted.items() if value != preset[key]}
+
+
+def _teachers(described: Any) -> list[dict[str, Any]]:
+    """The teachers that are enabled; their sample rate and rate of features are known by the models themselves."""
+    return [
+        {
+            "model": teacher.get("model_name"),
+            "weight": teacher.get("align_weight", 0.1),
+            "trust_code": teacher.get("type") == "mert",
+        }
+        for teacher in (described.values() if isinstance(described, dict) else ())
+        if isinstance(teacher, dict) and teacher.get("enabled")
+    ]
 
 
 def _assign_batch(values: dict[str, Any], found: dict[str, Any]) -> None:
