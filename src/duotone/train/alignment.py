@@ -8,6 +8,7 @@ Legend: B examples, S samples, T features of an example, D width of a feature, n
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Teacher:
 
     def __init__(self, section: TeacherSection) -> None:
         try:
-            import transformers
+            transformers: Any = importlib.import_module("transformers")
         except ImportError:
             raise UsageError(
                 "objective.teachers needs transformers. Install it with the extra codecs: pip install 'duotone[codecs]'."

@@ -145,7 +145,7 @@ class LycodecObjective(CodecObjective):
 
     def fresh(self) -> LycodecObjective:
         """Another one of the same configuration."""
-        return LycodecObjective(self.config, self.section, self.alignment and self.alignment.teachers)
+        return LycodecObjective(self.config, self.section, None if self.alignment is None else self.alignment.teachers)
 
     def wanted_dtype(self, device: torch.device) -> torch.dtype:
         """bfloat16 if the device has matrix units for it, else float32."""
