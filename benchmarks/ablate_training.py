@@ -1,12 +1,12 @@
-"""Ablations of the bundled codec's training, from nothing at equal compute: what each choice of the recipe buys, and claims of the paper.
+"""Ablations of the bundled codecs' trainings, from nothing at equal compute: what each choice of the recipe buys, and claims of papers.
 
-    python benchmarks/ablate_stages.py --data made/train/music made/train/speech recorded/train/music recorded/train/speech --heldout HELD
-        --runs RUNS [--rows plain "summary queries" ...] [--seeds 0 1] [--steps 600] [--files 3] [--set KEY=VALUE ...]
+    python benchmarks/ablate_training.py --data made/train/music made/train/speech recorded/train/music recorded/train/speech --heldout HELD
+        --runs RUNS [--of tiny | lycodec-tiny] [--rows plain "summary queries" ...] [--seeds 0 1] [--steps 600] [--files 3] [--set KEY=VALUE ...]
 
-The plain row is `recipes/tiny-1-estimate.yaml` with fewer steps; every other row replaces a few of its values and is trained for the same number
+The plain row is `recipes/tiny-1-estimate.yaml` or `recipes/lycodec-tiny.yaml` with fewer steps; every other row replaces a few of its values and is trained for the same number
 of arithmetic operations (counted, `operations.py`: a dearer step means fewer of them). Each codec is judged on the same middles of held-out
 files of four kinds (`evaluate/heldout.py`), both faces. A difference is taken file by file against the plain row of the same seed; its interval is a
-bootstrap over the files of all seeds. Figures of finished runs stand in benchmarks/results/ablate_stages.json: those of the same setting are not
+bootstrap over the files of all seeds. Figures of finished runs stand in benchmarks/results/ablate_CODEC.json: those of the same setting are not
 run again, so rows may be added later, on another machine too.
 """
 
@@ -26,45 +26,72 @@ import torch
 
 import duotone
 import machine
-from duotone.codec.codicodec.weights import load_codec
 from duotone.codec.contract import Codec
+from duotone.codec.families import load_own
 from duotone.evaluate.compare import excerpt, named_files
 from duotone.evaluate.heldout import kinds_of
 from duotone.evaluate.metrics import measure
 from duotone.evaluate.report import bootstrap
+from duotone.train.codec_objective import CodecObjective
 from duotone.train.codicodec_objective import CoDiCodecObjectiveSection
 from duotone.train.draws import Draws
 from duotone.train.log import LOG, read_log
 from duotone.train.loop import TrainingError
+from duotone.train.lycodec import LycodecObjective, LycodecObjectiveSection, LycodecSection
 from duotone.train.recipe import TrainRecipe
 from duotone.train.run import train
 from duotone.train.sections import CoDiCodecSection
 from operations import Operations
 
-NAME = "ablate_stages"
 JUDGES = ("log_mel", "mr_stft", "stoi", "ild")
 FACES = ("discrete", "continuous")
-#: Recipe, and values of it that are replaced. The first row is what the others are compared with.
-ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "plain": ("tiny-1-estimate", {}),
-    "summary queries": ("tiny-1-estimate", {"model.replace.summary": 8}),
-    "iFSQ: 2 sigmoid(1.6 x) - 1 = tanh(0.8 x)": ("tiny-1-estimate", {"objective.deviation": 0.64}),
-    "always rounded (no FSQ-dropout)": ("tiny-1-estimate", {"objective.continuous_share": 0.0}),
-    "no source-filter head, no salience": ("tiny-1-estimate", {"model.replace.pitches": 0}),
-    "no salience": ("tiny-1-estimate", {"model.replace.salience": False}),
-    "|r| in place of e^r - r - 1": (
-        "tiny-1-estimate", {"objective.likelihood_weight": 0.0, "objective.absolute_weight": 1.2},
-    ),
-    "no stereo term": ("tiny-1-estimate", {"objective.stereo_weight": 0.0}),
-    "AdamW": ("tiny-1-estimate", {"optim.name": "adamw"}),
-    "generated sound alone": ("tiny-1-estimate", {"data": "made"}),
+#: Values of a recipe that are replaced, by the name of the row.
+Rows = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Codecs:
+    """A codec's recipe, and its rows; the first, plain, is what the others are compared with."""
+
+    recipe: str
+    rows: Rows
+
+
+#: By the codec that the recipe trains.
+TABLES = {
+    "tiny": Codecs("tiny-1-estimate", {
+        "plain": {},
+        "summary queries": {"model.replace.summary": 8},
+        "iFSQ: 2 sigmoid(1.6 x) - 1 = tanh(0.8 x)": {"objective.deviation": 0.64},
+        "always rounded (no FSQ-dropout)": {"objective.continuous_share": 0.0},
+        "no source-filter head, no salience": {"model.replace.pitches": 0},
+        "no salience": {"model.replace.salience": False},
+        "|r| in place of e^r - r - 1": {"objective.likelihood_weight": 0.0, "objective.absolute_weight": 1.2},
+        "no stereo term": {"objective.stereo_weight": 0.0},
+        "AdamW": {"optim.name": "adamw"},
+        "generated sound alone": {"data": "made"},
+    }),
+    "lycodec-tiny": Codecs("lycodec-tiny", {
+        "plain": {},
+        "no true residual in training": {"objective.hybrid_share": "[[0, 0.0]]"},
+        "residual predicted from the codes": {"model.replace.predictor_units": 256},
+        "no stereo head": {"model.replace.stereo": False},
+        "no band-split head": {"model.replace.split_channels": 0},
+        "patches of 16 bins": {"model.replace.patch_bins": 16},
+        "patches of 8 bins": {"model.replace.patch_bins": 8},
+        "terms as described (consistency first, spectral 1, mel 0)": {
+            "objective.mel_weight": 0.0, "objective.spectral_weight": 1.0, "objective.weight_power": 1.0, "objective.top_share": 0.0,
+            "objective.spread_weight": 0.05, "objective.level_weight": 0.1, "objective.time_weight": 0.1, "objective.side_weight": 0.1,
+        },
+    }),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rows share."""
+    """What all rows share; `of` names the codec."""
 
+    of: str
     steps: int
     seconds: float
     files: int
@@ -73,25 +100,32 @@ class Setting:
 
 def recipe_of(name: str, setting: Setting, seed: int, steps: int) -> TrainRecipe:
     """A row's recipe: its values, then the user's."""
-    bundled, values = ROWS[name]
+    table = TABLES[setting.of]
     fixed = {
         "train.steps": steps, "train.seed": seed, "train.validate_every": 1 << 40, "train.health_every": steps,
         "train.checkpoint_every": max(1, steps // 3),
     }  # fmt: skip
-    replaced = {**{k: v for k, v in values.items() if k != "data"}, **fixed}
-    return TrainRecipe.load(bundled, [*(f"{k}={v}" for k, v in replaced.items()), *setting.set])
+    replaced = {**{k: v for k, v in table.rows[name].items() if k != "data"}, **fixed}
+    return TrainRecipe.load(table.recipe, [*(f"{k}={v}" for k, v in replaced.items()), *setting.set])
 
 
 def cost(recipe: TrainRecipe) -> tuple[float, int]:
     """Operations of a step, and parameters."""
     torch.manual_seed(0)
-    assert isinstance(recipe.model, CoDiCodecSection) and isinstance(recipe.objective, CoDiCodecObjectiveSection)
-    objective = recipe.objective.objective(recipe.model.build())
+    objective = objective_of(recipe)
     batch = recipe.train.batch_size
     with Operations() as counter:
         loss, _ = objective({"samples": 0.1 * torch.randn(batch, 2, objective.crop)}, 1.0, Draws.whole(batch, 0))
         loss.backward()
     return float(counter.total), sum(p.numel() for p in objective.parameters() if p.requires_grad)
+
+
+def objective_of(recipe: TrainRecipe) -> CodecObjective:
+    """The objective of a recipe, with random weights."""
+    if isinstance(recipe.model, LycodecSection) and isinstance(recipe.objective, LycodecObjectiveSection):
+        return LycodecObjective(recipe.model.build(), recipe.objective)
+    assert isinstance(recipe.model, CoDiCodecSection) and isinstance(recipe.objective, CoDiCodecObjectiveSection)
+    return recipe.objective.objective(recipe.model.build())
 
 
 def judged(codec: Codec, heldout: Path, setting: Setting) -> list[dict[str, Any]]:
@@ -107,9 +141,9 @@ def judged(codec: Codec, heldout: Path, setting: Setting) -> list[dict[str, Any]
     return out
 
 
-def sources_of(name: str, data: Sequence[Path]) -> list[Path]:
+def sources_of(values: dict[str, Any], data: Sequence[Path]) -> list[Path]:
     """The data of a row: all, or what has the word of its `data` in its path."""
-    word = ROWS[name][1].get("data", "")
+    word = values.get("data", "")
     return [path for path in data if word in str(path)]
 
 
@@ -117,16 +151,17 @@ def result(name: str, seed: int, setting: Setting, options: argparse.Namespace, 
     """Train and judge a row with a seed; the folder of the run is removed."""
     operations, parameters = cost(recipe_of(name, setting, seed, setting.steps))
     steps = max(3, round(setting.steps * plain / operations))
+    data = sources_of(TABLES[setting.of].rows[name], options.data)
     print(f"{name}, seed {seed}: {steps} steps", flush=True)
     run = options.runs / f"{name.translate(str.maketrans(' ,:|^/', '______'))}-{seed}"
     out: dict[str, Any] = {"row": name, "seed": seed, "steps": steps, "parameters": parameters}
     try:
-        folder = train(recipe_of(name, setting, seed, steps), sources_of(name, options.data), run, load=duotone.load)
+        folder = train(recipe_of(name, setting, seed, steps), data, run, load=duotone.load)
     except TrainingError as error:
         return {**out, "failed": str(error)}
     last = read_log(run / LOG)[0][-1]
     out |= {key: last[key] for key in ("level_entropy", "saturated_share") if key in last}
-    out["figures"] = judged(load_codec(folder), options.heldout, setting)
+    out["figures"] = judged(load_own(folder), options.heldout, setting)
     shutil.rmtree(run)
     return out
 
@@ -156,7 +191,7 @@ def text(values: list[float]) -> str:
 
 def page(document: dict[str, Any]) -> str:
     """The tables as Markdown."""
-    lines = ["# Ablations of the bundled codec's training", "", machine.markdown(document["machine"])]
+    lines = [f"# Ablations of the training of {document['of']}", "", machine.markdown(document["machine"])]
     for table in document["tables"]:
         lines += section(table)
     return "\n".join(lines) + "\n"
@@ -172,7 +207,7 @@ def section(table: dict[str, Any]) -> list[str]:
         f"each, discrete unless said otherwise. Differences file by file against plain with the same seed, 95% intervals over files; bold where 0 lies outside.", "",
         f"| row | seeds | steps | {' | '.join(head)} | {' | '.join(f'{h}, against plain' for h in head)} |", "|---|---:|---:|" + "---:|" * 2 * len(head),
     ]  # fmt: skip
-    for name in ROWS:
+    for name in TABLES[setting["of"]].rows:
         mine = [run for (row, _), run in runs.items() if row == name]
         if not mine:
             continue
@@ -206,7 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--heldout", type=Path, required=True, help="sound to judge on, by kinds")
     parser.add_argument("--runs", type=Path, required=True, help="where runs are kept while they last")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--of", choices=list(TABLES), default="tiny", help="the codec that is trained (default: tiny)")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--steps", type=int, default=600, help="of the plain row")
     parser.add_argument("--seconds", type=float, default=6.0)
@@ -214,20 +250,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="values of the recipe for all rows")
     parser.add_argument("--results", type=Path, default=machine.RESULTS)
     options = parser.parse_args(arguments)
-    setting = Setting(options.steps, options.seconds, options.files, tuple(options.set))
+    rows = list(TABLES[options.of].rows)
+    if unknown := [row for row in options.rows or rows if row not in rows]:
+        parser.error(f"--rows got {', '.join(unknown)}, expected some of: {', '.join(rows)}")
+    name_of_results = f"ablate_{options.of}"
+    setting = Setting(options.of, options.steps, options.seconds, options.files, tuple(options.set))
     about = {**asdict(setting), "set": list(setting.set)}
-    tables = machine.read(NAME, options.results).get("tables", [])
+    tables = machine.read(name_of_results, options.results).get("tables", [])
     others = [table for table in tables if table["setting"] != about]
     runs = [run for table in tables if table["setting"] == about for run in table["runs"]]
     plain, _ = cost(recipe_of("plain", setting, 0, setting.steps))
     for seed in options.seeds:
-        for name in options.rows:
+        for name in options.rows or rows:
             if any(run["row"] == name and run["seed"] == seed for run in runs):
                 continue
             runs.append(result(name, seed, setting, options, plain))
-            runs.sort(key=lambda run: (list(ROWS).index(run["row"]), run["seed"]))
+            runs.sort(key=lambda run: (rows.index(run["row"]), run["seed"]))
             table = {"command": machine.command(arguments), "setting": about, "runs": runs}
-            machine.record(NAME, {"machine": machine.describe(), "tables": [*others, table]}, page, options.results)
+            document = {"of": options.of, "machine": machine.describe(), "tables": [*others, table]}
+            machine.record(name_of_results, document, page, options.results)
     return 0
 
 
