@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
@@ -20,7 +21,8 @@ from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.codec.codicodec.network import parameter_count
 from duotone.codec.codicodec.weights import empty_network
-from duotone.config import PRESETS, BandsConfig
+from duotone.codec.lycodec.network import LycodecNetwork
+from duotone.config import LYCODEC_PRESETS, PRESETS, BandsConfig
 from duotone.hub import load
 from pages import ROOT, block_of, code_of, commands_of, lines_of, page
 
@@ -62,7 +64,13 @@ def test_the_training_commands_are_those_that_the_page_on_training_runs() -> Non
 def test_the_table_of_presets_is_current() -> None:
     table = README.split("<!-- presets -->")[1].split("<!-- /presets -->")[0]
     rows = {r.split("|")[1].strip(): [c.strip() for c in r.split("|")[2:5]] for r in table.strip().splitlines()[2:]}
-    assert rows.keys() == PRESETS.keys()
+    assert rows.keys() == PRESETS.keys() | LYCODEC_PRESETS.keys()
+    for name, each in LYCODEC_PRESETS.items():
+        with torch.device("meta"):
+            count = parameter_count(LycodecNetwork(each))
+        tokens = each.tokens * each.rate / each.chunk_samples
+        bits = sum(math.log2(n) for levels in each.codebook_levels for n in levels)
+        assert rows[name] == [f"{count / 1e6:.1f}M", f"{tokens:.1f}", f"{tokens * bits / 1000:.3f}"]
     for name, config in PRESETS.items():
         tokens = config.latents * config.rate / config.chunk_samples
         network = BandNetwork(config) if isinstance(config, BandsConfig) else empty_network(config)

@@ -142,8 +142,8 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
         )
     if name in LYCODEC_PRESETS:
         raise WeightsError(
-            f"{name!r} is a configuration of Lycodec without bundled weights, and none were ever published. Train it (duotone train "
-            f"lycodec-tiny.yaml), or give the folder of a trained one."
+            f"{name!r} is a configuration of Lycodec, and no weights of it come with this installation. Train them (duotone train {name} --data SOUNDS "
+            f"--out RUN), and name their folder, RUN/codec."
         )
     if name in PRESETS:
         raise WeightsError(

@@ -53,6 +53,15 @@ def test_it_keeps_the_contract_of_codecs(changes: dict[str, object]) -> None:
     assert len(verify_codec(random_lycodec(**changes))) > 10
 
 
+def test_a_rung_that_is_too_low_says_how_to_load_the_codec(tmp_path: Path) -> None:
+    save_lycodec(CODEC, tmp_path)
+    low = load_lycodec(tmp_path, n_quantizers=2)
+    value = CODEC.encode(noise(CHUNK)).codes()
+    with pytest.raises(CodecMismatchError, match=r"has 4 codebooks, and the codec was loaded with 2.*n_quantizers=4"):
+        low.decode(value)
+    assert CODEC.decode(low.encode(noise(CHUNK)).codes()).length == CHUNK
+
+
 def test_the_format_of_decoding_leaves_the_encoder_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duotone.codec.precision.best_dtype", lambda device: torch.bfloat16)
     codec = random_lycodec().to(dtype="auto")

@@ -176,10 +176,15 @@ class Codec(ABC):
             )
         a, b = spec.grid(), own.grid()
         k = len(spec.codebooks)
-        fits = all(a[name] == b[name] for name in a if name != "codebooks") and own.codebooks[:k] == spec.codebooks
-        if not fits:
+        differ = [name for name in a if name != "codebooks" and a[name] != b[name]]
+        if not differ and k > len(own.codebooks) and spec.codebooks[: len(own.codebooks)] == own.codebooks:
             raise CodecMismatchError(
-                f"This encoding states {a}, but its codec {own.fingerprint} has {b}. "
+                f"This encoding has {k} codebooks, and the codec was loaded with {len(own.codebooks)}. Load it with n_quantizers={k}, or with all, by leaving n_quantizers out."
+            )
+        if differ or own.codebooks[:k] != spec.codebooks:
+            stated, wanted = ({name: grid[name] for name in differ or ["codebooks"]} for grid in (a, b))
+            raise CodecMismatchError(
+                f"This encoding states {stated}, but its codec {own.fingerprint} has {wanted}. "
                 f"The encoding was altered; encode the audio again."
             )
         if spec.fingerprint and spec.fingerprint != own.fingerprint:
