@@ -105,7 +105,8 @@ def _what(codec: Codec, weights: int) -> str:
     channels = "stereo" if spec.channels == 2 else "mono"
     points.append(f"{spec.rate_out} Hz {channels}; chunks of {spec.chunk_seconds:.3f} s{held}.")
     if spec.codebooks:
-        sizes = ", ".join(map(str, spec.codebooks))
+        counts = Counter(spec.codebooks)
+        sizes = _list(str(size) if count == 1 else f"{count} codebooks of {size}" for size, count in counts.items())
         points.append(
             f"Tokens: {spec.tokens_per_second:.1f} a second out of {sizes}, {spec.bit_rate / 1000:.3f} kbit/s of "
             f"information."
