@@ -83,7 +83,7 @@ def test_the_table_of_presets_is_current() -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    assert re.findall(r"^make ([\w-]+)", README, flags=re.M) == ["demo", "test", "test-long"]
+    assert re.findall(r"^make ([\w-]+)", README, flags=re.M) == ["demo", "studio", "test", "test-long"]
     runner = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "grep -m 1 -oE '^make test\\b' README.md" in runner
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
