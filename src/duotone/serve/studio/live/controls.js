@@ -98,6 +98,7 @@ export class Controls {
     this.show(state, value);
     state.wish = value;
     if (this.live) this.push(state);
+    else if (this.away) this.enter(state, "lost");
   }
 
   /** From keys: moves it by so many steps, a fortieth of the range each. */
@@ -152,6 +153,7 @@ export class Controls {
   /** A session plays with these controls; those that were changed meanwhile are sent again. */
   sync(controls) {
     this.live = true;
+    this.away = false;
     for (const state of this.rows.values()) {
       const value = valueOf(state.spec, controls);
       state.sent = value;
@@ -166,13 +168,14 @@ export class Controls {
 
   /** No session plays: changes wait for the next. */
   rest() {
-    this.live = false;
+    this.live = this.away = false;
     for (const state of this.rows.values()) this.enter(state, "rest");
   }
 
   /** The connection is lost: changes are sent when it is there again. */
   hold() {
     this.live = false;
+    this.away = true;
     for (const state of this.rows.values()) if (state.phase === "sent") this.enter(state, "lost");
   }
 
