@@ -46,7 +46,11 @@ def replacing(target: str | os.PathLike[str], suffix: str = PARTIAL, force: bool
         if final.stat().st_size:
             raise _exists(target)
         force = True
-    handle, name = tempfile.mkstemp(prefix=_prefix(final), suffix=suffix, dir=final.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=_prefix(final), suffix=suffix, dir=final.parent)
+    except OSError as error:
+        error.filename = os.fspath(target)  # the user knows nothing of the temporary name
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -144,6 +148,13 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
         ) from None
     with lock:
         yield
+
+
+def remove_unused(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder that holds nothing but the file of a lock that nobody holds."""
+    if os.listdir(folder) == [f"{_OURS}lock"]:
+        (Path(folder) / f"{_OURS}lock").unlink()
+        Path(folder).rmdir()
 
 
 @contextmanager

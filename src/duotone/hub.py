@@ -151,9 +151,19 @@ def _find(name: str, device: torch.device, options: dict[str, Any], say: Callabl
             f"{PUBLISHED[0]} for base."
         )
     raise WeightsError(
-        f"No codec is called {name!r}. Bundled: {', '.join(_weights()) or 'none'}; of other projects: {', '.join(CODECS)}; else "
-        f"give a folder of a saved codec, the published codicodec.pt, or org/name on the Hugging Face Hub."
+        f"No codec is called {name!r}, and no file or folder either. Bundled: {_bundled_names()}; of other projects: "
+        f"{', '.join(CODECS)}; else give a folder of a saved codec, the published codicodec.pt, or org/name on the Hugging Face Hub."
     )
+
+
+def _bundled_names() -> str:
+    """``tiny, flow-tiny (flow)``."""
+    kinds: tuple[tuple[Literal["codec", "flow", "lm"], str], ...] = (
+        ("codec", ""),
+        ("flow", " (flow)"),
+        ("lm", " (language model)"),
+    )
+    return ", ".join(f"{name}{note}" for kind, note in kinds for name in bundled(kind)) or "none"
 
 
 def _tell(say: Callable[[str], object] | None, message: str) -> None:

@@ -139,7 +139,7 @@ def test_the_depth_of_a_source_can_be_kept(tmp_path: Path, ending: str, subtype:
     [("a.flac", "FLOAT", "PCM_24"), ("a.mp3", "PCM_24", "MPEG"), ("a.wav", "24", "PCM_24")],
 )
 def test_subtypes_that_a_format_cannot_hold(tmp_path: Path, name: str, subtype: str, known: str) -> None:
-    with pytest.raises(AudioError, match=known):
+    with pytest.raises(UsageError, match=known):
         write(tmp_path / name, tone(), subtype=subtype)
     assert list(tmp_path.iterdir()) == []
 
@@ -253,7 +253,7 @@ def test_a_writer_is_used_in_a_with_block(tmp_path: Path) -> None:
 
 def test_closed_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(AudioError, match="closed"):
+    with pytest.raises(UsageError, match="closed"):
         write("-", tone())
 
 
@@ -295,11 +295,11 @@ def test_bad_input_says_what_to_do(tmp_path: Path, kind: str, message: str) -> N
 
 
 def test_bad_output(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match=r"\.wav"):
+    with pytest.raises(UsageError, match=r"\.wav"):
         write(tmp_path / "a.xyz", tone())
-    with pytest.raises(AudioError, match="format 'xyz'"):
+    with pytest.raises(UsageError, match="format 'xyz'"):
         write(tmp_path / "a.wav", tone(), format="xyz")
-    with pytest.raises(AudioError, match="no folder"):
+    with pytest.raises(UsageError, match="no folder"):
         write(tmp_path / "none" / "a.wav", tone())
     with pytest.raises(AudioError, match="zero samples"):
         write(tmp_path / "a.wav", Waveform(torch.zeros(2, 0), 48_000))

@@ -234,6 +234,6 @@ def test_a_flow_takes_no_options_of_language_models(
     result = duotone("generate", *pair, "--seconds", "0.02", "-o", "out.wav", "--top-k", "3")
     assert result.exit_code == 2 and "--top-k cannot be used with a flow" in result.stderr
     result = duotone("generate", "--lm", pair[1], *tokens[2:], "--seconds", "0.02", "-o", "out.wav")
-    assert result.exit_code == 2 and "is FlowModel" in result.stderr
+    assert result.exit_code == 2 and "is a FlowModel" in result.stderr
     result = duotone("generate", "--flow", tokens[1], *tokens[2:], "--seconds", "0.02", "-o", "out.wav")
     assert result.exit_code == 2 and "is LanguageModel" in result.stderr

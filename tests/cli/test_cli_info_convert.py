@@ -78,7 +78,7 @@ def test_a_tokenizer_is_no_codec(here: Path, duotone: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr("duotone.hub._find", lambda *_: Other())
     told = duotone("info", "words")
-    assert told.exit_code == 2 and "words is Other, expected a codec" in told.stderr
+    assert told.exit_code == 2 and "words is a Other, expected a codec" in told.stderr
 
 
 def test_convert_there_and_back_is_byte_equal(here: Path, duotone: Any, codec: CoDiCodec) -> None:

@@ -185,7 +185,7 @@ def test_flows_are_loaded_by_the_names_of_their_folders_and_files(tmp_path: Path
     found = duotone.load(tmp_path / "flow", dtype="bfloat16")
     assert isinstance(found, FlowModel) and found.dtype == torch.bfloat16
     assert torch.equal(found.proj_in.weight, imported.proj_in.weight.bfloat16())
-    with pytest.raises(UsageError, match="takes no bandwidth"):
+    with pytest.raises(UsageError, match="has no option bandwidth"):
         duotone.load(tmp_path / "flow", bandwidth=3)
     with pytest.raises(WeightsError, match="no weights of it come"):
         duotone.load("flow-base")

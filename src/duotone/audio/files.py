@@ -38,9 +38,9 @@ _OGG = {"VORBIS": ".ogg", "OPUS": ".opus"}  # each with rates of its own
 
 
 def read(source: Source) -> Waveform:
-    """Read a whole file, or an open one (``-``: standard input).
+    """Read a whole file, or an open one (``-``: standard input): float32 samples `[C, T]`, mono or stereo, at the file's rate.
 
-    Raises `AudioError` if it cannot be read.
+    Raises `AudioError` if it cannot be read, is empty, has more than two channels, or holds samples that are not finite.
     """
     with open_reader(source) as reader:
         blocks = [block.samples for block in reader]
@@ -54,7 +54,7 @@ def write(
 
     `subtype` keeps more than the usual 16 bits: ``"PCM_24"`` or ``"FLOAT"`` for wav, ``"PCM_24"`` for flac (that of a
     file that was read is `AudioReader.subtype`). Samples beyond +-1 are clamped where the format holds integers. Raises
-    `UsageError` if the file exists and `force` is off, `AudioError` for zero samples or an unknown format.
+    `UsageError` for an unknown format, a missing folder, or a file that exists while `force` is off; `AudioError` for zero samples.
     """
     _check_arguments(target, wave)
     if wave.length == 0:
@@ -117,7 +117,8 @@ class AudioWriter:
     """Writes blocks to a temporary file, which replaces the target if the ``with`` block ends without an exception.
 
     See `duotone.atomic.replacing` for links, pipes and permissions. Audio of a rate that the format does not support is
-    resampled. Raises `UsageError` if the file exists and `force` is off, `AudioError` if it cannot be written.
+    resampled. Raises `UsageError` for an unknown format, a missing folder, or a file that exists
+    while `force` is off; `AudioError` for sound that the format cannot hold.
     """
 
     def __init__(
@@ -146,9 +147,9 @@ class AudioWriter:
         self._subtype = _subtype(self._format, subtype)
         self._integers = self._subtype not in ("FLOAT", "DOUBLE")
         if self._standard_output and sys.stdout is None:
-            raise AudioError("Standard output is closed; name a file to write to.")
+            raise UsageError("Standard output is closed; name a file to write to.")
         if not self._standard_output and not Path(os.path.realpath(target)).parent.is_dir():
-            raise AudioError(f"There is no folder {shown(Path(target).parent)} to write into. Create it first.")
+            raise UsageError(f"There is no folder {shown(Path(target).parent)} to write into. Create it first.")
         self._count = 0
         self._stack: ExitStack | None = None
 
@@ -235,11 +236,11 @@ def _format(target: Target, asked: str | None, subtype: str | None) -> Format:
     if target == "-" or asked:
         ending = f".{(asked or 'wav').lstrip('.').lower()}"
         if ending not in FORMATS:
-            raise AudioError(f"The format {asked!r} cannot be written, expected one of {_names(WRITABLE)}.")
+            raise UsageError(f"The format {asked!r} cannot be written, expected one of {_names(WRITABLE)}.")
     else:
         ending = Path(target).suffix.lower()
         if ending not in FORMATS:
-            raise AudioError(
+            raise UsageError(
                 f"{shown(target)} has the extension {ending or '(none)'!r}, expected one of {', '.join(WRITABLE)}."
             )
     if FORMATS[ending].container == "OGG" and (subtype or "").upper() in _OGG:
@@ -252,7 +253,7 @@ def _subtype(format: Format, asked: str | None) -> str:
         return format.subtype
     known = soundfile.available_subtypes(format.container)
     if asked.upper() not in known:
-        raise AudioError(f"{format.container} cannot hold the subtype {asked!r}, expected one of {', '.join(known)}.")
+        raise UsageError(f"{format.container} cannot hold the subtype {asked!r}, expected one of {', '.join(known)}.")
     return asked.upper()
 
 

@@ -71,7 +71,8 @@ def checked_codec(found: object, name: str | None) -> LoadedCodec:
     from duotone.codec.contract import Codec as LoadedCodec
 
     if not isinstance(found, LoadedCodec):
-        raise UsageError(f"{name} is {type(found).__name__}, expected a codec. Name the codec that made its codes.")
+        hint = "--codec names the codec that made its latents or codes, such as tiny."
+        raise UsageError(f"{name} is a {type(found).__name__}, expected a codec. {hint}")
     return found
 
 

@@ -66,7 +66,9 @@ OutputFolder = Annotated[
 Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="DIR...", help="Folders or files of sound.", show_default=False)
 ]
-AudioPath = Annotated[str | None, typer.Option("--audio-path", help="The same, one folder.")]
+AudioPath = Annotated[
+    str | None, typer.Option("--audio-path", help="A folder of sound, as codec-bpe names it (in place of DIR).")
+]
 CodecName = Annotated[
     str | None, typer.Option("--codec", "--codec-type", help=f"{NAMES}. Default: found from --codec-model.")
 ]
@@ -158,7 +160,9 @@ def _load(codec: str | None, model: str | None, device: str, dtype: str, options
     from duotone.codec.contract import resolve_device
 
     if codec is None and model is None:
-        raise UsageError(f"Name one of {', '.join(CODECS)} or duotone with --codec, or a model with --codec-model.")
+        raise UsageError(
+            "No codec was named. Give --codec (duotone for the bundled one, or mimi, dac, ...) or --codec-model FOLDER."
+        )
     if codec in (None, "duotone") or model is None:
         return load_codec(model or codec, device, dtype, options)
     if codec not in CODECS:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from duotone.audio.walk import explain
-from duotone.cli.failures import EXPECTED, debugging, require_stdout, shown, tell, verdict
+from duotone.cli.failures import EXPECTED, debugging, one_line, require_stdout, shown, tell, verdict
 from duotone.cli.files import Job, Plan
 from duotone.errors import UsageError
 
@@ -102,7 +102,7 @@ class Reporter:
         if self.as_json:
             typer.echo(json.dumps(figures))
         elif not self.quiet:
-            tell(f"{self._place}{line}")
+            tell(one_line(f"{self._place}{line}"))
 
     def run(self, planned: Plan, work: Callable[[Job], tuple[dict[str, Any], str]], done: str) -> None:
         """Do every job, also after one has failed, and print a summary; exits with the first failure's code if any failed.

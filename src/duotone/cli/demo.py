@@ -14,6 +14,7 @@ from duotone.atomic import write_text
 from duotone.cli.codec_options import Bandwidth, Codec, Device, Dtype, Quantizers, Repository, load_codec, particular
 from duotone.cli.common import Json, check_outputs, size, table
 from duotone.cli.failures import require_stdout, tell
+from duotone.cli.files import output_path
 from duotone.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ def command(
         list[str] | None,
         typer.Argument(metavar="[FILE]...", help="Sound files (default: a recorded piece, a composed one, a voice)."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = Path(
-        "duotone-demo.html"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", parser=output_path, help="The HTML file to write.")
+    ] = Path("duotone-demo.html"),
     start: Annotated[float, typer.Option(help="Where to begin in each file, in seconds.")] = 0.0,
     seconds: Annotated[float, typer.Option(help="How much of each file to take, in seconds.")] = SECONDS,
     codec: Codec = None,
@@ -98,7 +99,9 @@ def _check(output: Path, start: float, seconds: float, force: bool) -> None:
     from duotone.evaluate.listening_page import MARK
 
     if not (math.isfinite(start) and start >= 0 and math.isfinite(seconds) and seconds > 0):
-        raise UsageError(f"--start got {start:g} and --seconds {seconds:g}, expected at least 0, and more than 0.")
+        raise UsageError(
+            f"--start got {start:g}, expected at least 0; --seconds got {seconds:g}, expected more than 0."
+        )
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected an HTML file. Write for example -o {output / 'index.html'}.")
     check_outputs([output])

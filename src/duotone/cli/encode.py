@@ -26,6 +26,7 @@ from duotone.cli.codec_options import (
 from duotone.cli.common import Force, Json, Quiet, Reporter, SkipExisting, binary_stdout, duration, size
 from duotone.cli.files import Job, plan
 from duotone.cli.remote import Remote, Server, refuse_local
+from duotone.errors import UsageError
 from duotone.spec import CodecSpec, Framing, Source
 
 if TYPE_CHECKING:
@@ -151,9 +152,11 @@ def require_header(spec: CodecSpec, face: Any, compact: bool) -> None:
 
 
 def window_of(codec: LoadedCodec, chunk_size_secs: float | None, context_secs: float) -> Window:
-    """The window given by the options. Raises `UsageError` if it is shorter than a chunk of the codec."""
+    """The window given by the options. Raises `UsageError` if it is shorter than a chunk of the codec, or is a context alone."""
     from duotone.codec.batches import Window
 
+    if chunk_size_secs is None and context_secs:
+        raise UsageError(f"--context-secs got {context_secs}, and --chunk-size-secs nothing. Give both, or neither.")
     return Window.of(codec.spec, chunk_size_secs, context_secs)
 
 

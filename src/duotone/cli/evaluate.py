@@ -24,7 +24,7 @@ from duotone.cli.codec_options import (
 )
 from duotone.cli.common import Force, Quiet, check_outputs, table
 from duotone.cli.failures import require_stdout, shown, tell, verdict
-from duotone.cli.files import named_path
+from duotone.cli.files import named_path, output_path
 from duotone.errors import DuotoneError, UsageError
 
 if TYPE_CHECKING:
@@ -84,14 +84,16 @@ def command(
     intervals: Annotated[
         bool, typer.Option("--intervals", help="Show the 95% confidence intervals in the table.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page with every row.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=output_path, help="Also write an HTML page with every row.")
+    ] = None,
     force: Force = False,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure what codecs keep: SI-SDR, log-mel and spectral distances, stereo, speech, bit rate, speed.
+    """Compare decoded sound with the original: SI-SDR, log-mel and spectral distances, stereo, speech, bit rate, speed.
 
     Latents (continuous) and codes (discrete), decoded with each strategy, are separate rows. The table shows what fits the
     terminal, or 80 columns; --json and --html have everything.

@@ -1,7 +1,7 @@
 """Errors as a message and an exit code; only a bug in Duotone shows a traceback.
 
-Exit codes: 0 success; 1 any other error; 2 arguments or configuration; 3 unusable audio; 4 damaged `.duo`; 5 file of
-another codec; 6 weights; 7 operating system (disk, permissions, memory); 8 training failed; 129, 130, 143 interrupted (the
+Exit codes: 0 success; 1 any other error; 2 arguments or configuration; 3 unusable audio; 4 damaged `.duo`, store or tokenizer, or
+none at all; 5 file of another codec; 6 weights; 7 operating system (disk, permissions, memory); 8 training failed; 129, 130, 143 interrupted (the
 terminal closed, Ctrl-C, SIGTERM); 141 the reader of the output has closed the pipe. Of several files that failed, the first one's
 code.
 """
@@ -42,6 +42,10 @@ _HINTS = {
 }
 
 
+#: Control characters, which can move the cursor or hide text, and what is printed for them.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP: cleans up as Ctrl-C does."""
 
@@ -73,8 +77,16 @@ def tell(message: str) -> None:
 
 
 def shown(text: str) -> str:
-    """Text that can be printed: bytes of file names that are not UTF-8 appear as ``\\xe9``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Text that can be printed: bytes of file names that are not UTF-8 appear as ``\\xe9``, control characters as ``\\x1b``.
+
+    Line breaks stay as they are; `one_line` escapes them.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").translate(_CONTROLS)
+
+
+def one_line(text: str) -> str:
+    """Text that is printed in one line, whatever the names of files in it hold."""
+    return shown(text).replace("\n", "\\n")
 
 
 def debugging() -> bool:

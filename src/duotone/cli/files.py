@@ -81,7 +81,7 @@ def plan(
         raise UsageError("--force replaces what exists and --skip-existing keeps it. Choose one of them.")
     left_out: list[LeftOut] = []
     found = _find(inputs, takes, left_out)
-    lone = len(inputs) == 1 and not os.path.isdir(inputs[0])
+    lone = len(found) == 1 and not any(map(os.path.isdir, inputs))
     if output == "-" or _names_a_file(output, makes):
         if not lone:
             what = "standard output" if output == "-" else output
@@ -103,10 +103,23 @@ def plan(
 
 
 def named_path(name: str) -> Path:
-    """The path given to an option; an empty name is an error, because `Path` would make it the current folder."""
+    """The path given to an option. Raises `typer.BadParameter` for an empty name, which `Path` makes the current folder."""
     if not name:
         raise typer.BadParameter("the name is empty (a variable that is not set?). Write . for the current folder.")
     return Path(name)
+
+
+def output_path(name: str | Path) -> Path:
+    """The path of an output that cannot be streamed. Raises `typer.BadParameter` for an empty name and for ``-``."""
+    return Path(output_name(os.fspath(name)))
+
+
+def output_name(name: str) -> str:
+    """Like `output_path`, for outputs that may also be URLs."""
+    if name == "-":
+        raise typer.BadParameter("this cannot be written to standard output. Give a name (./- for one of that name).")
+    named_path(name)
+    return name
 
 
 def _find(inputs: Sequence[str], takes: Sequence[str], left_out: list[LeftOut]) -> list[_Found]:
@@ -121,9 +134,11 @@ def _find(inputs: Sequence[str], takes: Sequence[str], left_out: list[LeftOut]) 
         inside = walk(path, takes, named)
         left_out += inside.left_out
         if not inside.files:
-            what = "readable audio file" if named else f"file ending in {', '.join(takes)}"
+            what = (
+                "readable audio file (.wav, .flac, .ogg, .mp3, ...)" if named else f"file ending in {', '.join(takes)}"
+            )
             raise UsageError(
-                "\n".join([f"The folder {name} holds no {what}. Name the files themselves.", *explain(left_out)])
+                "\n".join([f"The folder {name} holds no {what}. Name another folder, or files.", *explain(left_out)])
             )
         base = Path(os.path.basename(os.path.abspath(name))) if len(inputs) > 1 else Path()
         for p in inside.files:

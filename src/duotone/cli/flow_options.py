@@ -44,7 +44,7 @@ def load_flow(name: str, device: str) -> FlowModel:
 
     found = load(name, device, "float32", say=tell)
     if not isinstance(found, FlowModel):
-        raise UsageError(f"--flow got {name}, which is {type(found).__name__}. Name a flow; codecs go to --codec.")
+        raise UsageError(f"--flow got {name}, which is a {type(found).__name__}. Name a flow; codecs go to --codec.")
     return found
 
 
@@ -55,8 +55,8 @@ def sampling(model: FlowModel, **wishes: Any) -> SamplingConfig:
 
     stored = model.config.sampling
     given = {name: value for name, value in wishes.items() if value is not None}
-    Changes.parse(given, "The options")
-    settings = SamplingConfig.parse({**stored.to_dict(), **given}, "The options")
+    Changes.parse(given, "One of the options")
+    settings = SamplingConfig.parse({**stored.to_dict(), **given}, "One of the options")
     if settings.solver == "average" and not model.config.spans:
         raise UsageError("--solver average needs a flow with spans; this one has none. Choose another solver.")
     for name, value in given.items():

@@ -95,6 +95,8 @@ def command(
         raise UsageError(f"--seconds got {seconds}, expected a length above 0.")
     if flow is not None and language_model is not None:
         raise UsageError("--flow and --lm were both given, expected one of them: latents or tokens.")
+    if include_prompt and prompt is None:
+        raise UsageError("--include-prompt needs a prompt. Name one with --prompt, or leave --include-prompt out.")
     targets = _targets(output, takes, format, as_json, force)
     from duotone.flow.prompt import read_prompt
 

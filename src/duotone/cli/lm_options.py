@@ -33,7 +33,7 @@ def load_lm(name: str, device: str) -> LanguageModel:
     found = load(name, device, "float32", say=tell)
     if not isinstance(found, LanguageModel):
         raise UsageError(
-            f"--lm got {name}, which is {type(found).__name__}. Name a language model; flows go to --flow."
+            f"--lm got {name}, which is a {type(found).__name__}. Name a language model; flows go to --flow."
         )
     return found
 
@@ -46,4 +46,4 @@ def lm_sampling(model: LanguageModel, **wishes: Any) -> LMSampling:
     for name, value in given.items():
         if getattr(model.sampling, name) != value:
             tell(f"{name} {value} instead of {getattr(model.sampling, name)}, which is stored with the language model.")
-    return LMSampling.parse({**model.sampling.to_dict(), **given}, "The options")
+    return LMSampling.parse({**model.sampling.to_dict(), **given}, "One of the options")

@@ -34,7 +34,7 @@ HELP = "Neural audio codecs: audio -> continuous latents or discrete tokens -> a
 EPILOG = """
 Start with **duotone demo**: it encodes a piece, decodes it in every way and writes a page to listen to.
 
-Exit codes: 0 done, 2 arguments, 3 unusable sound, 4 damaged .duo, 5 another codec's file, 6 weights, 7 disk, rights or
+Exit codes: 0 done, 2 arguments, 3 unusable sound, 4 a damaged .duo, store or tokenizer (or none at all), 5 another codec's file, 6 weights, 7 disk, rights or
 memory, 8 training, 130 interrupted (143 by SIGTERM), 1 anything else. Of several files that failed, the first one's code.
 """
 

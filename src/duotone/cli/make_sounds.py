@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Generate a collection of audio. Music needs fluidsynth and a soundfont, speech needs espeak-ng, flite or festival, synth needs nothing.
 
-    Soundfonts and voices are those of Debian packages that are installed; each piece's note names its soundfont or voice and the licence.
+    Soundfonts and voices are those of Debian packages that are installed; manifest.json names those of each piece, and their licence.
 
     Existing pieces are kept, so the same command resumes after an interruption. Other files in DIR are not changed.
     """

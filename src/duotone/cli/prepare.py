@@ -28,7 +28,7 @@ from duotone.cli.common import Json, Quiet, Reporter, Result, duration
 from duotone.cli.encode import ChunkSeconds, ContextSeconds, window_of
 from duotone.cli.failures import tell, verdict
 from duotone.cli.files import Job as FileJob
-from duotone.cli.files import Plan, plan
+from duotone.cli.files import Plan, output_name, plan
 from duotone.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ class EngineName(str, Enum):
 
 Inputs = Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders or files of sound, or a URL of fsspec.")]
 Output = Annotated[
-    str, typer.Option("--output", "-o", metavar="STORE", help="The folder of the store, or a URL of fsspec.")
+    str,
+    typer.Option(
+        "--output", "-o", metavar="STORE", parser=output_name, help="The folder of the store, or a URL of fsspec."
+    ),
 ]
 FileLayout = Annotated[
     LayoutName,
@@ -208,6 +211,8 @@ def collect(
             except typer.Exit as error:  # some files failed: the store is still finished with the others
                 failed = error
             run.tell_of_failures()
+            if failed is not None and writer.is_empty:  # no store is left of a run that encoded nothing
+                raise failed
     if not reporter.quiet:
         _tell_of(output)
     if failed is not None:

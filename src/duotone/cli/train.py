@@ -1,4 +1,4 @@
-"""``duotone train``: a recipe and its data -> a codec or a flow model; ``duotone report``: an HTML page about a run."""
+"""``duotone train``: a recipe and its data -> a codec, a flow model or a language model; ``duotone report``: an HTML page about a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from duotone.cli.common import Json, Quiet
 from duotone.cli.failures import tell
+from duotone.cli.files import output_path
 
 NAME = "train"
 EXAMPLES = """
@@ -39,13 +40,15 @@ def command(
         list[str],
         typer.Option(
             metavar="DATA",
-            help="A folder, glob, list of files (.txt) or tar shard of sound; for flow models a store of latents. Repeatable.",
+            help="A folder, glob, list of files (.txt) or tar shard of sound; for flow and language models a store (duotone prepare). Repeatable.",
         ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            metavar="RUN", help="Folder for log, checkpoints, samples and result; the same folder resumes the run."
+            metavar="RUN",
+            parser=output_path,
+            help="Folder for log, checkpoints, samples and result; the same folder resumes the run.",
         ),
     ],
     overrides: Annotated[
@@ -54,7 +57,7 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a codec, or a flow model; with the same --out, resume a run. Prints the folder of the result.
+    """Train a codec, a flow model or a language model; with the same --out, resume a run. Prints the folder of the result.
 
     With --json each step's metrics are printed to standard output, one object per line; RUN/log.jsonl always has them.
     """
@@ -123,7 +126,8 @@ Examples:
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The --out folder of `duotone train`.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The page (default: RUN/report.html).")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", parser=output_path, help="The page (default: RUN/report.html)."),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in a browser.")] = False,
 ) -> None:

@@ -75,13 +75,15 @@ class Window:
         if chunk_secs is None:
             return cls()
         if not (math.isfinite(chunk_secs) and math.isfinite(context_secs)):
-            raise UsageError(f"A window got {chunk_secs} s with {context_secs} s of context, expected finite numbers.")
+            raise UsageError(
+                f"A chunk size of {chunk_secs} s with a context of {context_secs} s was given, expected finite numbers."
+            )
         per_second = spec.rate / spec.chunk
         chunks = round(chunk_secs * per_second)
         if chunks < 1 or context_secs < 0:
             raise UsageError(
-                f"Segments of {chunk_secs} s in windows of {context_secs} s got {chunks} chunks of "
-                f"{spec.model or spec.family}; expected at least one ({1 / per_second:.4f} s) and no negative context."
+                f"A chunk size of {chunk_secs} s with a context of {context_secs} s was given, expected at least one chunk of "
+                f"{spec.model or spec.family} ({1 / per_second:.4f} s), and a context of 0 or more."
             )
         return cls(chunks, max(0, math.ceil(round(context_secs * per_second, 6)) - chunks))
 

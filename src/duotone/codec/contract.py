@@ -110,7 +110,10 @@ class Codec(ABC):
 
     @abstractmethod
     def to(self: Self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
-        """Move this codec to a device and number format, in place; its fingerprint does not change."""
+        """Move this codec to a device and number format, in place; its fingerprint does not change.
+
+        Raises `UsageError` for a device that is not there, or a format that the codec does not compute in.
+        """
 
     # --- the same for all codecs
 
@@ -142,14 +145,21 @@ class Codec(ABC):
         return Source(self.spec.rate_out if rate is None else rate, channels, samples, framing, self.encoding_format)
 
     def codes(self, indices: Any, source: Source | None = None, scale: Any = None) -> Codes:
-        """Codes `[K, S]` (or fewer codebooks, the first ones) from an array or a tensor, as a value of this codec."""
+        """Codes `[K, S]` (K codebooks or the first of them, S steps) from integers in an array or a tensor, as a value of this codec.
+
+        `scale` `[N, streams]` is the loudness of N chunks, for codecs that code it apart. Raises `UsageError` for another
+        shape, or indices that a codebook does not have.
+        """
         rows = len(indices) if hasattr(indices, "__len__") else 0
         few = 0 < rows < len(self.spec.codebooks)
         spec = replace(self.spec, codebooks=self.spec.codebooks[:rows]) if few else self.spec
         return Codes(indices, spec, source, scale)  # type: ignore[arg-type]
 
     def latents(self, values: Any, source: Source | None = None) -> Latents:
-        """Latents `[N, *latent]` from an array or a tensor, as a value of this codec."""
+        """Latents `[N, *latent]` of N chunks from an array or a tensor, as a value of this codec.
+
+        Raises `UsageError` for another shape, values that are not finite, or values out of the codec's bounds.
+        """
         return Latents(values, self.spec, source)  # type: ignore[arg-type]
 
     def particulars(self, rate: int | None = None, channels: int = 2, **options: Any) -> CodecSpec:
@@ -197,10 +207,11 @@ class Codec(ABC):
     def encode(
         self, wave: Waveform, framing: Framing = "exact", *, window: Window | None = None, batch: int | None = None
     ) -> Any:
-        """Encode audio of any rate, mono or stereo: `Latents` if the codec has them, else `Codes`.
+        """Encode audio of any rate, mono or stereo: `Latents` `[N, *latent]` if the codec has them, else `Codes` `[K, S]`.
 
-        `window` sets how audio is cut for codecs whose chunks are not independent; `batch` is the number of segments
-        encoded together. Raises `AudioError` when the wave is empty.
+        N is ``spec.chunks(samples at spec.rate)``. `window` sets how audio is cut for codecs whose chunks are not independent;
+        `batch` is the number of segments encoded together. Raises `AudioError` when the wave is empty, `UsageError` for
+        what is no `Waveform`, or a framing that the codec does not have.
         """
         _want_wave(wave, "encode")
         if wave.length == 0:
@@ -218,13 +229,20 @@ class Codec(ABC):
         window: Window | None = None,
         batch: int | None = None,
     ) -> EncodeSession:
-        """Open a session that takes blocks of audio and returns chunks as soon as they are complete."""
+        """Open a session that takes blocks of audio, and returns `Latents` or `Codes` of the chunks that are complete.
+
+        `rate` (Hz) and `channels` are those of the blocks. Joined, the parts equal what `encode` returns. Raises
+        `UsageError` for a framing that the codec does not have.
+        """
         return EncodeSession(self.spec, self._encode, self.source(rate, channels, None, framing), window, batch)
 
     def encode_many(
         self, waves: Iterable[Waveform], *, window: Window | None = None, batch: int = ENCODE_BATCH
     ) -> Iterator[Any]:
-        """Encode many recordings in batches; yields what `encode` returns for each wave, in the same order."""
+        """Encode many recordings, `batch` segments at a time; yields what `encode` returns for each wave, in the same order.
+
+        Raises `AudioError` when a wave is empty, `UsageError` for what is no `Waveform`.
+        """
 
         def recordings() -> Iterator[tuple[Tensor, Source]]:
             if isinstance(waves, (Waveform, str, os.PathLike)) or not isinstance(waves, Iterable):
@@ -248,7 +266,7 @@ class Codec(ABC):
         grad: bool = False,
         **options: Any,
     ) -> Waveform:
-        """Decode latents or codes to audio.
+        """Decode latents or codes to audio `[C, T]`, float32.
 
         With `restore` the audio has the rate, channels and length of the source; without, the codec's own. With `grad`, gradients
         flow from the samples to the latents (no resampling then: pass ``restore=False`` where rates differ).
@@ -287,9 +305,10 @@ class Codec(ABC):
         restore: bool = True,
         **options: Any,
     ) -> DecodeSession:
-        """Open a session that takes chunks and returns the samples that are final.
+        """Open a session that takes chunks (`Latents` or `Codes`) and returns `Waveform`s of the samples that are final.
 
         `source` gives the rate, channels and length to restore; a value means its own source, a spec the codec's own rate.
+        Raises as `decode` does.
         """
         strategy = strategy or self._strategy("stream")
         if isinstance(source, (Latents, Codes)):

@@ -38,5 +38,7 @@ def load_own(folder: str | os.PathLike[str], options: dict[str, Any] | None = No
 def no_options(name: Any, options: dict[str, Any]) -> Any:
     """Returns the name of what is loaded. Raises `UsageError` if there are options that it does not take."""
     if options:
-        raise UsageError(f"{name} takes no {', '.join(options)}. Leave them out.")
+        raise UsageError(
+            f"{name} has no option {', '.join(options)}. Leave {'it' if len(options) == 1 else 'them'} out."
+        )
     return name

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from duotone.atomic import exclusive, replacing, sweep, write_bytes
+from duotone.atomic import exclusive, remove_unused, replacing, sweep, write_bytes
 from duotone.config import cache_folder
 from duotone.errors import UsageError
 
@@ -171,10 +171,13 @@ class LocalFolder(Folder):
     def claim(self) -> Iterator[None]:
         """Create and lock the folder; temporary files of killed processes are removed."""
         self.names()
+        is_new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive(self.path):
             sweep(self.path)
             yield
+        if is_new:
+            remove_unused(self.path)
 
     @property
     def parts(self) -> Path:
@@ -281,6 +284,11 @@ def open_folder(path: PathLike | Folder) -> Folder:
     if is_url(path):
         return RemoteFolder(os.fspath(path))
     return LocalFolder(path)
+
+
+def has_parts(folder: Folder) -> bool:
+    """Whether something is encoded and not in the store yet."""
+    return folder.parts.is_dir() and any(folder.parts.iterdir())
 
 
 def remove_parts(folder: Folder) -> None:

@@ -107,7 +107,10 @@ class StoreInfo:
         """Raise `UsageError` for settings that no store can have."""
         size = int(np.prod(self.shape))
         if "latents" in self.holds and (self.channels < 1 or size % self.channels):
-            raise UsageError(f"channels got {self.channels}, which does not divide the {size} values of a chunk.")
+            divisors = ", ".join(str(n) for n in range(1, size + 1) if size % n == 0)
+            raise UsageError(
+                f"channels got {self.channels}, expected a divisor of the {size} values of a chunk: one of {divisors}."
+            )
         if self.layout == "npy" and len(self.holds) > 1:
             raise UsageError(
                 f"An .npy file holds one array, and {' and '.join(self.holds)} are to be stored. Take the layout shards, "

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from duotone.errors import UsageError
 from duotone.spec import Source
-from duotone.store.folders import Folder, PathLike, open_folder, remove_parts
+from duotone.store.folders import Folder, PathLike, has_parts, open_folder, remove_parts
 from duotone.store.layouts import is_grouped, number_of, write_group
 from duotone.store.manifest import (
     INFO,
@@ -49,6 +49,7 @@ class LatentWriter:
         self.folder, self.info, self.shard_bytes = open_folder(folder), info, shard_bytes
         info.check()
         self._stack = ExitStack()
+        self._is_new = self._refuse_other_files()  # before the lock writes into the folder
         self._stack.enter_context(self.folder.claim())
         try:
             self._claim()
@@ -64,14 +65,19 @@ class LatentWriter:
         self._number = 1 + max(map(number_of, files), default=-1)
         self._moments = _Moments(self.folder, info)
 
+    def _refuse_other_files(self) -> bool:
+        """Whether the folder is empty or missing. Raises `UsageError` for one that holds files, but no store."""
+        visible = self.folder.names()
+        if visible and INFO not in visible:
+            raise UsageError(f"{self.folder} holds other files, and no {INFO} of a store. Choose another folder.")
+        return not visible
+
     def _claim(self) -> None:
         """Write `store.json`, or find out that the folder is a store of the same settings."""
-        visible = self.folder.names()
-        if not visible:
+        self._is_new = self._refuse_other_files()
+        if self._is_new:
             self.info.write(self.folder)
             return
-        if INFO not in visible:
-            raise UsageError(f"{self.folder} holds things that are no store of latents. Choose another folder.")
         there, here = StoreInfo.read(self.folder).settings(), self.info.settings()
         differ = [f"{key}: {there[key]} there, {here[key]} now" for key in here if there[key] != here[key]]
         if differ:
@@ -83,6 +89,11 @@ class LatentWriter:
     def recordings(self) -> list[Recording]:
         """The recordings that the store has now."""
         return [self._known[name] for name in sorted(self._known)]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the store has no recording, and none waits to be put into a file."""
+        return not self._known and not self._waiting
 
     def has(self, name: str, stamp: Stamp) -> bool:
         """Whether the store has a recording already, of an audio file with the same stamp."""
@@ -163,6 +174,10 @@ class LatentWriter:
             if kind is None:
                 self._pack()
                 self._finish()
+            elif self._is_new and self.is_empty and not has_parts(self.folder):
+                remove_parts(self.folder)
+                for name in self.folder.names():  # store.json and the like: a store of nothing is of no use
+                    self.folder.remove(name)
 
     def _finish(self) -> None:
         """Sort the lines, remove shards without recordings, and write the statistics of all recordings."""

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from duotone.codec.contract import Codec
+from duotone.errors import ConfigError
 from duotone.train import checkpoint
 from duotone.train.codec_objective import CodecObjective
 from duotone.train.data import Collection, open_sound
@@ -26,6 +27,8 @@ def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, bega
     `AudioError` when there is no usable sound.
     """
     if began is not None:
+        if not isinstance(began, Codec):
+            raise ConfigError(f"model.start_from got a {type(began).__name__}, expected a codec: tiny, or RUN/codec.")
         objective.begin_from(began)
     settings = parts.train
     sound = open_sound(data, parts.sources, objective.rate, objective.crop, settings.seed, parts.progress)

@@ -17,12 +17,14 @@ LOCK, HOLDER = ".lock", ".holder.json"
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the lock on RUN. The operating system releases it when the process ends in any way.
+    """Make RUN if need be, and hold its lock. The operating system releases it when the process ends in any way.
 
-    Raises `UsageError` when another process holds it, `OSError` when RUN cannot be written.
+    A folder that was made here, and that nothing was written to, is removed at the end. Raises `UsageError` when another process holds it, `OSError` when RUN cannot be written.
     """
     from filelock import FileLock, Timeout
 
+    is_new = not run.is_dir()
+    run.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -36,6 +38,9 @@ def locked(run: Path) -> Iterator[None]:
     finally:
         (run / HOLDER).unlink(missing_ok=True)
         lock.release()
+        if is_new and os.listdir(run) == [LOCK]:
+            (run / LOCK).unlink()
+            run.rmdir()
 
 
 def _holder(run: Path) -> str:

@@ -45,7 +45,6 @@ def train(
     main = processes(recipe.train).is_main_process
     with contextlib.ExitStack() as stack:
         if main:
-            run.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(run))
             checkpoint.tidy(run)
         there = checkpoint.steps(run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import glob
-import io
 import os
 import re
 import tarfile
@@ -12,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from duotone.audio.blocks import BLOCK_SECONDS, Blocks
 from duotone.audio.formats import READABLE, UNREADABLE_SOUND
+from duotone.audio.headers import View
 from duotone.audio.walk import Walk, expand, is_hidden, walk
 from duotone.errors import AudioError
 
@@ -54,37 +53,17 @@ class Place:
                 yield sound
 
 
-class _Part(io.RawIOBase):
+class _Part(View):
     """The bytes of a file in a shard, as a file object."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.name, self._offset, self._size, self._at = place.name, place.offset, place.size, 0
-        self._file = Path(place.path).open("rb")  # noqa: SIM115
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        self._file.seek(self._offset + self._at)
-        count = self._file.readinto(view[: max(0, min(len(view), self._size - self._at))])
-        self._at += count
-        return count
+        self._shard = Path(place.path).open("rb")  # noqa: SIM115
+        super().__init__(self._shard, ((place.offset, place.offset + place.size),))
+        self.name = place.name
 
     def close(self) -> None:
-        self._file.close()
+        """Close the shard too."""
+        self._shard.close()
         super().close()
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from duotone.cli.failures import tell
+from duotone.cli.files import output_path
 from duotone.cli.stores.verified import Store
 
 NAME = "export"
@@ -20,7 +21,9 @@ Example:
 
 def command(
     store: Store,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder of the Parquet files.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", parser=output_path, help="The folder of the Parquet files.")
+    ],
     file_mb: Annotated[int, typer.Option("--file-mb", min=1, help="Approximate size of a file.")] = 256,
 ) -> None:
     """Write a store as Parquet files, a row for each recording, as Hugging Face datasets reads them."""

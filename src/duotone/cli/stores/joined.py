@@ -27,7 +27,7 @@ def command(
     ] = None,
     shard_mb: ShardSize = 256,
 ) -> None:
-    """Copy stores of the same codec and settings into one; without the room of recordings that were replaced."""
+    """Copy stores of the same codec and settings into a new one, without the bytes of recordings that were replaced."""
     from duotone.store import LatentStore
     from duotone.store.join import join
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from duotone.cli.common import Json
+from duotone.cli.files import output_path
 from duotone.cli.tokens.source import (
     Books,
     CodesPath,
@@ -80,7 +81,12 @@ def command(
     ] = None,
     save_path: Annotated[
         Path,
-        typer.Option("--save-path", metavar="FILE", help=".txt: one line of text per sequence; .parquet: token ids."),
+        typer.Option(
+            "--save-path",
+            metavar="FILE",
+            parser=output_path,
+            help=".txt: one line of text per sequence; .parquet: token ids.",
+        ),
     ] = Path("output/lm_dataset.txt"),
     codes_filter: Filter = None,
     num_examples: Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from duotone.cli.common import Json
+from duotone.cli.files import output_path
 from duotone.cli.tokens.source import Books
 from duotone.errors import UsageError
 
@@ -30,7 +31,9 @@ def command(
     codec_bpe_tokenizer: Annotated[
         Path, typer.Option("--codec-bpe-tokenizer", metavar="DIR", help="Folder of an audio tokenizer.")
     ],
-    save_path: Annotated[Path, typer.Option("--save-path", metavar="DIR", help="Folder for the extended tokenizer.")],
+    save_path: Annotated[
+        Path, typer.Option("--save-path", metavar="DIR", parser=output_path, help="Folder for the extended tokenizer.")
+    ],
     additional_special_tokens: Annotated[
         list[str] | None,
         typer.Option(

@@ -15,6 +15,7 @@ import typer
 
 from duotone.cli.common import Json, Quiet, duration, stderr_console
 from duotone.cli.failures import INTERRUPTED, tell
+from duotone.cli.files import output_path
 from duotone.cli.tokens.source import Books, Chunk, CodesPath, Files, Filter, Frequency, Rate, Size, Source, number
 from duotone.errors import UsageError
 
@@ -65,7 +66,7 @@ def command(
         ),
     ] = None,
     save_path: Annotated[
-        Path | None, typer.Option("--save-path", metavar="DIR", help="Folder for the tokenizer.")
+        Path | None, typer.Option("--save-path", metavar="DIR", parser=output_path, help="Folder for the tokenizer.")
     ] = None,
     codes_filter: Filter = None,
     num_files: Files = None,
