@@ -20,20 +20,19 @@ from duotone.train.validation import CodecValidation
 CALIBRATION = 32
 
 
-def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, began: Codec | None) -> Task:
+def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, began: object) -> Task:
     """The task of training a codec: crops of audio, validation on clips, and export to RUN/codec.
 
-    `began` is the codec whose weights training starts from. Raises `ConfigError` when it has another network,
-    `AudioError` when there is no usable sound.
+    `began` is the codec whose weights training starts from (None: random weights). Raises `ConfigError` when it is no
+    codec or has another network, `AudioError` when there is no usable sound.
     """
-    if began is not None:
-        if not isinstance(began, Codec):
-            raise ConfigError(f"model.start_from got a {type(began).__name__}, expected a codec: tiny, or RUN/codec.")
-        objective.begin_from(began)
+    start = None if began is None else _codec(began)
+    if start is not None:
+        objective.begin_from(start)
     settings = parts.train
     sound = open_sound(data, parts.sources, objective.rate, objective.crop, settings.seed, parts.progress)
     if parts.fresh:
-        objective.calibrate(sound.training.plain(CALIBRATION, "calibration"), latents=began is None)
+        objective.calibrate(sound.training.plain(CALIBRATION, "calibration"), latents=start is None)
     validation = None
     if sound.validation is not None:
         validation = CodecValidation(
@@ -45,9 +44,15 @@ def codec_task(objective: CodecObjective, data: SoundSection, parts: Parts, bega
 
     def export(weights: dict[str, Tensor], state: checkpoint.State) -> None:
         averaged = objective.with_weights(weights)
-        averaged.save(averaged.export(_provenance(parts, sound, state, began)), target)
+        averaged.save(averaged.export(_provenance(parts, sound, state, start)), target)
 
     return Task(sound.training, objective, export, target, validation, sound.about(), sound.skipped)
+
+
+def _codec(found: object) -> Codec:
+    if not isinstance(found, Codec):
+        raise ConfigError(f"model.start_from got a {type(found).__name__}, expected a codec: tiny, or RUN/codec.")
+    return found
 
 
 def _provenance(parts: Parts, sound: Collection, state: checkpoint.State, began: Codec | None) -> dict[str, Any]:
