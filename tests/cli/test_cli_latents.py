@@ -72,7 +72,7 @@ def test_bad_files_do_not_end_the_others(sounds: Path, base: list[str], duotone:
     Path("only").mkdir()
     Path("only/x.wav").write_text("no sound")
     told = duotone("latents", "only", "-o", "none", "--codec", base[-1])
-    assert told.exit_code == 3 and len(LatentStore("none")) == 0
+    assert told.exit_code == 3 and not Path("none").exists()
 
 
 def test_layouts_and_channels(sounds: Path, base: list[str], duotone: Any) -> None:

@@ -109,7 +109,7 @@ class StoreInfo:
         if "latents" in self.holds and (self.channels < 1 or size % self.channels):
             divisors = ", ".join(str(n) for n in range(1, size + 1) if size % n == 0)
             raise UsageError(
-                f"channels got {self.channels}, expected a divisor of the {size} values of a chunk: one of {divisors}."
+                f"channels got {self.channels}, which does not divide the {size} values of a chunk. Take one of {divisors}."
             )
         if self.layout == "npy" and len(self.holds) > 1:
             raise UsageError(
