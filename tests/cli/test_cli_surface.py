@@ -46,7 +46,7 @@ COMMANDS = {
         "--midi", "--schema", "--device", "--dtype",
     },
     "serve": {
-        "--config", "--host", "--port", "--codec", "--flow", "--tokens", "--origin", "--state", "--device", "--dtype", "--print-config",
+        "--config", "--host", "--port", "--codec", "--flow", "--tokens", "--origin", "--state", "--device", "--dtype", "--open", "--print-config",
     },
     "doctor": {"--device", "--json"},
     "demo": {

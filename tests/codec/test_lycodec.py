@@ -493,7 +493,7 @@ def test_sizes_of_the_presets() -> None:
 
 
 def test_names() -> None:
-    with pytest.raises(WeightsError, match="without bundled weights"):
+    with pytest.raises(WeightsError, match="no weights of it come with this installation"):
         duotone.load("lycodec")
     with pytest.raises(ConfigError, match="lycodec-tiny"):
         lycodec_preset("lycodec-huge")
