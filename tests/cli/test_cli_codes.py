@@ -164,7 +164,7 @@ def test_stereo_encodec_there_and_back(stereo_model: str, duotone: Any) -> None:
         bad = duotone("codes", str(folder), "-o", "bad", *base, "--decode")
         assert bad.exit_code == 4 and message in bad.stderr, bad.stderr
     short = duotone("codes", "sounds", "-o", "codes", *base, "--chunk-size-secs", "0.08")
-    assert short.exit_code == 2 and "at least one (0.9900 s)" in short.stderr
+    assert short.exit_code == 2 and "at least one chunk of encodec_48khz (0.9900 s)" in short.stderr
 
 
 def test_our_own_codec_there_and_back(here: Path, codec: Any, codec_folder: str, duotone: Any) -> None:
