@@ -40,7 +40,9 @@ def codecs() -> dict[tuple[str, str], Lycodec]:
         for dtype in ("float32", "auto"):
             codec = make()
             assert isinstance(codec, Lycodec)
-            out[name, dtype] = codec.to(dtype=dtype)
+            codec.to(dtype=dtype)
+            if dtype == "float32" or codec.dtype != torch.float32:  # auto may be float32, too
+                out[name, dtype] = codec
     return out
 
 

@@ -76,6 +76,9 @@ def serving(models: Models | Codec, opened: Opener = unnamed, wall: Any = None, 
     finally:
         server.stop()
         thread.join()
+        for each in set(threading.enumerate()) - before:
+            if not each.daemon:
+                each.join(10)  # a worker that was told to stop may need a moment
     left = {each for each in threading.enumerate() if each not in before and each.is_alive() and not each.daemon}
     assert not left, left
     if problems:

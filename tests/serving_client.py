@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.sync.client import ClientConnection, connect
 
 from duotone.serve import frames
@@ -60,7 +61,8 @@ class Talk:
     def sound(self, samples: int) -> np.ndarray:
         """The next samples `[T, 2]`."""
         while len(self._rest) < samples:
-            self.say(Ping(self.at))
+            with suppress(ConnectionClosedOK):  # a session of decoding may have sent everything, and ended
+                self.say(Ping(self.at))
             frame = self.hear()
             assert not isinstance(frame, Failure), frame
         found, self._rest = self._rest[:samples], self._rest[samples:]

@@ -102,7 +102,7 @@ def test_figures_of_the_page_are_those_of_the_code() -> None:
         assert f"{(lookahead + 1) * chunk:.2f} s" in CONTINUE
     assert f"{(LOOKAHEAD + 1) * chunk:.2f} s" in COMING
     assert f"look-ahead ({LOOKAHEAD} chunks, 1 with --lookahead 1)" in CONTINUE
-    assert f"one chunk ({(spec().chunk + spec().ahead) / spec().rate:.2f} s)" in CONTINUE
+    assert f"of at least {(spec().chunk + spec().ahead) / spec().rate:.2f} s (a chunk" in CONTINUE
     assert f"`t_min`, {SamplingConfig().t_min}" in CONTINUE
 
 
