@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -29,8 +30,8 @@ from duotone.evaluate.picture import stops
 #: Begins every page: a file with it may be replaced by another such page.
 MARK = "<!-- a listening page of duotone demo -->"
 
-#: Modules of assets/shared/ that the page's script begins with; none of them imports another.
-SHARED = ("dom.js", "spectrum.js", "player.js", "trials.js")
+#: Modules of assets/shared/ that the page's script begins with, each after those that it imports.
+SHARED = ("dom.js", "spectrum.js", "player.js", "trials.js", "blind.js")
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _json(value: Any) -> str:
 
 def script() -> str:
     """The page's script: the modules that it shares with the studio, as one script that imports nothing, then its own part."""
-    modules = [_asset(f"shared/{name}").replace("\nexport ", "\n") for name in SHARED]
+    modules = [re.sub(r"^(export |import .*\n)", "", _asset(f"shared/{name}"), flags=re.M) for name in SHARED]
     return "\n".join(['"use strict";', *modules, _asset("listening.js")])
 
 

@@ -7,9 +7,8 @@ const RANGES = { near: { title: "0–5 kHz", top: 5000, size: 4096, ticks: [1000
                  full: { title: "full range", top: page.rate / 2, size: 2048, ticks: [5000, 10000, 15000, 20000] } };
 const COLUMNS = 1000, ROWS = 220, RANGE_DB = 75; // of a spectrogram
 
-const state = { clip: 0, version: 0, range: "near", loop: true, region: null, kind: "nearer" };
-let trial = null; // the blind trial that runs: { pair, order, x }
-const tally = new Tally();
+const state = { clip: 0, version: 0, range: "near", loop: true, region: null };
+const blind = new BlindTest({ versions: () => page.clips[state.clip].versions, changed: () => { player.choose(); show(); } });
 
 function fail(error) {
   $("problem").hidden = false;
@@ -53,7 +52,7 @@ function play() {
 }
 
 /** The version that is heard: the chosen one, or in a blind test the one behind the chosen letter. */
-function audible() { return trial ? trial.order[state.letter] : state.version; }
+function audible() { return blind.trial ? blind.version : state.version; }
 
 function toggle() {
   if (player.playing) player.pause(); else play().catch(fail);
@@ -150,8 +149,8 @@ function follow() { move(); if (player.playing) requestAnimationFrame(follow); }
 function show() {
   $("play").setAttribute("aria-label", player.playing ? "Pause" : "Play");
   $("play").querySelector("path").setAttribute("d", player.playing ? "M6 4.5h4.5v15H6zM13.5 4.5H18v15h-4.5z" : "M7 4.5v15l12.5-7.5z");
-  $("heard").textContent = trial ? "ABX"[state.letter] ?? "" : page.clips[state.clip].versions[state.version].title;
-  if (trial && trial.kind === "nearer" && state.letter === 2) $("heard").textContent = "Original";
+  $("heard").textContent = blind.trial ? "ABX"[blind.letter] ?? "" : page.clips[state.clip].versions[state.version].title;
+  if (blind.trial?.kind === "nearer" && blind.letter === 2) $("heard").textContent = "Original";
   $("loop").setAttribute("aria-pressed", state.loop);
   const checked = $("versions").querySelectorAll("input")[state.version];
   if (checked) checked.checked = true;
@@ -184,7 +183,7 @@ function openClip(clip) {
   const input = $("clips").querySelectorAll("input")[clip];
   if (input) input.checked = true;
   build();
-  if (trial) begin();
+  if (blind.trial) blind.begin();
   if (went) play().catch(fail);
 }
 
@@ -238,62 +237,6 @@ function watch(view, version) {
   });
 }
 
-/* ---- Blind tests ---- */
-
-const title = (i) => page.clips[state.clip].versions[i].title;
-
-function begin() {
-  const pair = [Number($("first").value), Number($("second").value)];
-  if (pair[0] === pair[1]) {
-    $("verdict").textContent = "Choose two different versions.";
-    return;
-  }
-  trial = newTrial(state.kind, pair);
-  state.letter = 2;
-  document.documentElement.dataset.blind = "";
-  $("setup").hidden = true;
-  $("trial").hidden = false;
-  $("question").textContent = question(trial);
-  $("choices").replaceChildren(...letters(trial, title).map(({ letter, about }, i) => {
-    const input = make("input", { type: "radio", name: "letter", value: i, checked: i === state.letter });
-    input.addEventListener("change", () => listen(i));
-    return make("label", {}, input, make("b", { textContent: letter }), make("span", { textContent: about }), make("kbd", { textContent: i + 1 }));
-  }));
-  for (const i of [0, 1]) $(`answer-${i}`).textContent = answerText(trial, i);
-  player.choose();
-  show();
-}
-
-/** Lets A (0), B (1), or X and the original (2) be heard. */
-function listen(letter) {
-  state.letter = letter;
-  $("choices").querySelectorAll("input")[letter].checked = true;
-  player.choose();
-  show();
-}
-
-function answer(letter) {
-  $("verdict").textContent = tally.answer(trial, letter, page.clips[state.clip].versions);
-  showTally();
-  begin();
-}
-
-function end() {
-  trial = null;
-  delete document.documentElement.dataset.blind;
-  $("setup").hidden = false;
-  $("trial").hidden = true;
-  $("verdict").textContent = "";
-  player.choose();
-  show();
-}
-
-function showTally() {
-  $("tally").hidden = tally.size === 0;
-  $("tally").querySelector("tbody").replaceChildren(...tally.rows().map((cells) => (
-    make("tr", {}, ...cells.map((textContent) => make("td", { textContent }))))));
-}
-
 /* ---- A prompt and its continuation: one sound beside the clips, with the joint marked. ---- */
 
 const continued = page.continued && {
@@ -343,15 +286,15 @@ function theme() {
   root.dataset.theme = dark ? "light" : "dark";
 }
 
-const step = (by) => (trial ? listen((state.letter + by + 3) % 3) : choose(state.version + by));
+const step = (by) => (blind.trial ? blind.listenNext(by) : choose(state.version + by));
 const KEYS = {
   " ": toggle, ArrowUp: () => step(-1), ArrowDown: () => step(1),
   ArrowLeft: (event) => seek(player.position() - (event.shiftKey ? 0.1 : 1)),
   ArrowRight: (event) => seek(player.position() + (event.shiftKey ? 0.1 : 1)),
   ",": () => openClip(state.clip - 1), ".": () => openClip(state.clip + 1),
   f: () => setRange(state.range === "near" ? "full" : "near"), l: () => setLoop(!state.loop), t: theme,
-  b: () => (trial ? end() : begin()), Escape: () => setRegion(null),
-  Enter: () => { if (trial && state.letter < 2) answer(state.letter); },
+  b: () => (blind.trial ? blind.end() : blind.begin()), Escape: () => setRegion(null),
+  Enter: () => blind.answerHeard(),
 };
 
 document.addEventListener("keydown", (event) => {
@@ -360,7 +303,7 @@ document.addEventListener("keydown", (event) => {
   if (focus && (event.key === " " || event.key === "Enter")) return; // theirs
   if (focus?.matches("select")) return;
   const digit = "123456789".indexOf(event.key);
-  const action = digit >= 0 && event.key.length === 1 ? () => (trial ? digit < 3 && listen(digit) : choose(digit)) : KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  const action = digit >= 0 && event.key.length === 1 ? () => (blind.trial ? digit < 3 && blind.listen(digit) : choose(digit)) : KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!action) return;
   event.preventDefault();
   action(event);
@@ -372,22 +315,15 @@ $("play").addEventListener("click", toggle);
 $("loop").addEventListener("click", () => setLoop(!state.loop));
 $("theme").addEventListener("click", theme);
 $("seek").addEventListener("input", () => seek($("seek").value * player.duration()));
-$("begin").addEventListener("click", begin);
-$("end").addEventListener("click", end);
-$("reset").addEventListener("click", () => { tally.clear(); $("verdict").textContent = ""; showTally(); });
-for (const i of [0, 1]) $(`answer-${i}`).addEventListener("click", () => answer(i));
-for (const id of ["first", "second"]) {
-  $(id).addEventListener("change", () => { $(id).dataset.key = page.clips[state.clip].versions[$(id).value].key; });
-}
 
 $("clips").hidden = page.clips.length < 2;
 segments($("clips"), "clip", page.clips.map((clip, i) => [i, clip.title]), 0, openClip);
 segments($("range"), "range", Object.entries(RANGES).map(([key, range]) => [key, range.title]), state.range, setRange);
-segments($("kind"), "kind", Object.entries(KINDS), state.kind, (kind) => { state.kind = kind; });
+blind.mount();
 build();
 continued?.begin();
 
 /** For checks by a script: what is heard and counted. */
 window.listening = {
-  state, player, tally, buffers, trial: () => trial, gains: () => player.voices.map(({ gain }) => gain.gain.value),
+  state, player, buffers, tally: blind.tally, trial: () => blind.trial, gains: () => player.voices.map(({ gain }) => gain.gain.value),
 };

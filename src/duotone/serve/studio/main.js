@@ -28,7 +28,7 @@
 import { $ } from "/studio/shared/dom.js";
 import { models, onState, onToken, token, watch } from "./api.js";
 import * as bits from "./bits.js";
-import * as blind from "./blind.js";
+import { blind, mountBlind, toggle } from "./blind.js";
 import * as compare from "./compare.js";
 import { say } from "./messages.js";
 import { mountOptions } from "./options.js";
@@ -95,7 +95,7 @@ const KEYS = {
   "+": () => timeline.zoom(0.5, position()), "=": () => timeline.zoom(0.5, position()),
   "-": () => timeline.zoom(2, position()), 0: () => timeline.all(),
   f: compare.nextKind, l: () => compare.setLoop(!compare.state.loop),
-  b: () => (blind.trial ? blind.end() : blind.begin()), Escape: () => compare.setRegion(null), Enter: blind.answerHeard,
+  b: toggle, Escape: () => compare.setRegion(null), Enter: () => blind.answerHeard(),
 };
 
 function press(event) {
@@ -137,7 +137,7 @@ async function start() {
   describe(project.models);
   mountOptions();
   await Promise.all([mountSource(), compare.mountCompare()]);
-  blind.mountBlind();
+  mountBlind();
   bits.mountBits();
   document.body.dataset.ready = "";
   if (project.models.flow) await mountLive();
