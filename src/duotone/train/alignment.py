@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from duotone.audio.waveform import Waveform
 from duotone.config import Config
 from duotone.errors import UsageError, WeightsError
+from duotone.represent.spans import shares_of_parts
 
 
 class TeacherSection(Config):
@@ -52,7 +53,7 @@ class Teacher:
                 f"model of sound, and trust_code: true if its class is code of its repository."
             ) from error
         self.model: nn.Module = model.eval().requires_grad_(False)
-        self.weight, self.name = section.weight, section.model
+        self.weight = section.weight
         self.rate, self.width = int(self.extractor.sampling_rate), int(model.config.hidden_size)
 
     @torch.no_grad()
@@ -88,6 +89,4 @@ class Alignment(nn.Module):
 def over_time(features: Tensor, spans: Tensor) -> Tensor:
     """Features `[B, T, D]`, each of an equal part of the time -> their means over spans `[n, 2]` of it, `[B, n, D]`."""
     edges = torch.arange(features.shape[1] + 1, device=features.device) / features.shape[1]
-    start, end = spans[:, :1].to(features.device), spans[:, 1:].to(features.device)
-    shared = (torch.minimum(end, edges[1:]) - torch.maximum(start, edges[:-1])).clamp_min(0)  # [n, T]
-    return (shared / shared.sum(1, keepdim=True)) @ features
+    return shares_of_parts(spans.to(features.device), edges) @ features

@@ -15,6 +15,7 @@ from duotone.codec.lycodec.stereo import LEVEL_UNIT_DB, TIME_UNIT, Stereo
 from duotone.config import LycodecConfig
 from duotone.errors import ConfigError
 from duotone.represent.mel import hertz_to_mel, mel_filterbank
+from duotone.represent.spans import shares_of_parts
 from duotone.represent.stft import expand, to_frames
 
 #: Level differences beyond this many units are as this one: +-40 dB.
@@ -76,10 +77,9 @@ class StereoTargets(nn.Module):
     def __init__(self, config: LycodecConfig) -> None:
         super().__init__()
         self.config = config
-        step = config.frames / config.tokens
-        start, frame = torch.arange(config.tokens)[:, None] * step, torch.arange(config.frames)
-        share = (torch.minimum(start + step, frame + 1.0) - torch.maximum(start, frame.float())).clamp_min(0)
-        self.register_buffer("share", share / step, persistent=False)  # of a token's time in each frame [n, T]
+        edges = torch.arange(config.tokens + 1) * (config.frames / config.tokens)
+        share = shares_of_parts(torch.stack([edges[:-1], edges[1:]], 1), torch.arange(config.frames + 1.0))
+        self.register_buffer("share", share, persistent=False)  # of a token's time in each frame [n, T]
         mel = hertz_to_mel(torch.arange(config.bins) * (config.rate / config.n_fft))
         top = hertz_to_mel(torch.tensor(config.rate / 2))
         index = (mel / top * config.stereo_bands).long().clamp_max(config.stereo_bands - 1)
