@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from duotone.config import FlowConfig
+from duotone.config import FlowConfig, SamplingConfig
 from duotone.flow import FlowModel
 
 #: Reach of 3 layers x 2 chunks.
@@ -15,6 +15,10 @@ TOY = FlowConfig(dim=32, layers=3, heads=2, head=16, condition=16, tokens=4, cha
 UNLIMITED = TOY.model_copy(update={"context_chunks": None, "trained_chunks": 6})
 SPANS = TOY.model_copy(update={"spans": True})
 LOW_RANK = TOY.model_copy(update={"rank": 3})
+#: Plays the latents of `small_bands`.
+PAIRED = FlowConfig(
+    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
+)  # fmt: skip
 
 
 def stirred(config: FlowConfig = TOY, seed: int = 0) -> FlowModel:

@@ -16,25 +16,21 @@ from duotone.audio.files import read, write
 from duotone.audio.wav_stream import WavStream
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import write_duo
-from duotone.config import FlowConfig, LMConfig, LMSampling, SamplingConfig
+from duotone.config import LMConfig, LMSampling, SamplingConfig
 from duotone.flow.weights import save as save_flow
 from duotone.hub import load, save
 from duotone.lm import LMTakes, fingerprint
 from duotone.lm import random as random_lm
 from duotone.lm import save as save_lm
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from small_bands import random_bands
-
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("pair")
     save(random_bands(), folder / "codec")
-    save_flow(stirred(CONFIG), folder / "flow")
+    save_flow(stirred(PAIRED), folder / "flow")
     return ["--flow", str(folder / "flow"), "--codec", str(folder / "codec"), "--dtype", "float32"]
 
 
@@ -150,7 +146,7 @@ def test_bad_input_is_told_without_a_traceback(
 
 
 def test_a_flow_that_gives_no_numbers_is_told(pair: list[str], here: Path, duotone: Any) -> None:
-    model = stirred(CONFIG)
+    model = stirred(PAIRED)
     with torch.no_grad():
         model.proj_out.bias.fill_(torch.nan)
     save_flow(model, "bad")

@@ -28,19 +28,15 @@ from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
 from duotone.cli.jam import remote
 from duotone.cli.jam.sinks import ClockSink, Ring
-from duotone.config import FlowConfig, SamplingConfig
 from duotone.errors import ConfigError, UsageError
 from duotone.flow import protocol
 from duotone.flow.controls import Controls
 from duotone.flow.desk import Desk
 from duotone.flow.weights import save as save_flow
 from duotone.hub import load, save
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from small_bands import random_bands
 
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
 CHUNK, EXTRA = 512, 192
 SCHEMA = Path(__file__).parents[2] / "docs" / "jam-protocol.schema.json"
 
@@ -49,7 +45,7 @@ SCHEMA = Path(__file__).parents[2] / "docs" / "jam-protocol.schema.json"
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("pair")
     save(random_bands(), folder / "codec")
-    save_flow(stirred(CONFIG), folder / "flow")
+    save_flow(stirred(PAIRED), folder / "flow")
     return ["--flow", str(folder / "flow"), "--codec", str(folder / "codec"), "--dtype", "float32"]
 
 
@@ -237,7 +233,7 @@ def test_what_is_made_and_not_heard_stays_within_the_look_ahead() -> None:
     clock, told = Clock(), []
     codec = random_bands()
     sink = ClockSink(48_000, clock)
-    desk = Desk(stirred(CONFIG), codec, sink, told.append)
+    desk = Desk(stirred(PAIRED), codec, sink, told.append)
     for lookahead in (1, 2, 4):
         desk.do(protocol.Start(lookahead=lookahead))
         session = desk.session
@@ -258,7 +254,7 @@ def test_what_is_made_and_not_heard_stays_within_the_look_ahead() -> None:
 def test_a_session_that_fails_while_it_plays_is_told_and_stopped() -> None:
     told: list[Any] = []
     sink = ClockSink(48_000, None)
-    desk = Desk(stirred(CONFIG), random_bands(), sink, told.append)
+    desk = Desk(stirred(PAIRED), random_bands(), sink, told.append)
     desk.do(protocol.Start())
 
     def full(wave: Waveform) -> None:
@@ -300,7 +296,7 @@ def test_a_missing_sound_card_is_told(
 
 
 def test_keys_are_commands() -> None:
-    controls = Controls.of(CONFIG)
+    controls = Controls.of(PAIRED)
     assert remote.of_key("t", controls, 0).controls.temperature == 1.05
     assert remote.of_key("S", controls, 0).controls.steps == 1 and remote.of_key("V", controls, 0).controls.gain == 0.9
     assert remote.of_key("n", controls, 5) == protocol.Reseed(seed=6) and remote.of_key("x", controls, 0) is None
@@ -363,7 +359,7 @@ def test_an_interrupted_file_holds_what_was_played(pair: list[str], here: Path) 
 
 def test_a_stuck_session_says_so_without_being_asked() -> None:
     told: list[Any] = []
-    desk = Desk(stirred(CONFIG), random_bands(), ClockSink(48_000, None), told.append)
+    desk = Desk(stirred(PAIRED), random_bands(), ClockSink(48_000, None), told.append)
     desk.do(protocol.Start())
     for controls in ({}, {"temperature": 0, "context": 0}, {"temperature": 1}, {"temperature": 0}):
         desk.do(protocol.Set(controls=flow.Changes.parse(controls)))

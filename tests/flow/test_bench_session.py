@@ -10,15 +10,11 @@ from types import ModuleType
 import pytest
 
 from duotone import hub
-from duotone.config import FlowConfig, SamplingConfig
 from duotone.flow import weights
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from small_bands import random_bands
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ def test_a_row_says_whose_weights_it_measured(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.save(random_bands(), tmp_path / "shelf" / "small")
-    weights.save(stirred(CONFIG), tmp_path / "shelf" / "flow-tiny")
+    weights.save(stirred(PAIRED), tmp_path / "shelf" / "flow-tiny")
     short = [
         "--codec",
         str(tmp_path / "shelf" / "small"),

@@ -13,17 +13,13 @@ from hypothesis import strategies as st
 from duotone import flow
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
-from duotone.config import FlowConfig, SamplingConfig
 from duotone.errors import AudioError
 from duotone.flow.controls import Changes, Controls, Lfo, wave
 from duotone.flow.sampler import Sampler
 from duotone.flow.sound import Gain, Limiter, crossfade
-from flow_toys import TOY, stirred
+from flow_toys import PAIRED, TOY, stirred
 from small_bands import random_bands
 
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
 CHUNK, EXTRA = 512, 192
 
 
@@ -133,7 +129,7 @@ def noise(samples: int, seed: int) -> torch.Tensor:
 
 def prompted(lookahead: int = 2) -> flow.Session:
     wave = Waveform(synthesize(3, 0.1).samples[:, :2660].contiguous(), 48_000)
-    return flow.session(stirred(CONFIG), random_bands(), wave, seed=3, lookahead=lookahead)
+    return flow.session(stirred(PAIRED), random_bands(), wave, seed=3, lookahead=lookahead)
 
 
 @pytest.mark.parametrize("size", [77, 512, 5000])

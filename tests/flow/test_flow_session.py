@@ -19,21 +19,17 @@ from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.values import Latents
-from duotone.config import FlowConfig, SamplingConfig
 from duotone.errors import AudioError, CodecMismatchError, ConfigError, FormatError, UsageError
 from duotone.flow import Chunk, FlowModel, Sampler, Session
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from small_bands import random_bands
 
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
 CHUNK = 512
 EXTRA = 192
 
 
 def pair() -> tuple[FlowModel, BandCodec]:
-    return stirred(CONFIG), random_bands()
+    return stirred(PAIRED), random_bands()
 
 
 def opened(**options: object) -> Session:
@@ -154,7 +150,7 @@ def test_a_state_goes_on_at_every_place_and_taking_it_changes_nothing() -> None:
 def test_the_published_kind_of_codec_plays_too(codec: CoDiCodec) -> None:
     """Its live decoder denoises each chunk after the clean one before it; that is in the state."""
     size = codec.spec.latent or ()
-    model = stirred(CONFIG.model_copy(update={"channels": size[0] * size[1] // 8}))
+    model = stirred(PAIRED.model_copy(update={"channels": size[0] * size[1] // 8}))
     session = flow.session(model, codec, prompt(), seed=3)
     sound(session, 3)
     session.reseed(5)
@@ -185,7 +181,7 @@ class Opaque(BandCodec):
 
 def test_decoders_that_keep_their_state_are_brought_to_the_place_by_the_last_chunks() -> None:
     """Seeds still change at the sample that was told and without a step; states go on with the same latents."""
-    model, codec = stirred(CONFIG), Opaque(random_bands().network)
+    model, codec = stirred(PAIRED), Opaque(random_bands().network)
     session = flow.session(model, codec, prompt(), seed=3, lookahead=1)
     start = sound(session, 6)
     assert not session._voice.stream.resumable
@@ -204,7 +200,7 @@ def test_other_states_are_refused() -> None:
     model, codec = pair()
     state = opened().state()
     with pytest.raises(UsageError, match="with flow"):
-        flow.resume(stirred(CONFIG, seed=4), codec, state)
+        flow.resume(stirred(PAIRED, seed=4), codec, state)
     with pytest.raises(UsageError, match="with codec"):
         flow.resume(model, random_bands(seed=2), state)
     for bad in (b"", b"RIFF" * 40, state[:100]):
@@ -402,9 +398,9 @@ def test_latency_is_the_look_ahead_a_chunk_and_the_buffer() -> None:
 def test_pairs_and_prompts_that_do_not_fit_are_refused() -> None:
     model, codec = pair()
     with pytest.raises(CodecMismatchError, match="was trained on latents of codec 00"):
-        flow.session(stirred(CONFIG.model_copy(update={"codec": "00" * 8})), codec)
+        flow.session(stirred(PAIRED.model_copy(update={"codec": "00" * 8})), codec)
     with pytest.raises(UsageError, match="8 x 4 values"):
-        flow.session(stirred(CONFIG.model_copy(update={"channels": 4})), codec)
+        flow.session(stirred(PAIRED.model_copy(update={"channels": 4})), codec)
     with pytest.raises(AudioError, match="expected at least"):
         flow.session(model, codec, Waveform(torch.zeros(2, CHUNK), 48_000))
     with pytest.raises(UsageError, match="The prompt got str"):

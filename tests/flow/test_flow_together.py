@@ -11,12 +11,12 @@ import torch
 from duotone import flow
 from duotone.codec.sessions import push_together
 from duotone.codec.values import Latents
-from duotone.config import FlowConfig, SamplingConfig
+from duotone.config import FlowConfig
 from duotone.flow import FlowModel, Session
 from duotone.flow.cache import FlowCache
 from duotone.flow.together import Appending, Evaluation, together
 from duotone.flow.voice import Decoding
-from flow_toys import LOW_RANK, SPANS, TOY, UNLIMITED, chunks, stirred
+from flow_toys import LOW_RANK, PAIRED, SPANS, TOY, UNLIMITED, chunks, stirred
 from small_bands import random_bands
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -70,11 +70,6 @@ def test_chunks_enter_in_the_batch_of_evaluations_as_they_do_alone() -> None:
         torch.testing.assert_close(b.velocity(x, 0.5), a.velocity(x, 0.5), **CLOSE)
 
 
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
-
-
 def opened(model: FlowModel, codec: Any, seed: int, **changes: Any) -> Session:
     session = flow.session(model, codec, seed=seed)
     session.set(**changes)
@@ -83,7 +78,7 @@ def opened(model: FlowModel, codec: Any, seed: int, **changes: Any) -> Session:
 
 def test_chunks_of_sessions_driven_together_are_those_of_each_alone() -> None:
     """Other solvers, steps and guidance in one batch; each chunk from the same state."""
-    model, codec = stirred(CONFIG), random_bands()
+    model, codec = stirred(PAIRED), random_bands()
     wishes: list[dict[str, Any]] = [
         {}, {"steps": 5}, {"solver": "heun", "guidance": 1.5}, {"solver": "ping-pong", "temperature": 0.5}
     ]  # fmt: skip
@@ -125,7 +120,7 @@ def drive(sessions: list[Session]) -> None:
 @pytest.mark.parametrize("asks", [0, 1, 2, 3, 4])
 def test_a_chunk_that_is_given_up_leaves_the_session_as_it_was(asks: int) -> None:
     """Or, where it was in the context already, complete: what is heard is the same as if nobody had interrupted."""
-    model, codec = stirred(CONFIG), random_bands()
+    model, codec = stirred(PAIRED), random_bands()
 
     def sound(interrupted: bool) -> torch.Tensor:
         session = opened(model, codec, 3)
@@ -176,7 +171,7 @@ def wave_of(seed: int) -> Any:
 
 
 def test_the_asks_of_a_chunk_are_its_evaluations_one_entry_and_one_decoding() -> None:
-    session = opened(stirred(CONFIG), random_bands(), 1, steps=3)
+    session = opened(stirred(PAIRED), random_bands(), 1, steps=3)
     kinds = []
     making = session.making()
     asked = next(making)

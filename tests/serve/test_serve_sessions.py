@@ -19,22 +19,18 @@ from duotone.audio.wav_stream import pcm
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import DuoWriter, read_duo, write_duo
 from duotone.codec.values import Codes
-from duotone.config import FlowConfig, SamplingConfig
 from duotone.serve import frames
 from duotone.serve.feed import Feed
 from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, Ping, What
 from duotone.serve.models import Models
 from duotone.serve.uploads import Upload
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from serving_client import Talk
 from small_bands import random_bands
 
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
 CHUNK = 512
-MODEL, CODEC = stirred(CONFIG), random_bands()
+MODEL, CODEC = stirred(PAIRED), random_bands()
 
 
 @pytest.fixture(scope="module")

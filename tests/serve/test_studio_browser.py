@@ -26,7 +26,7 @@ from duotone.hub import load
 from duotone.serve.models import Models
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown, browsing, shown
+from studio_page import CHROMIUM, Shown, shown
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 RATE, SECONDS, HERTZ = 48_000, 0.8, 1_000
@@ -50,12 +50,6 @@ def short(song: Path) -> Path:
     path = song.with_name("short.wav")
     write(path, Waveform(wave.samples[:, -round(0.3 * RATE) :].contiguous(), RATE))
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -17,30 +17,20 @@ from duotone import flow
 from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
 from duotone.audio.wav_stream import pcm
-from duotone.config import FlowConfig, SamplingConfig
 from duotone.serve.models import Models
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown, browsing, shown
+from studio_page import CHROMIUM, Shown, shown
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
-MODEL, CODEC = stirred(CONFIG), random_bands()
+MODEL, CODEC = stirred(PAIRED), random_bands()
 LIVE = "studio.live"
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     with serving(Models({"bands": CODEC}, MODEL, "toy")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as found:
         yield found
 
 

@@ -20,20 +20,16 @@ from duotone.audio.synth import synthesize
 from duotone.audio.wav_stream import pcm
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import read_duo, write_duo
-from duotone.config import FlowConfig, SamplingConfig
 from duotone.serve import frames
 from duotone.serve.frames import What
 from duotone.serve.models import Models
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown, browsing
+from studio_page import CHROMIUM, Shown
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
-CONFIG = FlowConfig(
-    dim=32, layers=2, heads=2, head=16, condition=16, tokens=8, channels=8, context_chunks=3, sampling=SamplingConfig(steps=2)
-)  # fmt: skip
-MODEL, CODEC = stirred(CONFIG), random_bands()
+MODEL, CODEC = stirred(PAIRED), random_bands()
 CHUNK = 512
 FADE = 240
 
@@ -41,12 +37,6 @@ FADE = 240
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     with serving(Models({"bands": CODEC}, MODEL, "toy")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as found:
         yield found
 
 
