@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
-from test_serve_sessions import CHUNK, CONFIG, own_sound
+from test_serve_sessions import CHUNK, own_sound
 from typer.testing import CliRunner
 
 from duotone.audio.files import read, write
@@ -27,7 +27,7 @@ from duotone.errors import AudioError, CodecMismatchError, FormatError, ServiceE
 from duotone.flow import protocol
 from duotone.serve.frames import What
 from duotone.serve.models import Models
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import random_bands
 
@@ -37,7 +37,7 @@ TOKEN = "correct-horse-battery"
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with serving(Models({"bands": CODEC}, stirred(CONFIG)), limits={"decoded_seconds": 2.0}, tokens=(TOKEN,)) as found:
+    with serving(Models({"bands": CODEC}, stirred(PAIRED)), limits={"decoded_seconds": 2.0}, tokens=(TOKEN,)) as found:
         yield found
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
 import httpx
-from test_serve_sessions import CHUNK, CONFIG
+from test_serve_sessions import CHUNK
 
 from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
@@ -23,7 +23,7 @@ from duotone.cli.main import app
 from duotone.serve.frames import VERSION
 from duotone.serve.hello import Hello
 from duotone.serve.models import Models
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import random_bands
 
@@ -34,7 +34,7 @@ ADDRESS = re.compile(r"http://127\.0\.0\.1:(8777|8000)")
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with serving(Models({"bands": random_bands()}, stirred(CONFIG))) as found:
+    with serving(Models({"bands": random_bands()}, stirred(PAIRED))) as found:
         yield found
 
 

@@ -24,7 +24,7 @@ pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
 import httpx
 import soundfile
-from test_serve_sessions import CHUNK, CONFIG, own_sound, prompt_bytes
+from test_serve_sessions import CHUNK, own_sound, prompt_bytes
 
 from duotone import flow
 from duotone.audio.files import read, write
@@ -39,12 +39,12 @@ from duotone.serve.models import Models
 from duotone.serve.prompts import prompt_of
 from duotone.serve.settings import Limits
 from duotone.serve.states import Kept, States
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Clock, Running, serving
 from serving_client import Talk
 from small_bands import random_bands
 
-CODEC, MODEL = random_bands(), stirred(CONFIG)
+CODEC, MODEL = random_bands(), stirred(PAIRED)
 
 
 @pytest.fixture(scope="module")

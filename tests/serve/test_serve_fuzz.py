@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
 import httpx
-from test_serve_sessions import CHUNK, CONFIG, own_sound
+from test_serve_sessions import CHUNK, own_sound
 
 from duotone.audio.synth import synthesize
 from duotone.codec.container import write_duo
@@ -27,7 +27,7 @@ from duotone.errors import FormatError
 from duotone.serve import frames
 from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, Ping, What
 from duotone.serve.models import Models
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from serving_client import Talk
 from small_bands import random_bands
@@ -44,7 +44,7 @@ def duo() -> bytes:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     limits = {"faults": 1000, "idle_seconds": 30, "message_bytes": 1 << 16, "upload_bytes": 1 << 20}
-    with serving(Models({"bands": CODEC}, stirred(CONFIG)), limits=limits) as found:
+    with serving(Models({"bands": CODEC}, stirred(PAIRED)), limits=limits) as found:
         yield found
 
 

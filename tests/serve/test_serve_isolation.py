@@ -22,7 +22,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
 import httpx
-from test_serve_sessions import CHUNK, CONFIG, own_sound
+from test_serve_sessions import CHUNK, own_sound
 from websockets.asyncio.client import connect
 
 from duotone import flow
@@ -32,12 +32,12 @@ from duotone.codec.container import write_duo
 from duotone.serve import frames
 from duotone.serve.frames import Audio, Control, Handshake, Metadata, Ping, What
 from duotone.serve.models import Models
-from flow_toys import stirred
+from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from serving_client import Talk
 from small_bands import random_bands
 
-CODEC, MODEL = random_bands(), stirred(CONFIG)
+CODEC, MODEL = random_bands(), stirred(PAIRED)
 SEEDS = range(4)
 
 
