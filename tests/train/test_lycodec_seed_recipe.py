@@ -66,13 +66,24 @@ def test_each_key_has_its_place(tmp_path: Path) -> None:
 def test_teachers_that_are_enabled_are_in_the_recipe(tmp_path: Path) -> None:
     mert = {"enabled": True, "type": "mert", "model_name": "m-a-p/MERT-v1-330M", "align_weight": 0.1}
     hubert = {"enabled": True, "type": "hubert", "model_name": "models/hubert", "align_weight": 0.05, "feature_hz": 50}
-    recipe, _ = recipe_of(
+    recipe, left = recipe_of(
         described(tmp_path / "c.yaml", teacher={"primary": mert, "aux": hubert, "more": {"enabled": False}})
     )
     assert recipe.to_dict()["objective"]["teachers"] == [
-        {"model": "m-a-p/MERT-v1-330M", "weight": 0.1, "trust_code": True},
+        {"model": "m-a-p/MERT-v1-330M", "weight": 0.1, "trust_code": False},
         {"model": "models/hubert", "weight": 0.05, "trust_code": False},
     ]
+    told = [line for line in left if "trust_code" in line]
+    assert len(told) == 1 and "m-a-p/MERT-v1-330M" in told[0] and "objective.teachers.0.trust_code: true" in told[0]
+
+
+def test_converting_leaves_the_code_of_repositories_to_the_user(tmp_path: Path) -> None:
+    """The described files enable MERT, whose repository brings its code: the command says which field lets it run, and sets it nowhere."""
+    mert = {"enabled": True, "type": "mert", "model_name": "m-a-p/MERT-v1-330M"}
+    source, target = described(tmp_path / "c.yaml", teacher={"primary": mert}), tmp_path / "recipe.yaml"
+    done = CliRunner().invoke(app, ["convert", str(source), str(target)])
+    assert done.exit_code == 0 and "objective.teachers.0.trust_code: true" in " ".join(done.output.split())
+    assert "trust_code: true" not in target.read_text()
 
 
 def test_the_fields_are_fields_of_recipes() -> None:

@@ -32,9 +32,10 @@ ELSEWHERE = {
 
 
 def recipe_of(config: str | os.PathLike[str]) -> tuple[TrainRecipe, list[str]]:
-    """The recipe of a described YAML file, and a line for each of its keys that is not in it, with the reason.
+    """The recipe of a described YAML file, and a line for each of its keys that is not in it, or not wholly, with the reason.
 
-    What the file leaves open is as in the recipe `lycodec`. Raises `ConfigError` naming keys that are not known, and what
+    No recipe made here runs code of a model's repository: `trust_code` is the user's choice, and a line says where it is
+    needed. What the file leaves open is as in the recipe `lycodec`. Raises `ConfigError` naming keys that are not known, and what
     cannot be had, training of the encoder alone.
     """
     found = described(config)
@@ -47,8 +48,12 @@ def recipe_of(config: str | os.PathLike[str]) -> tuple[TrainRecipe, list[str]]:
     _assign_network(values, found)
     _assign_batch(values, found)
     _assign_schedules(values, found)
-    values["objective"]["teachers"] = _teachers(found.get("teacher"))
+    teachers = _enabled(found.get("teacher"))
+    values["objective"]["teachers"] = [
+        {"model": teacher.get("model_name"), "weight": teacher.get("align_weight", 0.1)} for teacher in teachers
+    ]
     left = [f"{key}: {reason}" for key, reason in ELSEWHERE.items() if key in found]
+    left += [_untrusted(place, teacher) for place, teacher in enumerate(teachers) if teacher.get("type") == "mert"]
     return TrainRecipe.parse(values, f"the recipe of {config}"), left
 
 
@@ -70,17 +75,17 @@ def _assign_network(values: dict[str, Any], found: dict[str, Any]) -> None:
     values["model"]["replace"] |= {key: value for key, value in wanted.items() if value != preset[key]}
 
 
-def _teachers(described: Any) -> list[dict[str, Any]]:
+def _enabled(described: Any) -> list[dict[str, Any]]:
     """The teachers that are enabled; their sample rate and rate of features are known by the models themselves."""
-    return [
-        {
-            "model": teacher.get("model_name"),
-            "weight": teacher.get("align_weight", 0.1),
-            "trust_code": teacher.get("type") == "mert",
-        }
-        for teacher in (described.values() if isinstance(described, dict) else ())
-        if isinstance(teacher, dict) and teacher.get("enabled")
-    ]
+    teachers = described.values() if isinstance(described, dict) else ()
+    return [teacher for teacher in teachers if isinstance(teacher, dict) and teacher.get("enabled")]
+
+
+def _untrusted(place: int, teacher: dict[str, Any]) -> str:
+    return (
+        f"leave to run code of {teacher.get('model_name')}: a MERT is loaded by Python code of its repository, and training stops until you "
+        f"read that code and set objective.teachers.{place}.trust_code: true in the recipe"
+    )
 
 
 def _assign_batch(values: dict[str, Any], found: dict[str, Any]) -> None:
