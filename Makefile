@@ -37,7 +37,7 @@ pictures: $(VENV)/pictures.stamp $(VENV)/test.stamp
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(WORKERS) -m "not long" $(ARGS)
 
-test-long: $(VENV)/test.stamp
+test-long: $(VENV)/long.stamp
 	$(BIN)/python -m pytest $(WORKERS) -m long $(ARGS)
 
 check: $(VENV)/test.stamp
@@ -85,6 +85,11 @@ $(VENV)/core.stamp: $(VENV)/made.stamp $(REQUIREMENTS)
 
 $(VENV)/test.stamp: $(VENV)/core.stamp
 	$(PIP) -e ".[test,dev]"
+	@touch $@
+
+# Ray is large, and only the long tests start a cluster of this machine.
+$(VENV)/long.stamp: $(VENV)/test.stamp
+	$(PIP) -e ".[test,dev,ray]"
 	@touch $@
 
 $(VENV)/serve.stamp: $(VENV)/core.stamp

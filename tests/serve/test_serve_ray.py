@@ -84,6 +84,7 @@ def replicas(url: str) -> set[int]:
     return found
 
 
+@pytest.mark.long
 def test_files_are_those_of_the_library(client: Client, song: Path) -> None:
     value = CODEC.encode(read(song)).codes()
     data = b"".join(client.encode(song))
@@ -97,6 +98,7 @@ def test_files_are_those_of_the_library(client: Client, song: Path) -> None:
         list(client.decode(song))
 
 
+@pytest.mark.long
 def test_many_at_once_get_what_is_theirs(client: Client, tmp_path: Path) -> None:
     waves = [synthesize(seed, 0.1) for seed in range(8)]
     for seed, wave in enumerate(waves):
@@ -110,6 +112,7 @@ def test_many_at_once_get_what_is_theirs(client: Client, tmp_path: Path) -> None
             assert value == CODEC.encode(read(tmp_path / f"{seed}.wav")).codes()
 
 
+@pytest.mark.long
 def test_tokens_are_asked_for_and_sessions_are_elsewhere(url: str, client: Client) -> None:
     assert httpx.get(url + "/v1/models").status_code == 401
     assert client.models()["flow"] is None
@@ -118,6 +121,7 @@ def test_tokens_are_asked_for_and_sessions_are_elsewhere(url: str, client: Clien
         session.recv(timeout=60)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="replicas are found in /proc")
 def test_a_replica_that_is_killed_is_replaced(url: str, song: Path) -> None:
     before = replicas(url)
@@ -140,6 +144,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         jobs({})
 
 
+@pytest.mark.long
 def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray.serve", reason="Ray Serve is not installed (extra: ray)")
     with pytest.raises(ConfigError, match="replica"):

@@ -32,6 +32,7 @@ def cluster() -> Iterator[Any]:
     ray.shutdown()
 
 
+@pytest.mark.long
 def test_the_bytes_are_those_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
     jobs = make_sounds(tmp_path / "sounds")
     fill(tmp_path / "want", jobs, Grouped(), workers=0)
@@ -39,6 +40,7 @@ def test_the_bytes_are_those_of_the_local_engine(cluster: Any, tmp_path: Path) -
     assert contents(tmp_path / "s") == contents(tmp_path / "want")
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_loses_nothing(cluster: Any, tmp_path: Path) -> None:
     jobs = make_sounds(tmp_path / "sounds", "d")
     fill(tmp_path / "want", jobs, Grouped(), workers=0)
@@ -48,6 +50,7 @@ def test_a_worker_that_is_killed_loses_nothing(cluster: Any, tmp_path: Path) -> 
     assert not flag.exists() and contents(tmp_path / "s") == contents(tmp_path / "want")
 
 
+@pytest.mark.long
 def test_bad_files_are_left_out(cluster: Any, tmp_path: Path) -> None:
     jobs = [*make_sounds(tmp_path / "sounds")[:2], Job("none", str(tmp_path / "none.wav"))]
     with LatentWriter(tmp_path / "s", settings_for(Grouped())) as writer:
