@@ -189,10 +189,9 @@ def test_it_trains_through_the_loop_resumes_exactly_and_starts_from_a_codec(soun
 
 
 def test_models_that_it_cannot_train_are_refused(sounds: Path, tmp_path: Path) -> None:
-    wrong = recipe().model_copy(update={"model": {"kind": "codicodec", "preset": "base"}})
     with pytest.raises(ConfigError, match="frontend bands"):
         train(
-            TrainRecipe.parse({**wrong.to_dict(), "model": {"kind": "codicodec", "preset": "base"}}),
+            TrainRecipe.parse({**recipe().to_dict(), "model": {"kind": "codicodec", "preset": "base"}}),
             [str(sounds)],
             tmp_path / "x",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,17 @@ class Config(BaseModel):
             lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in error.errors()]
             known = ", ".join(cls.model_fields)
             raise ConfigError(f"{where} is not valid:\n" + "\n".join(lines) + f"\nKnown keys: {known}.") from None
+
+    def model_copy(self: Self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, validated as a whole. Raises `ConfigError` naming each offending key.
+
+        Pydantic's own does not validate: values that do not fit together came to light as errors of tensors, far away.
+        """
+        copied = super().model_copy(deep=deep)
+        if not update:
+            return copied
+        values = {name: getattr(copied, name) for name in copied.model_fields_set}
+        return type(self).parse({**values, **update}, f"The changed {type(self).__name__}")
 
     @classmethod
     def read(cls: type[Self], path: str | Path) -> Self:
