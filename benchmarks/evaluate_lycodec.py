@@ -1,38 +1,51 @@
 """Evaluate a Lycodec on held-out sound, and write benchmarks/results/heldout_lycodec.json and .md.
 
-    python benchmarks/evaluate_lycodec.py --codec lycodec-tiny --heldout DIR [--card RUN]
+    python benchmarks/evaluate_lycodec.py --codec lycodec-tiny --heldout DIR [--predicted RUN/codec] [--card RUN]
 
-Two comparisons on the same clips: the codec at its own rate (latents, tokens, tokens in several steps) with Opus, also at the same bytes; and its
-ladder of rates, each rung from the same weights, with the bundled codec. The page says which aims are reached, and which claims of
-the description hold. --card also writes model_cards/NAME.md: the training of RUN, which the codec is from, and these figures.
+Two comparisons on the same clips: the codec at its own rate (latents, tokens, tokens in two steps) with Opus; and its ladder of rates, each rung
+from the same weights, with the bundled codec's tokens and latents. Each rung stands beside Opus in files of the same size.
+--predicted is the codec with a predictor of the residual, made from this one by `duotone train lycodec-predictor`: its row
+shows what its tokens gain by it. The page says which aims are reached, and which claims of the description hold. --card also
+writes model_cards/NAME.md: the training of RUN, which the codec is from, and these figures.
+
+Each kind of sound is measured in two parts; what is finished stands in --parts, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import machine
 from duotone import hub
-from duotone.atomic import write_text
+from duotone.atomic import write_json, write_text
 from duotone.codec.contract import Codec
 from duotone.codec.lycodec.codec import Lycodec
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate import heldout
 from duotone.evaluate.card import card
-from duotone.evaluate.compare import evaluate_folder
+from duotone.evaluate.compare import SAME_BYTES, SILENCE, evaluate_folder, named_files
 from duotone.evaluate.report import Report
 from duotone.evaluate.tables import markdown
 from evaluate_bundled import ROOT, about_of, tell, tell_failure
 
 NAME = "heldout_lycodec"
 BUNDLED = "tiny"
-OPUS = ("opus:12k", "opus:16k")
-STEPS = (2, 4)
+OPUS = "opus:12k"
+STEPS = (2,)
 DISCRETE, CONTINUOUS = "discrete", "continuous"
+#: The codec with a predictor of the residual, among those of the ladder.
+PREDICTED = "predicted"
+#: Metrics of the tables of rates and faces; the last for speech alone.
+JUDGES = {"log_mel": "log-mel", "mr_stft": "MR-STFT", "stoi": "STOI"}
 #: 16-bit stereo at 48 kHz, in kbit/s.
 PLAIN = 1536.0
 
@@ -43,6 +56,17 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--codec", default="lycodec-tiny", help="bundled name or folder of a Lycodec")
     out.add_argument("--name", help="name in the results and of the card (default: that of the codec)")
     out.add_argument("--heldout", type=Path, help="folder with held-out sound by kinds, see duotone.evaluate.heldout")
+    out.add_argument(
+        "--predicted",
+        metavar="CODEC",
+        help="the same codec with a predictor, of duotone train lycodec-predictor model.start_from=CODEC",
+    )
+    out.add_argument(
+        "--parts",
+        type=Path,
+        default=ROOT / "runs" / "evaluate-lycodec",
+        help="where finished parts are kept; remove it to measure them again (default: runs/evaluate-lycodec)",
+    )
     out.add_argument("--last", action="store_true", help="show and publish the results of the last run")
     out.add_argument("--limit", type=int, default=8, help="clips of a kind (default: 8)")
     out.add_argument("--seconds", type=float, default=10.0, help="from the middle of each file (default: 10)")
@@ -93,31 +117,80 @@ def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     if options.heldout is None:
         raise UsageError("Held-out sound is missing. Give --heldout DIR (make heldout fills one), or --last.")
     folders = heldout.kinds_of(options.heldout)
-
-    def evaluated(codecs: dict[str, Codec], against: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
-        return evaluate_folder(
-            codecs, folders, against, options.limit, options.seed, seconds=options.seconds, middle=True, steps=steps,
-            progress=tell, failed=tell_failure,
-        ).to_dict()  # fmt: skip
-
-    own = evaluated({"lycodec": codec}, [f"opus:{codec.spec.bit_rate / 1000:.1f}k", *OPUS], STEPS)
+    predicted = None if options.predicted is None else with_predictor(options.predicted, codec, options.dtype)
     rungs = {rung_name(rung): rung for rung in ladder(options.codec, codec, options.dtype)}
-    bundled = hub.load(BUNDLED, dtype=options.dtype)
+    others: dict[str, Codec] = {**rungs, **({} if predicted is None else {PREDICTED: predicted})}
+    same = [f"{SAME_BYTES}{name} {DISCRETE}" for name in rungs]
+    own, lower = [], []
+    for kind, folder in folders.items():
+        own.append(part({"lycodec": codec}, {kind: folder}, (OPUS, f"{SAME_BYTES}{DISCRETE}"), options, steps=STEPS))
+        bundled = {BUNDLED: hub.load(BUNDLED, dtype=options.dtype)}
+        lower.append(part({**others, **bundled}, {kind: folder}, same, options, codes_alone=list(others)))
     data = {"kinds": list(folders), "clips": options.limit, "seconds": options.seconds}
     return {
         "name": options.name or Path(options.codec).name,
         **about_of(codec, arguments, data),
         "command": machine.command(arguments, __file__),
         "bits_a_token": codec.spec.bit_rate * codec.spec.chunk_seconds / codec.config.tokens,
-        "own": own,
-        "ladder": evaluated({**rungs, BUNDLED: bundled}, (), ()),
+        "own": joined(own).to_dict(),
+        "ladder": joined(lower).to_dict(),
     }
 
 
+def part(
+    codecs: Mapping[str, Codec],
+    folders: Mapping[str, Path],
+    against: Sequence[str],
+    options: argparse.Namespace,
+    **others: Any,
+) -> Report:
+    """The report on one kind of sound, from `--parts` where the same has been measured before."""
+    files = named_files(folders, options.limit, options.seed)
+    key = {
+        "codecs": {name: codec.spec.fingerprint + str(len(codec.spec.codebooks)) for name, codec in codecs.items()},
+        "files": {name: path.stat().st_size for name, path in files.items()}, "against": list(against), **others,
+        "seconds": options.seconds, "seed": options.seed, "dtype": options.dtype,
+    }  # fmt: skip
+    name = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()
+    done: Path = options.parts / f"{name}.json"
+    if done.is_file():
+        tell(f"{', '.join(folders)}: measured before, {done.name}")
+        return Report.from_dict(json.loads(done.read_text(encoding="utf-8"))["report"])
+    report = evaluate_folder(
+        codecs, folders, against, options.limit, options.seed, seconds=options.seconds, middle=True, progress=tell,
+        failed=tell_failure, **others,
+    )  # fmt: skip
+    done.parent.mkdir(parents=True, exist_ok=True)
+    write_json(done, {"key": key, "report": report.to_dict()})
+    return report
+
+
+def joined(parts: Sequence[Report]) -> Report:
+    """The reports of several kinds of sound as one."""
+    rows = tuple(row for part in parts for row in part.rows)
+    failures = tuple(failure for part in parts for failure in part.failures)
+    return dataclasses.replace(parts[0], rows=rows, failures=failures)
+
+
+def with_predictor(name: str, codec: Lycodec, dtype: str) -> Lycodec:
+    """The codec with a predictor. Raises `UsageError` unless it has one, and all other weights are those of `codec`."""
+    found = hub.load(name, dtype=dtype)
+    if not isinstance(found, Lycodec) or found.network.predictor is None:
+        raise UsageError(f"--predicted got {name}, which has no predictor. Make one: duotone train lycodec-predictor")
+    ours, theirs = codec.network.state_dict(), found.network.state_dict()
+    differ = [key for key, value in ours.items() if key not in theirs or not torch.equal(value, theirs[key])]
+    if differ:
+        raise UsageError(
+            f"--predicted got {name}, whose {differ[0]} is not that of --codec. Train it from that codec: duotone train lycodec-predictor "
+            f"model.start_from=CODEC"
+        )
+    return found
+
+
 def ladder(name: str, codec: Lycodec, dtype: str) -> list[Codec]:
-    """The codec with all groups of its values, then with fewer and fewer."""
+    """The codec with fewer and fewer of its groups of values."""
     each = len(codec.spec.codebooks) // codec.config.groups
-    loaded = [hub.load(name, dtype=dtype, n_quantizers=each * count) for count in range(codec.config.groups, 0, -1)]
+    loaded = [hub.load(name, dtype=dtype, n_quantizers=each * count) for count in range(codec.config.groups - 1, 0, -1)]
     return [rung for rung in loaded if isinstance(rung, Codec)]
 
 
@@ -129,11 +202,13 @@ def rung_name(rung: Codec) -> str:
 def sections(document: dict[str, Any], level: str = "##") -> str:
     """Aims, claims, the ladder of rates, and the figures of each kind, as Markdown."""
     own, rungs = Report.from_dict(document["own"]), Report.from_dict(document["ladder"])
+    both = dataclasses.replace(own, rows=(*own.rows, *(row for row in rungs.rows if row.system != SILENCE)))
     parts = [
         heldout.intro(document).strip() + "\n",
         f"{level} Aims\n\n{aims(own)}",
         f"{level} Claims of the description\n\n{claims(own, document)}",
-        f"{level} Rate and distance\n\n{rates(rungs)}",
+        f"{level} Latents, tokens, tokens with a predicted residual\n\n{faces(both)}",
+        f"{level} Rate and distance\n\n{rates(both)}",
     ]
     for kind in own.kinds:
         parts.append(f"{level} {kind.replace('-', ', ').capitalize()}\n\n{markdown(own.of_kind(kind))}")
@@ -195,21 +270,52 @@ def claims(report: Report, document: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {c} | {told} | {'yes' if holds else 'no'} |" for c, told, holds in rows)]) + "\n"
 
 
+def faces(report: Report) -> str:
+    """What latents, and a predicted residual, gain over tokens alone, file by file."""
+    lines = [f"| less the tokens' figure | {' | '.join(JUDGES.values())} |", "| --- |" + " ---: |" * len(JUDGES)]
+    told = {CONTINUOUS: "latents", f"{PREDICTED} {DISCRETE}": "tokens with a predicted residual"}
+    for system, name in told.items():
+        if system in report.systems:
+            cells = [report.difference(system, DISCRETE, key).text() for key in JUDGES]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    if f"{PREDICTED} {DISCRETE}" not in report.systems:
+        lines += ["", "No codec with a predictor was measured (--predicted)."]
+    return "\n".join(lines) + "\n\nMeans over all clips [95% interval]; 0 is no difference.\n"
+
+
 def rates(report: Report) -> str:
-    """The ladder of rates from one set of weights, and the bundled codec: real file rates, log-mel and MR-STFT by kind."""
-    kinds = report.kinds
-    told = [kind.replace("-", ", ") for kind in kinds]
-    lines = ["| tokens of | kbit/s | " + " | ".join(f"{kind}: log-mel, MR-STFT" for kind in told) + " |"]
-    lines.append("| --- | ---: |" + " ---: |" * len(kinds))
-    for system in report.systems:
-        if not system.endswith(DISCRETE):
-            continue
+    """The ladder of rates from one set of weights, each rung beside Opus, and the bundled codec: real file rates and distances by kind."""
+    told = [kind.replace("-", ", ") for kind in report.kinds]
+    heads = [f"{kind}: {', '.join(JUDGES[key] for key in judges(kind))}" for kind in told]
+    lines = ["| | kbit/s | " + " | ".join(heads) + " |", "| --- | ---: |" + " ---: |" * len(told)]
+    for system, name in places(report).items():
         cells = [f"{report.bit_rate(system) / 1000:.2f}"]
-        for kind in kinds:
+        for kind in report.kinds:
             part = report.of_kind(kind)
-            cells.append(f"{part.mean(system, 'log_mel').mean_text()}, {part.mean(system, 'mr_stft').mean_text()}")
-        lines.append("| " + " | ".join([system.removesuffix(DISCRETE).strip(), *cells]) + " |")
-    return "\n".join(lines) + "\n\nMeans over clips; rates from the bytes of real files.\n"
+            cells.append(", ".join(part.mean(system, key).mean_text() for key in judges(kind)))
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    note = (
+        f"Means over clips; rates from the bytes of real files. Opus has files as large as those of the row above it, or where it cannot, its "
+        f"smallest ones with sound (mono, frames of 60 ms). {BUNDLED} is the bundled CoDiCodec."
+    )
+    return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def judges(kind: str) -> list[str]:
+    """The metrics shown of a kind of sound."""
+    return [key for key in JUDGES if key != "stoi" or kind.startswith("speech")]
+
+
+def places(report: Report) -> dict[str, str]:
+    """The systems of the table of rates, in its order, with their names there."""
+    out = {CONTINUOUS: "all groups, latents", DISCRETE: "all groups, tokens"}
+    out |= {f"{PREDICTED} {DISCRETE}": "all groups, tokens with a predicted residual"}
+    out |= {f"{SAME_BYTES}{DISCRETE}": "Opus, same bytes"}
+    rungs = [s for s in report.systems if s.endswith(f" kbit/s {DISCRETE}") and not s.startswith(SAME_BYTES)]
+    for rung in rungs:
+        out |= {rung: f"{rung.removesuffix(f' {DISCRETE}')}, tokens", f"{SAME_BYTES}{rung}": "Opus, same bytes"}
+    out |= {f"{BUNDLED} {DISCRETE}": f"{BUNDLED}, tokens", f"{BUNDLED} {CONTINUOUS}": f"{BUNDLED}, latents"}
+    return {system: name for system, name in out.items() if system in report.systems}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Which layout of Lycodec's codes acoustic BPE does best with: 256 codebooks of 11, 128 of 121, or 64 of 14 641.
 
-    python benchmarks/lycodec_layout.py --codec runs/lycodec-tiny/codec --train FOLDER --heldout FOLDER
+    python benchmarks/lycodec_layout.py --codec lycodec-tiny --train FOLDER --heldout FOLDER
 
-Without a codec: the encoder of `lycodec-tiny` with random weights, its values calibrated on the training sounds. Prints a table, and
-writes benchmarks/results/lycodec_layout.json and .md.
+Without a codec: the encoder of `lycodec-tiny` with random weights, its values calibrated on the training sounds. Prints the tables, and
+writes benchmarks/results/lycodec_layout.json and .md, where the table of the other encoder stays.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from duotone.errors import UsageError
 from duotone.tokens.alphabet import Alphabet
 from duotone.tokens.training import train_bpe
 
+NAME = "lycodec_layout"
 SECONDS = 9.0
 PACKED = (1, 2, 4)
 SPECIAL: dict[str, Any] = {"special_tokens": ["<pad>"], "pad_token": "<pad>"}
@@ -91,7 +92,7 @@ def measure(train: list[np.ndarray], heldout: list[np.ndarray], packed: int, voc
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--codec", type=Path)
+    parser.add_argument("--codec", help="bundled name or folder of a Lycodec (default: random weights)")
     parser.add_argument("--train", type=Path, required=True, nargs="+")
     parser.add_argument("--heldout", type=Path, required=True, nargs="+")
     parser.add_argument("--sounds", type=int, default=60)
@@ -102,12 +103,21 @@ def main() -> None:
     codec = calibrated(train) if options.codec is None else duotone.load(options.codec)
     seen, new = levels_of(codec, train), levels_of(codec, heldout)
     rows = [measure(seen, new, packed, size) for packed in PACKED for size in options.vocabulary]
-    document = {
+    table = {
         "command": machine.command(), "machine": machine.describe(), "trained": options.codec is not None,
+        "fingerprint": codec.fingerprint, "entropy": entropy(new),
         "seconds": {"train": seconds(train), "heldout": seconds(heldout)}, "rows": rows,
     }  # fmt: skip
-    machine.record("lycodec_layout", document, page)
+    others = [t for t in machine.read(NAME).get("tables", []) if t["trained"] != table["trained"]]
+    document = {"tables": sorted([table, *others], key=lambda t: not t["trained"])}
+    machine.record(NAME, document, page)
     print(page(document))
+
+
+def entropy(levels: list[np.ndarray]) -> float:
+    """Mean over the values of their entropy over time, in bits; `log2(11)` is the most."""
+    shares = [np.bincount(value, minlength=11) / value.size for value in np.concatenate(levels, 1)]
+    return round(float(np.mean([-(p[p > 0] * np.log2(p[p > 0])).sum() for p in shares])), 3)
 
 
 def seconds(waves: list[duotone.Waveform]) -> int:
@@ -116,20 +126,26 @@ def seconds(waves: list[duotone.Waveform]) -> int:
 
 
 def page(document: dict[str, Any]) -> str:
-    """The table."""
-    whose = "a trained encoder" if document["trained"] else "an encoder with random, calibrated weights"
-    heard = document["seconds"]
+    """The tables."""
+    return "\n".join(["# Layouts of Lycodec's codes for acoustic BPE", "", *(section(t) for t in document["tables"])])
+
+
+def section(table: dict[str, Any]) -> str:
+    """The table of one encoder."""
+    name = "A trained encoder" if table["trained"] else "An encoder with random, calibrated weights"
+    heard = table["seconds"]
+    spread = f"; a value has {table['entropy']:.2f} of its 3.46 bits on average" if "entropy" in table else ""
     lines = [
-        "# Layouts of Lycodec's codes for acoustic BPE", "",
-        f"`{document['command']}`", "",
-        f"Codes of {whose}; tokenizers of {heard['train']} s of sound, applied to {heard['heldout']} s of other sound. Bits are those of each "
+        f"## {name}", "",
+        f"`{table['command']}`", "",
+        f"Tokenizers of {heard['train']} s of sound, applied to {heard['heldout']} s of other sound{spread}. Bits are those of each "
         "token's frequency in training.", "",
         "| layout | vocabulary | tokens/s | kbit/s |", "|---|---|---|---|",
     ]  # fmt: skip
-    for row in document["rows"]:
+    for row in table["rows"]:
         found = f"{row['tokens_per_second']} | {row['kbit_per_second']:.1f}" if "tokens" in row else "refused | "
         lines.append(f"| {row['codebooks']} x {row['size']} | {row['vocabulary']} | {found} |")
-    refused = {row["size"]: row["refused"] for row in document["rows"] if "refused" in row}
+    refused = {row["size"]: row["refused"] for row in table["rows"] if "refused" in row}
     lines += ["", *(f"Refused ({size}): {why}" for size, why in refused.items())]
     return "\n".join(lines) + "\n"
 

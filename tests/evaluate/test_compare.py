@@ -238,6 +238,24 @@ def test_opus_joins_in_with_its_real_rate(folder: Path) -> None:
     assert result.mean("opus:12k", "log_mel").mean < result.mean("silence", "log_mel").mean
 
 
+@needs_opus
+def test_opus_of_the_bytes_of_another_system(folder: Path) -> None:
+    """The size of Opus's file follows that of the named system, file by file."""
+    result = run(folder, against=["opus@discrete, parallel", "opus@continuous, parallel"], limit=2)
+    assert result.systems == (*OURS, "opus@discrete, parallel", "opus@continuous, parallel", "silence")
+    for ours, theirs in zip(result.of("continuous, parallel"), result.of("opus@continuous, parallel"), strict=True):
+        assert ours.file == theirs.file and theirs.file_bytes == pytest.approx(ours.file_bytes, rel=0.25)
+    with pytest.raises(UsageError, match=r"opus@SYSTEM, one of: continuous, parallel"):
+        run(folder, against=["opus@discrete"])
+
+
+def test_codes_alone_leaves_out_the_latents_of_a_codec(folder: Path) -> None:
+    result = run(folder, {"one": KnownCodec(), "twin": KnownCodec()}, codes_alone=["twin"], limit=1)
+    assert result.systems == (*(f"one {way}" for way in OURS), *(f"twin {way}" for way in OURS[2:]), "silence")
+    with pytest.raises(UsageError, match="codes_alone got triplet"):
+        run(folder, codes_alone=["triplet"])
+
+
 def test_a_missing_opus_is_told_before_anything_is_decoded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

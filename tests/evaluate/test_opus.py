@@ -160,3 +160,15 @@ def test_frames_and_mono_make_files_smaller() -> None:
     plain, longer = opus.opus_roundtrip(wave, 6), opus.opus_roundtrip(wave, 6, 60)
     assert longer.packets < plain.packets / 2 and longer.file_bytes < plain.file_bytes
     assert opus.opus_roundtrip(wave, 64, mono=True).stereo_packets == 0 < opus.opus_roundtrip(wave, 64).stereo_packets
+
+
+@needs_opus
+def test_files_of_a_wanted_size_are_found() -> None:
+    """Within a few percent where stereo in short frames goes; below, a small mono file that holds sound."""
+    wave = tune(3)
+    for wanted in (4_000, 6_000):
+        assert opus.opus_of_size(wave, wanted).file_bytes == pytest.approx(wanted, rel=0.05)
+    small = opus.opus_of_size(wave, 1_000)
+    assert small.file_bytes == opus.opus_nearest(wave, 1_000)[1].file_bytes and not small.empty
+    with pytest.raises(AudioError, match="zero samples"):
+        opus.opus_of_size(Waveform(torch.zeros(2, 0), 48_000), 100)

@@ -44,7 +44,7 @@ class LycodecConfig(Config):
     tokens: int = Field(default=18, ge=1)
     values: int = Field(default=256, ge=1)  # of a token
     levels: tuple[int, ...] = (11, 11, 11, 11)  # of the values of each group
-    packed: int = Field(default=1, ge=1)  # consecutive values that make one code; 1 suits acoustic BPE best (LOG.md)
+    packed: int = Field(default=1, ge=1)  # consecutive values in a code; only 1 suits small vocabularies (LOG.md)
     encoder_dim: int = 512
     encoder_heads: int = 8
     encoder_layers: int = Field(default=8, ge=1)

@@ -28,12 +28,14 @@ from duotone.errors import AudioError, DuotoneError, UsageError
 from duotone.evaluate.frechet import Embedder, frechet_distance
 from duotone.evaluate.harmonics import harmonics
 from duotone.evaluate.metrics import measure
-from duotone.evaluate.opus import opus_roundtrip, parse_rate, require_programs
+from duotone.evaluate.opus import OpusResult, opus_of_size, opus_roundtrip, parse_rate, require_programs
 from duotone.evaluate.report import Failure, Report, Row
 from duotone.spec import CodecSpec, Face
 
 SILENCE = "silence"
 FACES: dict[Face, str] = {"latents": "continuous", "tokens": "discrete"}
+#: Begins the name of a baseline: Opus in files of the size that another system's have, such as ``opus@discrete``.
+SAME_BYTES = "opus@"
 #: A strategy that gives the samples of another one: it gets no row where that one has its own.
 SAME_SAMPLES = {"wavefront": "parallel"}
 
@@ -50,6 +52,7 @@ def evaluate_folder(
     seconds: float | None = None,
     middle: bool = False,
     steps: Sequence[int] = (),
+    codes_alone: Sequence[str] = (),
     rate: int | None = None,
     speech: str = "speech",
     embedder: Embedder | None = None,
@@ -58,7 +61,8 @@ def evaluate_folder(
 ) -> Report:
     """Compare codecs (one, or several by name) with Opus (`against`) and silence, file by file.
 
-    Latents and codes, decoded with each strategy, are separate systems. All metrics are computed at `rate`, by default
+    Latents and codes, decoded with each strategy, are separate systems; codecs named in `codes_alone` show their codes. Besides
+    ``opus:RATE``, `against` takes ``opus@SYSTEM``: Opus in a file as large as that system's of the same sound, or the nearest. All metrics are computed at `rate`, by default
     the highest that one of the codecs decodes to. Several folders are given by the kind of sound that they hold, which then begins the
     files' names. `limit` draws that many files of a folder with `seed`; `seconds` keeps the beginning of each, or with
     `middle` its middle. Codecs that decode from noise also decode their codes with each number of `steps`. `progress` is called with a line about the current file. STOI and PESQ are computed for files with `speech`
@@ -66,7 +70,7 @@ def evaluate_folder(
     left out and listed in the report; `failed` is called with its name and the error. Raises `AudioError` for a folder without usable sound or missing
     opus-tools, `UsageError` for a baseline that is not known.
     """
-    baselines = {spec: parse_rate(spec) for spec in against}
+    baselines = [spec if spec.startswith(SAME_BYTES) else parse_rate(spec) for spec in against]
     if baselines:
         require_programs()
     if seconds is not None and not seconds > 0:
@@ -75,7 +79,8 @@ def evaluate_folder(
     files = named_files(folder, limit, seed, tell)
     named = dict(codecs) if isinstance(codecs, Mapping) else {codecs.spec.model or codecs.spec.family: codecs}
     rate = rate or max(codec.spec.rate_out for codec in named.values())
-    systems = _Systems(named, baselines, seed, tuple(steps))
+    systems = _Systems(named, dict(zip(against, baselines, strict=True)), seed, tuple(steps), frozenset(codes_alone))
+    systems.check()
     systems.warm_up()
     rows: list[Row] = []
     failures: list[Failure] = []
@@ -187,51 +192,80 @@ class _Systems:
     """All systems that are compared, run on one file at a time."""
 
     codecs: Mapping[str, Codec]
-    baselines: Mapping[str, float]  #: kbit/s by specification
+    baselines: Mapping[str, float | str]  #: by name: kbit/s, or that name again, which says whose size the files have
     seed: int
     steps: tuple[int, ...] = ()  #: numbers of steps that codes are also decoded with
+    codes_alone: frozenset[str] = frozenset()  #: codecs whose latents are left out
 
-    def ways(self, codec: Codec) -> list[tuple[Face, str | None, dict[str, Any]]]:
+    def ways(self, name: str) -> list[tuple[Face, str | None, dict[str, Any]]]:
         """Encoding, strategy and options of each row: every strategy, then the default one with each number of steps."""
-        ways: list[tuple[Face, str | None, dict[str, Any]]] = [(face, way, {}) for face, way in rows_of(codec)]
+        codec = self.codecs[name]
+        ways: list[tuple[Face, str | None, dict[str, Any]]] = [
+            (face, way, {}) for face, way in rows_of(codec) if face == "tokens" or name not in self.codes_alone
+        ]
         if codec.spec.seeded:  # decoders without noise take no number of steps
             face, strategy = codec.spec.faces[-1], next(iter(codec.spec.strategies), None)
             ways += [(face, strategy, {"steps": count}) for count in self.steps]
         return ways
 
+    def label(self, name: str) -> str:
+        """What begins the names of a codec's systems."""
+        return f"{name} " if len(self.codecs) > 1 else ""
+
+    def check(self) -> None:
+        """Raise `UsageError` for a baseline of the size of a system that there is not, or a codec in `codes_alone`."""
+        known = [
+            self.label(name) + system_name(face, strategy, options.get("steps"))
+            for name in self.codecs
+            for face, strategy, options in self.ways(name)
+        ]
+        for spec in self.baselines:
+            if spec.startswith(SAME_BYTES) and spec.removeprefix(SAME_BYTES) not in known:
+                raise UsageError(f"The baseline got {spec!r}, expected {SAME_BYTES}SYSTEM, one of: {', '.join(known)}.")
+        if unknown := self.codes_alone - self.codecs.keys():
+            raise UsageError(
+                f"codes_alone got {', '.join(sorted(unknown))}, expected some of {', '.join(self.codecs)}."
+            )
+
     def warm_up(self) -> None:
         """Run each codec on one second without timing it, so that the first file's times exclude allocation and compilation."""
-        for codec in self.codecs.values():
+        for name, codec in self.codecs.items():
             length = max(codec.rate, 2 * codec.spec.chunk)
             value = codec.encode(Waveform(torch.zeros(2, length), codec.rate))
-            for _, strategy, options in self.ways(codec):
+            for _, strategy, options in self.ways(name):
                 codec.decode(value, strategy, seed=self.seed, **options)
 
     def rows(self, file: str, wave: Waveform, speech: bool) -> Iterator[tuple[Row, Waveform]]:
         """Yield every system's row for a file, with the decoded audio."""
-        for name, codec in self.codecs.items():
+        sizes: dict[str, int] = {}
+        for name in self.codecs:
             try:
-                yield from self._codec_rows(codec, file, wave, speech, f"{name} " if len(self.codecs) > 1 else "")
+                for row, decoded in self._codec_rows(name, file, wave, speech):
+                    sizes[row.system] = row.file_bytes
+                    yield row, decoded
             except DuotoneError as error:
                 raise type(error)(f"{name}: {error}") from None
-        for spec, kbps in self.baselines.items():
-            yield _opus_row(file, spec, wave, kbps, speech)
+        for spec, wanted in self.baselines.items():
+            if isinstance(wanted, str):
+                result = opus_of_size(wave, sizes[wanted.removeprefix(SAME_BYTES)])
+            else:
+                result = opus_roundtrip(wave, wanted)
+            yield _opus_row(file, spec, wave, result, speech)
         yield _row(file, SILENCE, wave, Waveform(torch.zeros_like(wave.samples), wave.rate), 0)
 
-    def _codec_rows(
-        self, codec: Codec, file: str, wave: Waveform, speech: bool, label: str
-    ) -> Iterator[tuple[Row, Waveform]]:
+    def _codec_rows(self, name: str, file: str, wave: Waveform, speech: bool) -> Iterator[tuple[Row, Waveform]]:
         """Encode once; decode latents and codes in every way."""
+        codec = self.codecs[name]
         start = time.perf_counter()
         value = codec.encode(wave)
         encode_seconds = time.perf_counter() - start
         stored = {face: through_file(value.codes() if face == "tokens" else value) for face in codec.spec.faces}
-        for face, strategy, options in self.ways(codec):
+        for face, strategy, options in self.ways(name):
             held, size = stored[face]
             start = time.perf_counter()
             decoded = codec.decode(held, strategy, seed=self.seed, **options)
             spent = time.perf_counter() - start
-            system = label + system_name(face, strategy, options.get("steps"))
+            system = self.label(name) + system_name(face, strategy, options.get("steps"))
             row, decoded = _row(file, system, wave, decoded, size, encode_seconds, spent, speech)
             if isinstance(held, Codes):
                 row.notes["information_bit_rate"] = held.streams * held.spec.bit_rate
@@ -285,8 +319,7 @@ def excerpt(path: Path, seconds: float | None, middle: bool = False) -> Waveform
         return Waveform(torch.cat(blocks, dim=1).contiguous(), reader.rate)
 
 
-def _opus_row(file: str, spec: str, wave: Waveform, kbps: float, speech: bool) -> tuple[Row, Waveform]:
-    result = opus_roundtrip(wave, kbps)
+def _opus_row(file: str, spec: str, wave: Waveform, result: OpusResult, speech: bool) -> tuple[Row, Waveform]:
     row, wave = _row(
         file, spec, wave, result.wave, result.file_bytes, result.encode_seconds, result.decode_seconds, speech
     )

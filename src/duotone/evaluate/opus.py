@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,10 @@ LOWEST_KBPS, HIGHEST_KBPS = 1.0, 512.0
 SMALLEST_FRAME_MS, SMALLEST_KBPS = 60, (2, 3, 4, 5, 6, 8)
 #: A packet without sound has its header alone: one or two bytes (RFC 6716, section 3). Fewer than this in the mean: no sound.
 _EMPTY_BYTES = 4
+#: Searching for a file of a given size: encodings at most, and how near is near enough.
+_TRIES, _NEAR = 5, 0.01
+#: A usual file that is larger than the wanted one by this factor is no comparison.
+_LARGER = 1.05
 #: Audio bandwidth in Hz of each of the 32 configurations of a packet (RFC 6716, tables 1 and 2).
 _SILK, _HYBRID, _CELT = (4_000, 6_000, 8_000), (12_000, 20_000), (4_000, 8_000, 12_000, 20_000)
 BANDWIDTHS = tuple(
@@ -112,17 +117,13 @@ def opus_roundtrip(wave: Waveform, kbps: float, frame_ms: int = 20, mono: bool =
     `mono` averages the channels before encoding; the result has the channels of the wave all the same. Raises `AudioError`
     when opus-tools is not installed, when the wave is empty, or when a program fails.
     """
-    require_programs()
-    if wave.length == 0:
-        raise AudioError("Opus got a wave of zero samples; there is nothing to encode. Give at least one.")
-    with tempfile.TemporaryDirectory(prefix="duotone-opus-") as folder:
-        source, coded, decoded = (Path(folder) / name for name in ("in.wav", "coded.opus", "out.wav"))
-        soundfile.write(source, wave.numpy().T, wave.rate, subtype="FLOAT")
-        encode = ["opusenc", "--quiet", "--discard-comments", "--padding", "0", "--bitrate", f"{kbps:g}"]
-        encode += ["--framesize", str(frame_ms), *(["--downmix-mono"] if mono else [])]
-        encode_seconds = _run([*encode, str(source), str(coded)])
+    with _encoder(wave) as encode, tempfile.TemporaryDirectory(prefix="duotone-opus-") as folder:
+        coded, decoded = Path(folder) / "coded.opus", Path(folder) / "out.wav"
+        start = time.perf_counter()
+        data = encode(kbps, frame_ms, mono)
+        encode_seconds = time.perf_counter() - start
+        coded.write_bytes(data)
         decode_seconds = _run(["opusdec", "--quiet", "--float", "--rate", str(OPUS_RATE), str(coded), str(decoded)])
-        data = coded.read_bytes()
         samples, rate = soundfile.read(decoded, dtype="float32", always_2d=True)
     result = Waveform(torch.from_numpy(samples.T.copy()), int(rate)).resample(wave.rate).to_channels(wave.channels)
     fitted = Waveform(_fit(result.samples, wave.length), wave.rate)
@@ -141,16 +142,58 @@ def opus_roundtrip(wave: Waveform, kbps: float, frame_ms: int = 20, mono: bool =
     )
 
 
+def opus_of_size(wave: Waveform, file_bytes: int) -> OpusResult:
+    """Opus in a file of about `file_bytes`, found by trying rates; where no usual file is so small, the nearest small one.
+
+    Usual files are stereo in frames of 20 ms; the small ones are those of `opus_nearest`. Raises as `opus_roundtrip`.
+    """
+    sizes: dict[float, int] = {}
+    with _encoder(wave) as encode:
+        kbps = 8 * file_bytes / 1000 / wave.seconds
+        for _ in range(_TRIES):
+            kbps = min(max(kbps, LOWEST_KBPS), HIGHEST_KBPS)
+            sizes[kbps] = len(encode(kbps))
+            if abs(sizes[kbps] - file_bytes) <= _NEAR * file_bytes:
+                break
+            kbps *= file_bytes / sizes[kbps]
+    best = min(sizes, key=lambda kbps: abs(sizes[kbps] - file_bytes))
+    return opus_roundtrip(wave, best) if sizes[best] <= _LARGER * file_bytes else opus_nearest(wave, file_bytes)[1]
+
+
 def opus_nearest(wave: Waveform, file_bytes: int) -> tuple[int, OpusResult]:
     """The Opus file nearest to `file_bytes` among the smallest ones that hold sound; returns opusenc's --bitrate, and the result.
 
     Mono and frames of 60 ms make the smallest files. opusenc documents 6 kbit/s as its least; it takes less, but under
     2.4 kbit/s every packet is empty and decodes to silence: such files are passed over. Raises as `opus_roundtrip`.
     """
-    results = {kbps: opus_roundtrip(wave, kbps, SMALLEST_FRAME_MS, mono=True) for kbps in SMALLEST_KBPS}
-    sounding = {kbps: result for kbps, result in results.items() if not result.empty} or results
-    kbps = min(sounding, key=lambda kbps: (abs(sounding[kbps].file_bytes - file_bytes), kbps))
-    return kbps, sounding[kbps]
+    with _encoder(wave) as encode:
+        files = {kbps: encode(kbps, SMALLEST_FRAME_MS, True) for kbps in SMALLEST_KBPS}
+    sounding = {kbps: data for kbps, data in files.items() if not _is_empty(list(_packets(data))[2:])} or files
+    kbps = min(sounding, key=lambda kbps: (abs(len(sounding[kbps]) - file_bytes), kbps))
+    return kbps, opus_roundtrip(wave, kbps, SMALLEST_FRAME_MS, mono=True)
+
+
+@contextmanager
+def _encoder(wave: Waveform) -> Iterator[Callable[..., bytes]]:
+    """Inside, a function of kbit/s, frame length and mono gives the whole `.opus` file. Raises as `opus_roundtrip`."""
+    require_programs()
+    if wave.length == 0:
+        raise AudioError("Opus got a wave of zero samples; there is nothing to encode. Give at least one.")
+    with tempfile.TemporaryDirectory(prefix="duotone-opus-") as folder:
+        source, coded = Path(folder) / "in.wav", Path(folder) / "coded.opus"
+        soundfile.write(source, wave.numpy().T, wave.rate, subtype="FLOAT")
+
+        def encode(kbps: float, frame_ms: int = 20, mono: bool = False) -> bytes:
+            command = ["opusenc", "--quiet", "--discard-comments", "--padding", "0", "--bitrate", f"{kbps:g}"]
+            command += ["--framesize", str(frame_ms), *(["--downmix-mono"] if mono else [])]
+            _run([*command, str(source), str(coded)])
+            return coded.read_bytes()
+
+        yield encode
+
+
+def _is_empty(packets: list[bytes]) -> bool:
+    return sum(map(len, packets)) < _EMPTY_BYTES * len(packets)
 
 
 def _run(command: list[str]) -> float:

@@ -117,6 +117,9 @@ class LycodecObjectiveSection(NoiseFields):
 class LycodecObjective(CodecObjective):
     """``{"samples": [B, 2, crop]}`` in, loss out. Owns the network, and with `teacher_decay` a teacher that is not exported."""
 
+    #: Fields of the configuration that may change when a training starts from a codec.
+    free: ClassVar[tuple[str, ...]] = ()
+
     def __init__(
         self, config: LycodecConfig, section: LycodecObjectiveSection, teachers: Sequence[Teacher] | None = None
     ) -> None:
@@ -155,12 +158,21 @@ class LycodecObjective(CodecObjective):
         """Gradient checkpointing in encoder and decoder."""
         self.network.encoder.checkpointing = self.network.decoder.checkpointing = True
 
+    def compile_parts(self) -> None:
+        """Compile encoder and decoder, the teacher's decoder too; draws, rounding and losses run eagerly."""
+        self.network.encoder.compile()
+        for network in (self.network, self.teacher):
+            if network is not None:
+                network.decoder.compile()
+
     def begin_from(self, codec: Codec) -> None:
         """Start from a codec's weights. Raises `ConfigError` if it has another network."""
         if not isinstance(codec, Lycodec):
             raise ConfigError(f"model.start_from got {codec.spec.model or codec.spec.family}, expected a Lycodec.")
-        require_equal(codec.config.to_dict(), self.config.to_dict())
-        self.network.load_state_dict({k: v.float() for k, v in codec.network.state_dict().items()}, strict=False)
+        begun, own = codec.config.to_dict(), self.network.state_dict()
+        require_equal({name: value for name, value in begun.items() if name not in self.free}, self.config.to_dict())
+        weights = {name: w.float() for name, w in codec.network.state_dict().items() if name in own}
+        self.network.load_state_dict({**own, **weights})
 
     @torch.no_grad()
     def calibrate(self, samples: Tensor, latents: bool = True) -> None:

@@ -18,6 +18,7 @@ from duotone.train import (  # noqa: F401
     flow,
     lm_task,
     lycodec,
+    lycodec_predictor,
 )  # importing a file registers its kinds; import files of new objectives here
 from duotone.train.sections import (
     DATA,
