@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import duotone
 from duotone.audio.files import write
@@ -116,3 +117,96 @@ def test_a_run_saves_the_maps_and_a_codec_without_them(folder: Path, tmp_path: P
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"objective\.teachers got .*absent"):
         Teacher(TeacherSection(model=str(tmp_path / "absent")))
+
+
+#: A repository's own code, as that of MERT: a model class that transformers does not have, named by `auto_map`. Running it leaves a trace.
+CODE = """
+from pathlib import Path
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+Path({trace!r}).touch()
+
+
+class PocketConfig(PretrainedConfig):
+    model_type = "pocket-mert"
+
+    def __init__(self, hidden_size=12, hop=160, **others):
+        super().__init__(**others)
+        self.hidden_size, self.hop = hidden_size, hop
+
+
+class PocketModel(PreTrainedModel):
+    config_class = PocketConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.frames = torch.nn.Linear(config.hop, config.hidden_size)
+        self.post_init()
+
+    def _init_weights(self, module):
+        pass
+
+    def forward(self, input_values, **others):
+        frames = input_values.unfold(-1, self.config.hop, self.config.hop)
+        return BaseModelOutput(last_hidden_state=torch.tanh(self.frames(frames)))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, torch.Tensor]:
+    """The folder of a small random model with code of its own, the file that running the code makes, and one of its weights."""
+    folder, trace = tmp_path / "pocket", tmp_path / "it ran"
+    folder.mkdir()
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (folder / "pocket.py").write_text(CODE.format(trace=str(trace)))
+    weights = {
+        "frames.weight": 0.1 * torch.randn(12, 160, generator=torch.Generator().manual_seed(0)),
+        "frames.bias": torch.zeros(12),
+    }
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    names = {"AutoConfig": "pocket.PocketConfig", "AutoModel": "pocket.PocketModel"}
+    config = {
+        "model_type": "pocket-mert",
+        "auto_map": names,
+        "hidden_size": 12,
+        "hop": 160,
+        "architectures": ["PocketModel"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=RATE, do_normalize=True).save_pretrained(folder)
+    return folder, trace, weights["frames.weight"]
+
+
+def test_code_of_a_repository_runs_only_if_it_is_trusted(repository: tuple[Path, Path, torch.Tensor]) -> None:
+    """MERT's class is code of its repository: without `trust_code` it is refused, saying which field to set, and nothing of it runs."""
+    folder, trace, weight = repository
+    with pytest.raises(WeightsError, match="trust_code: true"):
+        Teacher(TeacherSection(model=str(folder)))
+    assert not trace.exists()
+    teacher = Teacher(TeacherSection(model=str(folder), trust_code=True))
+    assert trace.exists() and type(teacher.model).__name__ == "PocketModel"
+    assert torch.equal(teacher.model.frames.weight, weight)  # type: ignore[union-attr]
+    assert (teacher.rate, teacher.width) == (RATE, 12)
+    assert teacher.features(torch.rand(2, 2, 4_800), 48_000).shape == (2, 10, 12)
+
+
+def test_packages_that_a_repositorys_code_needs_are_named(repository: tuple[Path, Path, torch.Tensor]) -> None:
+    """As MERT's needs nnAudio."""
+    code = repository[0] / "pocket.py"
+    code.write_text("import a_package_for_sound\n" + code.read_text())
+    with pytest.raises(WeightsError, match=r"objective\.teachers got .*a_package_for_sound"):
+        Teacher(TeacherSection(model=str(repository[0]), trust_code=True))
+
+
+def test_a_trusted_teacher_aligns_the_tokens(repository: tuple[Path, Path, torch.Tensor]) -> None:
+    teachers = [{"model": str(repository[0]), "trust_code": True}]
+    section = LycodecObjectiveSection.parse({**SIZES, "teachers": teachers, "teacher_decay": 0.0})
+    objective = LycodecObjective(SMALL_LYCODEC, section)
+    loss, values = objective({"samples": samples(3)}, 0.5, Draws.whole(3, 0))
+    loss.backward()
+    assert objective.alignment is not None and 0 < float(values["teacher 0"]) < 2
+    gradient = objective.alignment.maps[0].weight.grad
+    assert isinstance(gradient, torch.Tensor) and bool(gradient.any())

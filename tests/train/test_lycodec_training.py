@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import duotone
@@ -17,7 +18,9 @@ from duotone.codec.lycodec.stereo import Stereo
 from duotone.codec.lycodec.weights import load_lycodec
 from duotone.config import LycodecConfig, lycodec_preset
 from duotone.errors import ConfigError
+from duotone.train import checkpoint
 from duotone.train.draws import Draws
+from duotone.train.log import LOG, read_log
 from duotone.train.lycodec import (
     LycodecObjective,
     LycodecObjectiveSection,
@@ -208,6 +211,79 @@ def test_it_trains_resumes_exactly_and_its_export_loads(tmp_path: Path) -> None:
     assert codec.decode(codec.encode(wave)).samples.shape[-1] == wave.samples.shape[-1]
     train(recipe(start_from=str(tmp_path / "whole" / "codec")), sources, tmp_path / "more")
     assert load_lycodec(tmp_path / "more" / "codec").provenance["began_from"]["fingerprint"] == whole.fingerprint
+
+
+def gradients(made: LycodecObjective, batch: dict[str, Tensor]) -> tuple[float, Tensor]:
+    """Loss of a step, and all gradients of the network in one vector."""
+    loss, _ = made(batch, 0.5, Draws.whole(len(batch["samples"])))
+    loss.backward()
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in made.network.parameters()]
+    return float(loss.detach()), torch.cat([g.flatten() for g in found])
+
+
+def test_a_step_in_bfloat16_is_about_that_in_float32() -> None:
+    batch = {"samples": samples(8)}
+    exact, wanted = gradients(objective(), batch)
+    made, formats = objective(), set()
+    made.network.decoder.blocks[0].mlp.up.register_forward_hook(lambda layer, given, out: formats.add(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, found = gradients(made, batch)
+    assert formats == {torch.bfloat16} and found.dtype == torch.float32
+    assert loss != exact and loss == pytest.approx(exact, rel=0.02)
+    assert torch.isfinite(found).all() and float(torch.cosine_similarity(found, wanted, dim=0)) > 0.98
+
+
+def test_the_loop_trains_it_in_bfloat16(tmp_path: Path) -> None:
+    """Two steps with `train.precision: bfloat16`: the losses are those of float32 within 2%, and the weights stay float32."""
+    (tmp_path / "sounds").mkdir()
+    write(tmp_path / "sounds" / "0.wav", synthesize(0, 1.0))
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        values = recipe().to_dict()
+        values["data"]["validation_share"] = 0.0
+        values["train"] |= {"steps": 2, "precision": precision, "checkpoint_every": 2}
+        train(TrainRecipe.parse(values), [str(tmp_path / "sounds")], tmp_path / precision)
+        losses.append([record["loss"] for record in read_log(tmp_path / precision / LOG)[0]])
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
+    weights = load_file(checkpoint.folder(tmp_path / "bfloat16") / "step-000000002" / "model.safetensors")
+    assert {w.dtype for name, w in weights.items() if name.startswith("network.")} == {torch.float32}
+
+
+def test_gradient_checkpointing_computes_blocks_again_and_changes_nothing() -> None:
+    batch, found, calls = {"samples": samples(4)}, [], []
+    for saving in (False, True):
+        made, count = objective(), [0, 0]
+        if saving:
+            made.save_memory()
+        parts = (made.network.encoder.layers[0].mlp.up, made.network.decoder.blocks[0].mlp.up)
+        for i, layer in enumerate(parts):
+            layer.register_forward_hook(lambda *_, i=i, count=count: count.__setitem__(i, count[i] + 1))
+        found.append(gradients(made, batch))
+        calls.append(count)
+    assert calls == [[1, 1], [2, 2]]  # the teacher's decoder is another module
+    assert found[0][0] == found[1][0] and torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+def test_compiled_parts_train_as_they_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train.compile` reaches encoder and decoder; here with PyTorch's own kernels, as making kernels takes minutes on a CPU."""
+    plain = torch.compile
+    seen = []
+
+    def compiled(function: object) -> object:
+        seen.append(function)
+        return plain(function, backend="eager")  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", compiled(self._call_impl))
+    )
+    batch, made = {"samples": samples(4)}, objective()
+    made.compile_parts()
+    assert len(seen) == 3  # encoder and decoder, and the teacher's decoder
+    exact, wanted = gradients(objective(), batch)
+    loss, found = gradients(made, batch)
+    assert loss == pytest.approx(exact, rel=1e-5) and torch.allclose(found, wanted, atol=1e-4)
+    assert set(made.state_dict()) == set(objective().state_dict())  # names of weights stay
 
 
 @pytest.mark.parametrize("name", ["lycodec", "lycodec-tiny"])

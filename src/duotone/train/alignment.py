@@ -47,7 +47,7 @@ class Teacher:
             options: dict[str, Any] = {"trust_remote_code": section.trust_code}
             self.extractor = transformers.AutoFeatureExtractor.from_pretrained(section.model, **options)
             model = transformers.AutoModel.from_pretrained(section.model, **options)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:  # ImportError: packages that a repository's code needs
             raise WeightsError(
                 f"objective.teachers got {section.model}, which transformers cannot load ({error}). Give a folder or a name of the Hub with a "
                 f"model of sound, and trust_code: true if its class is code of its repository."
