@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from duotone import hub
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
+from duotone.codec.lycodec.network import LycodecNetwork
 from duotone.codec.lycodec.seed import KEYS, TRAINING
 from duotone.codec.lycodec.weights import save_lycodec
 from duotone.config import LycodecConfig, lycodec_preset
@@ -73,3 +75,17 @@ def test_every_described_key_is_on_the_page() -> None:
         for field in re.findall(r"`([a-z_]+)`", row.split("|")[2]):
             assert field in configuration, field
     assert lycodec_preset(NAME).values == 256
+
+
+def test_the_parameters_of_the_page_are_those_of_the_networks() -> None:
+    counted = []
+    with torch.device("meta"):
+        for name in ("lycodec", NAME):
+            counted.append(LycodecNetwork(lycodec_preset(name)).parameters_by_part())
+    table = PAGE.partition("## Parameters")[2].partition("## What")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")
+    ]
+    told = {row[0].partition(" (")[0]: row[2:] for row in rows[2:]}
+    assert told == {part: [f"{found[part] / 1e6:.2f}M" for found in counted] for part in counted[0]}
+    assert f"{sum(counted[0].values()) / 1e6:.1f}" == "82.8"

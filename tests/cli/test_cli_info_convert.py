@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from duotone.audio.files import write
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.weights import export_codicodec
+from duotone.codec.lycodec.weights import save_lycodec
 from duotone.hub import save
+from small_lycodec import random_lycodec
 
 
 def test_info_of_a_duo_file(here: Path, duotone: Any, codec: CoDiCodec) -> None:
@@ -41,6 +44,17 @@ def test_info_of_a_sound_and_of_a_codec(here: Path, duotone: Any, codec: CoDiCod
     assert told["kbit_per_second"] == pytest.approx(codec.config.bit_rate / 1000)
     assert (told["faces"], told["number_format"]) == (["latents", "tokens"], "float32")
     assert "    weights: random, seed 1" in duotone("info", codec_folder).stdout.splitlines()
+
+
+def test_info_of_a_lycodec(here: Path, duotone: Any) -> None:
+    """Its parts are those of its own count; a token is a step, of all codebooks."""
+    codec = random_lycodec()
+    save_lycodec(codec, "lyco")
+    told = json.loads(duotone("info", "lyco", "--json").stdout)
+    assert told["parameters_by_part"] == codec.network.parameters_by_part()
+    assert told["parameters"] == sum(told["parameters_by_part"].values())
+    assert told["bits_per_step"] == pytest.approx(16 * math.log2(11))
+    assert told["kbit_per_second"] * 1000 == pytest.approx(6 * told["bits_per_step"] / told["chunk_seconds"])
 
 
 def test_files_are_described_without_torch(here: Path, duotone: Any) -> None:

@@ -273,20 +273,29 @@ def _flow(model: FlowModel, name: str) -> dict[str, Any]:
 
 
 def _codec(codec: LoadedCodec) -> dict[str, Any]:
-    from torch import nn
-
     from duotone.config import Config
 
     spec, config = codec.spec, getattr(codec, "config", None)
-    network = getattr(codec, "network", None)
-    parts = network.named_children() if isinstance(network, nn.Module) else ()
     return {
         "type": "codec", **_identity(spec), "faces": list(spec.faces), "parameters": codec.parameter_count(),
-        "parameters_by_part": {part: sum(p.numel() for p in module.parameters()) for part, module in parts},
+        "parameters_by_part": _by_part(getattr(codec, "network", None)),
         "rate": spec.rate, "rate_out": spec.rate_out, "channels": spec.channels, "chunk_seconds": spec.chunk_seconds,
         "steps_per_chunk": spec.steps, "latents_of_a_chunk": spec.latent and list(spec.latent),
         "levels": spec.levels and list(spec.levels), "codebooks": list(spec.codebooks),
+        "bits_per_step": spec.bits_per_chunk / spec.steps if spec.codebooks else None,
         "tokens_per_second": spec.tokens_per_second, "kbit_per_second": spec.bit_rate / 1000,
         "strategies": list(spec.strategies), "number_format": codec.encoding_format,
         "config": config.to_dict() if isinstance(config, Config) else None, "provenance": codec.provenance,
     }  # fmt: skip
+
+
+def _by_part(network: object) -> dict[str, int]:
+    """Parameters of each part of a network: as it counts them itself, or of its modules."""
+    from torch import nn
+
+    from duotone.codec.lycodec.network import LycodecNetwork
+
+    if isinstance(network, LycodecNetwork):
+        return network.parameters_by_part()
+    parts = network.named_children() if isinstance(network, nn.Module) else ()
+    return {part: sum(p.numel() for p in module.parameters()) for part, module in parts}
