@@ -36,7 +36,7 @@ SMALLEST_FRAME_MS, SMALLEST_KBPS = 60, (2, 3, 4, 5, 6, 8)
 #: A packet without sound has its header alone: one or two bytes (RFC 6716, section 3). Fewer than this in the mean: no sound.
 _EMPTY_BYTES = 4
 #: Searching for a file of a given size: encodings at most, and how near is near enough.
-_TRIES, _NEAR = 5, 0.01
+_TRIES, _NEAR = 6, 0.01
 #: A usual file that is larger than the wanted one by this factor is no comparison.
 _LARGER = 1.05
 #: Audio bandwidth in Hz of each of the 32 configurations of a packet (RFC 6716, tables 1 and 2).
@@ -143,21 +143,27 @@ def opus_roundtrip(wave: Waveform, kbps: float, frame_ms: int = 20, mono: bool =
 
 
 def opus_of_size(wave: Waveform, file_bytes: int) -> OpusResult:
-    """Opus in a file of about `file_bytes`, found by trying rates; where no usual file is so small, the nearest small one.
+    """Opus in a file of about `file_bytes` and not much more, found by trying rates; where no usual file is so small, the nearest small one.
 
     Usual files are stereo in frames of 20 ms; the small ones are those of `opus_nearest`. Raises as `opus_roundtrip`.
     """
     sizes: dict[float, int] = {}
+    low, high = LOWEST_KBPS, HIGHEST_KBPS  # rates that are known to be too low and too high
     with _encoder(wave) as encode:
         kbps = 8 * file_bytes / 1000 / wave.seconds
         for _ in range(_TRIES):
-            kbps = min(max(kbps, LOWEST_KBPS), HIGHEST_KBPS)
+            kbps = min(max(kbps, low), high)
             sizes[kbps] = len(encode(kbps))
             if abs(sizes[kbps] - file_bytes) <= _NEAR * file_bytes:
                 break
+            low, high = (kbps, high) if sizes[kbps] < file_bytes else (low, kbps)
             kbps *= file_bytes / sizes[kbps]
-    best = min(sizes, key=lambda kbps: abs(sizes[kbps] - file_bytes))
-    return opus_roundtrip(wave, best) if sizes[best] <= _LARGER * file_bytes else opus_nearest(wave, file_bytes)[1]
+            if not low < kbps < high:  # sizes jump where opusenc goes from one way of coding to another
+                kbps = (low * high) ** 0.5
+    fitting = {kbps: size for kbps, size in sizes.items() if size <= _LARGER * file_bytes}
+    if not fitting:
+        return opus_nearest(wave, file_bytes)[1]
+    return opus_roundtrip(wave, min(fitting, key=lambda kbps: abs(fitting[kbps] - file_bytes)))
 
 
 def opus_nearest(wave: Waveform, file_bytes: int) -> tuple[int, OpusResult]:
