@@ -201,8 +201,10 @@ def section(table: dict[str, Any]) -> list[str]:
     """The table of one setting."""
     setting, runs = table["setting"], {(run["row"], run["seed"]): run for run in table["runs"] if "failed" not in run}
     head = ["log-mel, dB", "MR-STFT", "STOI of speech", "ILD, dB"]
+    commands = dict.fromkeys(run.get("command", table["command"]) for run in table["runs"])
     lines = [
-        f"## {setting['steps']} steps" + (f", {' '.join(setting['set'])}" if setting["set"] else ""), "", f"Made by `{table['command']}`", "",
+        f"## {setting['steps']} steps" + (f", {' '.join(setting['set'])}" if setting["set"] else ""), "",
+        f"Made by {' and '.join(f'`{command}`' for command in commands)}", "",
         f"{setting['steps']} steps of the plain row, as many operations for the others; {setting['files']} held-out files a kind, {setting['seconds']:g} s of "
         f"each, discrete unless said otherwise. Differences file by file against plain with the same seed, 95% intervals over files; bold where 0 lies outside.", "",
         f"| row | seeds | steps | {' | '.join(head)} | {' | '.join(f'{h}, against plain' for h in head)} |", "|---|---:|---:|" + "---:|" * 2 * len(head),
@@ -264,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.rows or rows:
             if any(run["row"] == name and run["seed"] == seed for run in runs):
                 continue
-            runs.append(result(name, seed, setting, options, plain))
+            runs.append({"command": machine.command(arguments), **result(name, seed, setting, options, plain)})
             runs.sort(key=lambda run: (rows.index(run["row"]), run["seed"]))
             table = {"command": machine.command(arguments), "setting": about, "runs": runs}
             document = {"of": options.of, "machine": machine.describe(), "tables": [*others, table]}

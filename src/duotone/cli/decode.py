@@ -148,8 +148,9 @@ def command(
         reporter.run(planned, lambda job: remote.decode(job, format and format.value, codec, seed, options), "decoded")
         return
     codecs = Codecs(codec, device, dtype, particular(bandwidth, n_quantizers, codec_repo))
-    first = codecs.loaded[0]
-    first.decode_stream(first.source(), seed=seed, **options)  # refuses options that the codec does not have
+    if codec is not None:  # else each file's codec refuses options that it does not have
+        named = codecs.loaded[0]
+        named.decode_stream(named.source(), seed=seed, **options)
     options |= {"seed": seed, "restore": not native_rate}
     work = _Work(codecs, options, format and format.value, salvage, reporter)
     reporter.run(planned, work.decode, "decoded")
@@ -207,13 +208,13 @@ class _Work:
         started = time.perf_counter()
         with DuoReader(sys.stdin.buffer if job.source == "-" else job.source, self.salvage) as reader:
             codec = self.codecs.find(reader.spec)
+            # While salvaging, the length is not known before the end: a truncated file may give less than its header states.
+            source = reader.source.of_length(None) if self.salvage else reader.source
+            stream = codec.decode_stream(source, **self.options)
             if job.target == "-":
                 binary_stdout()
             else:
                 Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-            # While salvaging, the length is not known before the end: a truncated file may give less than its header states.
-            source = reader.source.of_length(None) if self.salvage else reader.source
-            stream = codec.decode_stream(source, **self.options)
             with stream, open_writer(job.target, stream.rate, stream.channels, format=self.format) as writer:
                 samples = self._through(reader, stream, writer, job.source)
         seconds, took = samples / stream.rate, time.perf_counter() - started
