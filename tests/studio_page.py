@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from duotone import flow
+from duotone.audio.files import read
+from duotone.audio.wav_stream import pcm
+from duotone.codec.contract import Codec
+from duotone.flow.model import FlowModel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGS = (
@@ -73,10 +83,49 @@ def browsing() -> Iterator[Any]:
 
 
 @contextmanager
-def shown(browser: Any, url: str, width: int = 1440, height: int = 1000, scheme: str = "light") -> Iterator[Shown]:
-    """The studio of a service in a fresh profile, connected."""
+def shown(
+    browser: Any, url: str, width: int = 1440, height: int = 1000, scheme: str = "light", prelude: str | None = None
+) -> Iterator[Shown]:
+    """The studio of a service in a fresh profile, connected; `prelude` runs before the page's own scripts."""
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    if prelude is not None:
+        context.add_init_script(prelude)
     found = Shown(context.new_page(), url)
     found.until("'ready' in document.body.dataset || document.getElementById('ask').open")
     yield found
     context.close()
+
+
+def saved_sound(found: Shown) -> np.ndarray:
+    """What "Save what was heard" gives, `[T, 2]`."""
+    with found.page.expect_download() as download:
+        found.page.click("#live-save")
+    data = Path(download.value.path()).read_bytes()
+    assert data[:4] == b"RIFF" and read(io.BytesIO(data)).rate == 48_000
+    return np.frombuffer(data[44:], "<i2").reshape(-1, 2)
+
+
+def own_sound(
+    model: FlowModel, codec: Codec, samples: int, seed: int = 0, at: int | None = None, **changes: Any
+) -> np.ndarray:
+    """What a session of the library plays, `[T, 2]`; changes are made before the chunk that begins at sample `at`."""
+    found: list[np.ndarray] = []
+    with flow.session(model, codec, seed=seed) as session:
+        while session.taken < samples:
+            if session.made == at:
+                session.set(**changes)
+            session.make()
+            wave = session.take()
+            assert wave is not None
+            found.append(pcm(wave.numpy()).T)
+    return np.concatenate(found)[:samples]
+
+
+def violations(found: Shown, part: str = "html") -> list[str]:
+    """What axe-core finds, of the rules of WCAG 2 A and AA and of best practice, in the part of the page that a selector names."""
+    from axe_playwright_python.base import AXE_FILE_PATH
+
+    source = Path(AXE_FILE_PATH).read_text(encoding="utf-8")
+    found.get(f"{source}; 0")
+    told = found.get(f"axe.run('{part}', {{ resultTypes: ['violations'] }}).then(({{ violations }}) => violations)")
+    return [f"{each['id']}: {node['html']} {node['failureSummary']}" for each in told for node in each["nodes"]]

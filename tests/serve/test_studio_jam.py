@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ pytest.importorskip("fastapi", reason="the service needs the extra serve")
 pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
 
 from duotone import flow
-from duotone.audio.files import read, write
+from duotone.audio.files import write
 from duotone.audio.synth import synthesize
-from duotone.audio.wav_stream import pcm
 from duotone.serve.models import Models
 from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown, shown
+from studio_page import CHROMIUM, Shown, own_sound, saved_sound, shown, violations
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 MODEL, CODEC = stirred(PAIRED), random_bands()
@@ -56,27 +54,9 @@ def heard(studio: Shown, samples: float) -> None:
     studio.until(f"{LIVE}.state === 'playing' && {LIVE}.player.heard > {samples}")
 
 
-def saved(studio: Shown) -> np.ndarray:
-    """What the button saves, `[T, 2]`."""
-    with studio.page.expect_download() as found:
-        studio.page.click("#live-save")
-    data = Path(found.value.path()).read_bytes()
-    assert data[:4] == b"RIFF" and read(io.BytesIO(data)).rate == 48_000
-    return np.frombuffer(data[44:], "<i2").reshape(-1, 2)
-
-
-def own(samples: int, seed: int = 0, at: int | None = None, **changes: Any) -> np.ndarray:
-    """What a session of the library plays; changes are made before the chunk that begins at sample `at`."""
-    found: list[np.ndarray] = []
-    with flow.session(MODEL, CODEC, seed=seed) as session:
-        while session.taken < samples:
-            if session.made == at:
-                session.set(**changes)
-            session.make()
-            wave = session.take()
-            assert wave is not None
-            found.append(pcm(wave.numpy()).T)
-    return np.concatenate(found)[:samples]
+def own(samples: int, **wishes: Any) -> np.ndarray:
+    """What a session of the library plays with these models."""
+    return own_sound(MODEL, CODEC, samples, **wishes)
 
 
 def row(studio: Shown, name: str) -> dict[str, Any]:
@@ -98,7 +78,7 @@ def test_a_change_is_shown_as_heard_where_it_is_heard(studio: Shown) -> None:
     assert found["told"] == "heard" and studio.get(f"{LIVE}.player.heard") >= found["at"] > 0
     assert [mark["text"] for mark in studio.get(f"{LIVE}.tape.marks")] == ["temperature 0.95"]
     heard(studio, found["at"] + 5_000)
-    sound = saved(studio)
+    sound = saved_sound(studio)
     assert len(sound) > found["at"] + 4_000
     assert np.array_equal(sound, own(len(sound), at=found["at"], temperature=value))
     assert not np.array_equal(sound, own(len(sound)))
@@ -117,7 +97,7 @@ def test_pause_keeps_the_place_and_stop_keeps_what_was_heard(studio: Shown) -> N
     heard(studio, at + 3_000)
     studio.page.keyboard.press("Escape")
     studio.until(f"{LIVE}.state === 'idle'")
-    sound = saved(studio)
+    sound = saved_sound(studio)
     assert len(sound) > at and np.array_equal(sound, own(len(sound)))
     assert studio.page.is_disabled("#live-pause") and studio.page.is_enabled("#live-start")
 
@@ -159,7 +139,7 @@ def test_a_lost_connection_is_told_and_the_session_goes_on(studio: Shown) -> Non
     studio.until(f"{LIVE}.state === 'playing' && {LIVE}.controls.rows.get('gain').phase === 'heard'")
     at = row(studio, "gain")["at"]
     heard(studio, at + 2_000)
-    sound = saved(studio)
+    sound = saved_sound(studio)
     assert np.array_equal(sound, own(len(sound), at=at, gain=0.5))
 
 
@@ -179,19 +159,15 @@ def test_a_session_is_saved_and_opened(studio: Shown, tmp_path: Path) -> None:
 
 def test_it_is_read_by_keyboard_on_a_phone_and_by_screen_readers(studio: Shown) -> None:
     pytest.importorskip("axe_playwright_python", reason="needs the Python package axe-playwright-python")
-    from axe_playwright_python.base import AXE_FILE_PATH
-
     start(studio)
     studio.page.get_by_text("More controls").click()
     studio.page.get_by_text("Add an oscillator").click()
     studio.page.set_viewport_size({"width": 360, "height": 740})
     assert studio.get("document.documentElement.scrollWidth") == 360
     studio.until(f"{LIVE}.tape.marks.some(({{ text }}) => text === 'oscillator on temperature')")
-    studio.get(f"{Path(AXE_FILE_PATH).read_text(encoding='utf-8')}; 0")
     for scheme in ("light", "dark"):
         studio.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        found = studio.get("axe.run('#live', { resultTypes: ['violations'] }).then(({ violations }) => violations)")
-        assert [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]] == [], scheme
+        assert violations(studio, "#live") == [], scheme
 
 
 def test_errors_of_controls_are_told_in_the_services_words(studio: Shown) -> None:
@@ -200,3 +176,85 @@ def test_errors_of_controls_are_told_in_the_services_words(studio: Shown) -> Non
     studio.page.select_option("#live-solver", "average")
     studio.until_told("needs a model with spans")
     assert row(studio, "solver")["phase"] == "refused" and studio.page.input_value("#live-solver") == "euler"
+
+
+KNOBS = """
+    window.knobs = { onstatechange: null, inputs: new Map() };
+    window.plug = (name) => { knobs.inputs.set(name, { name, onmidimessage: null }); knobs.onstatechange?.(); };
+    window.turn = (name, ...data) => knobs.inputs.get(name).onmidimessage({ data: Uint8Array.from(data) });
+    navigator.requestMIDIAccess = async () => knobs;
+"""
+
+
+def test_a_knob_is_bound_and_turns_a_control(browser: Any, running: Running) -> None:
+    """A controller that is made up stands in for Web MIDI, which a browser without a sound system does not have."""
+    with shown(browser, running.url + "/", prelude=KNOBS) as studio:
+        studio.until(f"{LIVE} !== undefined")
+        start(studio)
+        studio.page.click("#live-midi")
+        studio.until_told("No MIDI device is connected")
+        studio.get("plug('Knobs')")  # one that comes later is heard too
+        studio.page.click("#live-learn")
+        studio.until_told("Touch a control first")
+        studio.page.focus("#live-temperature")
+        studio.page.click("#live-learn")
+        studio.until_told("it will be bound to temperature")
+        studio.get("turn('Knobs', 0x93, 60, 100)")  # a note is no knob
+        assert row(studio, "temperature")["value"] == 1
+        studio.get("turn('Knobs', 0xb2, 21, 127)")
+        studio.until_told("Knob 21 (channel 3) turns temperature.")
+        studio.until(f"{LIVE}.controls.rows.get('temperature').phase === 'heard'")
+        assert row(studio, "temperature")["value"] == 2
+        studio.get("turn('Knobs', 0xb2, 22, 0)")  # another knob, and the same on another channel
+        studio.get("turn('Knobs', 0xb3, 21, 0)")
+        assert row(studio, "temperature")["value"] == 2
+        studio.get("turn('Knobs', 0xb2, 21, 0)")
+        assert row(studio, "temperature")["value"] == 0
+        studio.page.reload()  # what is bound is kept
+        studio.until(f"{LIVE} !== undefined")
+        studio.get("plug('Knobs')")
+        studio.page.click("#live-midi")
+        studio.until_told("MIDI: Knobs")
+        studio.get("turn('Knobs', 0xb2, 21, 127)")
+        assert row(studio, "temperature")["value"] == 2
+        studio.get(
+            "void (navigator.requestMIDIAccess = async () => { throw new DOMException('no', 'SecurityError'); })"
+        )
+        studio.page.click("#live-midi")
+        studio.until_told("does not let this page use MIDI")
+        studio.fine()
+
+
+def test_little_motion_is_respected(studio: Shown) -> None:
+    """Nothing is animated, and the tape moves twice a second instead of with every frame."""
+    drawn = f"(() => {{ const draw = {LIVE}.tape.draw; window.drawn = 0; {LIVE}.tape.draw = function (...given) {{ window.drawn++; return draw.apply(this, given); }}; }})()"
+    studio.page.emulate_media(reduced_motion="reduce")
+    styles = """[...document.querySelectorAll("*")].map((each) => getComputedStyle(each))
+        .filter(({ transitionDuration, animationName }) => animationName !== "none" || transitionDuration.split(", ").some((each) => parseFloat(each) > 0)).length"""
+    assert studio.get(styles) == 0
+    studio.get(drawn)
+    start(studio)
+    before, since = studio.get("window.drawn"), studio.get("performance.now()")
+    heard(studio, studio.get(f"{LIVE}.player.heard") + 48_000)
+    seconds = (studio.get("performance.now()") - since) / 1000
+    assert 1 <= studio.get("window.drawn") - before <= 2 * seconds + 1
+    studio.page.emulate_media(reduced_motion="no-preference")
+    assert studio.get(styles) > 0  # of the section "Source"
+
+
+def test_a_prompt_that_is_too_long_is_told(browser: Any, tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", synthesize(3, 0.6))
+    limits = {"prompt_seconds": 0.2}
+    with (
+        serving(Models({"bands": CODEC}, MODEL, "toy"), limits=limits) as running,
+        shown(browser, running.url + "/") as studio,
+    ):
+        studio.page.set_input_files("#file", tmp_path / "long.wav")
+        studio.until_made()
+        studio.page.get_by_text("After the open sound").click()
+        start(studio)
+        assert "0.4 s before them are left out (prompt_seconds)" in studio.page.inner_text("#live-prompt-note")
+        studio.page.get_by_text("From nothing", exact=True).click()
+        start(studio)
+        assert studio.page.is_hidden("#live-prompt-note")
+        studio.fine()

@@ -26,7 +26,7 @@ from duotone.serve.models import Models
 from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown
+from studio_page import CHROMIUM, Shown, own_sound
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 MODEL, CODEC = stirred(PAIRED), random_bands()
@@ -320,18 +320,9 @@ COLLECT = """
 """
 
 
-def own(samples: int, seed: int = 3, at: int | None = None, **changes: Any) -> np.ndarray:
-    """What a session of the library plays, `[T, 2]`; changes are made before the chunk that begins at sample `at`."""
-    found: list[np.ndarray] = []
-    with flow.session(MODEL, CODEC, seed=seed) as session:
-        while session.taken < samples:
-            if session.made == at:
-                session.set(**changes)
-            session.make()
-            wave = session.take()
-            assert wave is not None
-            found.append(pcm(wave.numpy()).T)
-    return np.concatenate(found)[:samples]
+def own(samples: int, seed: int = 3, **wishes: Any) -> np.ndarray:
+    """What a session of the library plays with these models."""
+    return own_sound(MODEL, CODEC, samples, seed, **wishes)
 
 
 def test_a_session_plays_the_librarys_sound_and_goes_on_after_a_cut(bare: Shown) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from duotone.codec.container import DuoReader
 from duotone.codec.values import Codes, Latents
 from duotone.errors import UsageError
+from duotone.spec import CodecSpec
 
 #: Chunks that one request may ask for.
 MOST_CHUNKS = 256
@@ -47,16 +48,28 @@ def inside(file: BinaryIO, start: int, chunks: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def digits(spec: CodecSpec) -> list[list[int]] | None:
+    """The FSQ levels of each codebook's codes; None where codes have none."""
+    return [list(each) for each in spec.digits] if spec.levels else None
+
+
+def columns(spec: CodecSpec) -> int | None:
+    """Columns of a chunk in a picture of its latents; None without latents."""
+    size = math.prod(spec.latent or (0,))
+    return None if size == 0 else size // next(count for count in range(min(_ROWS, size), 0, -1) if size % count == 0)
+
+
 def _codes(value: Codes) -> dict[str, Any]:
     spec = value.spec
     return {
-        "steps": spec.steps, "sizes": list(spec.codebooks), "streams": value.streams,
-        "digits": [list(each) for each in spec.digits] if spec.levels else None, "values": value.numpy().tolist(),
+        "steps": spec.steps, "sizes": list(spec.codebooks), "streams": value.streams, "digits": digits(spec),
+        "values": value.numpy().tolist(),
     }  # fmt: skip
 
 
 def _latents(value: Latents) -> dict[str, Any]:
-    size = math.prod(value.spec.latent or ())
-    rows = next(count for count in range(min(_ROWS, size), 0, -1) if size % count == 0)
-    columns = value.channels(rows).reshape(-1, rows).numpy()
-    return {"rows": rows, "columns": size // rows, "values": np.round(columns.astype(np.float64), 3).tolist()}
+    spec, each = value.spec, columns(value.spec)
+    assert each is not None  # there are latents
+    rows = math.prod(spec.latent or ()) // each
+    found = value.channels(rows).reshape(-1, rows).numpy()
+    return {"rows": rows, "columns": each, "values": np.round(found.astype(np.float64), 3).tolist()}

@@ -12,6 +12,7 @@ from duotone.flow.model import FlowModel
 from duotone.flow.prompt import check_pair
 from duotone.flow.weights import fingerprint
 from duotone.hub import load
+from duotone.serve.inside import columns, digits
 from duotone.serve.settings import ServeConfig
 
 
@@ -57,7 +58,8 @@ class Models:
         """All of them as JSON values."""
         codecs = [
             {"name": name, **codec.spec.to_dict(), "parameters": codec.parameter_count(), "faces": list(codec.spec.faces),
-             "bit_rate": codec.spec.bit_rate, "chunk_seconds": codec.spec.chunk_seconds, "options": options_of(codec)}
+             "bit_rate": codec.spec.bit_rate, "chunk_seconds": codec.spec.chunk_seconds, "options": options_of(codec),
+             "columns": columns(codec.spec), "digits": digits(codec.spec)}
             for name, codec in self.codecs.items()
         ]  # fmt: skip
         flow = None

@@ -7,9 +7,14 @@
      messages.js       say(message, kind): one line above the page; kind is "info", "done", "warning" or "error"
      project.js        the sound that is open: its WAV, its .duo files, its versions; tells of changes by events
      source.js         drop, pick, record, clips          -> project
+     encoding.js       the panel "Encode live": its .duo is opened too
+     duo.js            a .duo that is read while it arrives
+     colours.js        of tokens and latents
+     saving.js         save(blob, name)
      compare.js        versions above each other, zoom    <- project
      blind.js          blind tests of the versions
      bits.js           figures, pictures, saving          <- project
+     live/live_encode.js  the microphone in a session of kind encode
      live/recorder.js  record(): Promise<{stop(): Promise<File>}>, a WAV file of the microphone
      live/panel.js     mount(element, context): the section "Continue and jam"
      /studio/shared/   what the page of `duotone demo` uses too: spectra, the player that switches, trials and their counts
@@ -30,6 +35,7 @@ import { models, onState, onToken, token, watch } from "./api.js";
 import * as bits from "./bits.js";
 import { blind, mountBlind, toggle } from "./blind.js";
 import * as compare from "./compare.js";
+import { encoding, toggleEncoding } from "./encoding.js";
 import { say } from "./messages.js";
 import { mountOptions } from "./options.js";
 import { project } from "./project.js";
@@ -108,6 +114,10 @@ function press(event) {
     toggleTheme();
     return;
   }
+  if (letter === "e" && !blind.trial) {
+    toggleEncoding();
+    return;
+  }
   if (!project.versions.length) return;
   const digit = "123456789".indexOf(key);
   const number = () => (blind.trial ? digit < 3 && blind.listen(digit) : project.versions[digit] && compare.choose(project.versions[digit].key));
@@ -144,6 +154,6 @@ async function start() {
 }
 
 /** For checks by a script: what is open, heard and counted. */
-window.studio = { project, player: compare.player, timeline, state: compare.state, blind, context };
+window.studio = { project, player: compare.player, timeline, state: compare.state, blind, context, encoding };
 
 start().catch((error) => say(error.message, "error"));

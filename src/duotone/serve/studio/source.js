@@ -1,10 +1,14 @@
 /* The section "Source": drop, pick, record, the clips of the package; opens what it gets in the project. */
 
 import { $, make } from "/studio/shared/dom.js";
+import { mountEncoding } from "./encoding.js";
+import { showLevel } from "./live/level.js";
+import { record } from "./live/recorder.js";
 import { say } from "./messages.js";
 import { project } from "./project.js";
 
-let recording = null;
+const LEVEL_MS = 100; // between two looks at the level of the microphone
+let recording = null, encoding = false, timer = 0;
 
 async function open(file, about = "", start = 0) {
   try {
@@ -14,17 +18,23 @@ async function open(file, about = "", start = 0) {
   }
 }
 
+const long = () => project.whole > project.most + 0.05;
+
+/** What the section has where a sound is open, where none is, and while the microphone is encoded. */
 function show() {
   const some = project.versions.length > 0;
-  $("drop").hidden = some;
-  $("loaded").hidden = !some;
+  $("drop").hidden = some || encoding;
+  $("loaded").hidden = !some || encoding;
   $("name").textContent = project.name;
   $("about").textContent = project.about;
-  const long = project.whole > project.most + 0.05;
-  $("part-choice").hidden = !long;
+  $("part-choice").hidden = !long();
   $("part").max = Math.floor(Math.max(0, project.whole - 1));
   $("part").value = project.start;
-  if (long) say(`${project.name} lasts ${project.whole.toFixed(project.whole < 10 ? 1 : 0)} s. This page works on ${project.most} s of it at a time (compared_seconds); choose where they begin. duotone encode takes all of it.`, "warning");
+}
+
+/** Tells of a sound that is longer than what the page works on. */
+function tellPart() {
+  if (long()) say(`${project.name} lasts ${project.whole.toFixed(project.whole < 10 ? 1 : 0)} s. This page works on ${project.most} s of it at a time (compared_seconds); choose where they begin. duotone encode takes all of it.`, "warning");
 }
 
 /** Takes a dropped or chosen file; tells where there are several. */
@@ -58,14 +68,17 @@ async function toggleRecording() {
       recording = null;
       await open(file, "recorded here");
     } else {
-      const { record } = await import("./live/recorder.js");
       recording = await record();
+      timer = setInterval(() => showLevel($("record-level"), recording?.level() ?? 0), LEVEL_MS);
     }
   } catch (error) {
     recording = null;
     say(error.message, "error");
   } finally {
+    if (!recording) clearInterval(timer);
     button.disabled = false;
+    $("encode-live").disabled = Boolean(recording);
+    $("record-level").hidden = !recording;
     button.setAttribute("aria-pressed", Boolean(recording));
     $("record-text").textContent = recording ? "Stop" : "Record";
   }
@@ -90,8 +103,10 @@ export async function mountSource() {
   $("record").addEventListener("click", toggleRecording);
   $("another").addEventListener("click", () => { $("drop").hidden = !$("drop").hidden; $("pick").focus(); });
   $("part").addEventListener("change", () => open(named(project.file, project.name), "", Math.max(0, Number($("part").value) || 0)));
+  mountEncoding({ open: (file) => open(file, "encoded live"), busy: (whether) => { encoding = whether; show(); } });
   watchDrops();
   project.addEventListener("opened", show);
+  project.addEventListener("opened", tellPart);
   project.addEventListener("progress", ({ detail }) => {
     $("progress").textContent = detail;
   });

@@ -5,9 +5,11 @@
 
 import { clockText } from "/studio/shared/dom.js";
 import { project } from "../project.js";
+import { save } from "../saving.js";
 import { Controls } from "./controls.js";
 import { Heard } from "./heard.js";
 import { build } from "./layout.js";
+import { showLevel } from "./level.js";
 import { Lfos } from "./lfos.js";
 import { available, Midi } from "./midi.js";
 import { PlayAlong } from "./play_along.js";
@@ -177,7 +179,12 @@ class Panel {
     } else if (event.type === "health") this.showHealth(event);
   }
 
-  started(event) { this.promptChunks = event.prompt_chunks; }
+  /** Shows how much of the prompt is used, where that is not all of it. */
+  started({ prompt_chunks: chunks, prompt_left_out: left }) {
+    this.promptChunks = chunks;
+    this.of.promptNote.hidden = !left;
+    this.of.promptNote.textContent = `The prompt is long: its last ${(chunks * this.chunk).toFixed(0)} s are used, and ${left.toFixed(left < 10 ? 1 : 0)} s before them are left out (prompt_seconds).`;
+  }
 
   connection({ state, wait, reason }) {
     const soon = wait < 1 ? "in a moment" : `in ${Math.round(wait)} s`;
@@ -250,9 +257,9 @@ class Panel {
 
   get place() { return this.player?.heard ?? Infinity; }
 
-  save() { download(this.heard.wav(this.place), "duotone-live.wav"); }
+  save() { save(this.heard.wav(this.place), "duotone-live.wav"); }
 
-  async saveState() { download(await this.session.exportState(), "session.duostate"); }
+  async saveState() { save(await this.session.exportState(), "session.duostate"); }
 
   async openState(file) {
     this.of.stateFile.value = "";
@@ -288,6 +295,7 @@ class Panel {
     of.mic.hidden = of.kind !== "jam";
     of.mic.disabled = !live || this.session?.hello.kind !== "jam";
     of.mic.setAttribute("aria-pressed", Boolean(this.along.capture));
+    of.input.hidden = of.mic.hidden;
     of.save.disabled = !this.heard || this.heard.seconds(this.place) === 0;
     if (player?.ring) this.showFigures(player);
     this.levels();
@@ -308,13 +316,7 @@ class Panel {
 
   levels() {
     const peaks = this.player && this.state !== "idle" ? this.player.peaks : [0, 0];
-    ["left", "right"].forEach((name, c) => {
-      const decibels = 20 * Math.log10(Math.max(1e-5, peaks[c])), share = Math.max(0, Math.min(1, 1 + decibels / 60)), element = this.of[name];
-      element.firstChild.style.setProperty("--share", share);
-      element.dataset.state = peaks[c] >= 0.999 ? "bad" : peaks[c] > 0.84 ? "warn" : "";
-      element.setAttribute("aria-valuenow", Math.round(100 * share));
-      element.setAttribute("aria-valuetext", `${Math.round(decibels)} dB`);
-    });
+    ["left", "right"].forEach((name, c) => showLevel(this.of[name], peaks[c]));
   }
 
   async askHealth() {
@@ -322,7 +324,8 @@ class Panel {
     await this.attempt(() => this.session.command({ type: "health" }).then((event) => this.showHealth(event)));
   }
 
-  showHealth({ stuck, lag, deviation, replaced, loudness, underruns }) {
+  showHealth({ stuck, lag, deviation, replaced, loudness, placed, late, underruns }) {
+    this.of.input.querySelector("b").textContent = placed + (late ? ` · ${late} too late` : "");
     const loop = stuck === "repeats" ? `repeats every ${(lag * this.chunk).toFixed(1)} s` : stuck;
     const found = loop ?? (deviation < COLLAPSED ? "collapsing" : "alive"), element = this.of.health;
     element.querySelector("b").textContent = found;
@@ -336,7 +339,7 @@ class Panel {
   animate() {
     if (this.drawing) return;
     this.drawing = true;
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches, next = still ? (draw) => setTimeout(draw, STILL_MS) : requestAnimationFrame;
+    const still = matchMedia("(prefers-reduced-motion: reduce)"), next = (draw) => (still.matches ? setTimeout(draw, STILL_MS) : requestAnimationFrame(draw));
     const draw = () => {
       if (!this.player?.ring) { this.drawing = false; return; }
       this.tape.draw(this.player.heard);
@@ -345,13 +348,6 @@ class Panel {
     };
     draw();
   }
-}
-
-function download(blob, name) {
-  const url = URL.createObjectURL(blob), link = document.createElement("a");
-  Object.assign(link, { href: url, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 60000);
 }
 
 /** Fills the section. Resolves to the panel, for checks by a script. */

@@ -3,7 +3,7 @@
 import { wav } from "../wav.js";
 import { toPcm } from "./pcm.js";
 
-const MOST_MINUTES = 20; // of a recording, which is kept in memory (230 MB at 48 kHz)
+export const MOST_MINUTES = 20; // of a recording, which is kept in memory (230 MB at 48 kHz)
 const MUSIC = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: { ideal: 2 } };
 
 const REASONS = {
@@ -32,10 +32,16 @@ export class Capture {
     this.peak = 0;
   }
 
+  /** Rejects with an Error that says what is missing; the microphone is let go of then. */
   async open() {
     this.stream = await microphone();
     if (this.own) this.context = new AudioContext({ latencyHint: "interactive" });
-    await this.context.audioWorklet.addModule("/studio/live/worklet.js");
+    try {
+      await this.context.audioWorklet.addModule("/studio/live/worklet.js");
+    } catch (error) {
+      await this.release();
+      throw new Error(`The service does not answer. Is duotone serve running? (${error.message})`);
+    }
     this.source = new MediaStreamAudioSourceNode(this.context, { mediaStream: this.stream });
     this.node = new AudioWorkletNode(this.context, "duotone-capture", { numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => {
@@ -51,6 +57,10 @@ export class Capture {
   async stop() {
     this.node.port.onmessage = null;
     this.source.disconnect();
+    await this.release();
+  }
+
+  async release() {
     for (const track of this.stream.getTracks()) track.stop();
     if (this.own) await this.context.close();
   }
