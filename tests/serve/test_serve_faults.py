@@ -32,7 +32,9 @@ from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.client import Client, Sound
 from duotone.codec.container import write_duo
+from duotone.codec.values import Latents
 from duotone.errors import DuotoneError, FormatError, ServiceError
+from duotone.flow.prompt import Given
 from duotone.serve import frames
 from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, Ping, What
 from duotone.serve.models import Models
@@ -426,7 +428,7 @@ def test_a_state_that_cannot_be_stored_goes_on_in_the_same_process(
 # --- long prompts
 
 
-def made(file: Any, **limits: Any) -> Any:
+def made(file: Any, **limits: Any) -> tuple[Given, int]:
     """What `prompt_of` gives, and how many asks it took."""
     making, answer, asks = prompt_of(file, CODEC, Limits(**limits)), None, 0
     try:
@@ -438,22 +440,46 @@ def made(file: Any, **limits: Any) -> Any:
         return found.value, asks
 
 
+def latents(given: Given) -> Any:
+    assert isinstance(given.prompt, Latents)
+    return given.prompt.numpy()
+
+
 def test_a_long_prompt_is_encoded_in_pieces_and_its_end_counts(tmp_path: Path) -> None:
     wave = synthesize(3, 1.0)
     write(tmp_path / "long.wav", wave, subtype="FLOAT")
     with (tmp_path / "long.wav").open("rb") as file:
-        value, asks = made(file)
+        given, asks = made(file)
     whole = flow.prompt.aligned(CODEC, wave)
-    assert np.array_equal(value.numpy(), whole.numpy()) and asks > len(whole) // 8
+    assert np.array_equal(latents(given), whole.numpy()) and given.left_out == 0 and asks > len(whole) // 8
     with (tmp_path / "long.wav").open("rb") as file:
-        value, _ = made(file, prompt_seconds=0.25)
+        given, _ = made(file, prompt_seconds=0.25)
     end = Waveform(wave.samples[:, -12_000:].contiguous(), wave.rate)
-    assert np.array_equal(value.numpy(), flow.prompt.aligned(CODEC, end).numpy())
+    assert np.array_equal(latents(given), flow.prompt.aligned(CODEC, end).numpy()) and given.left_out == 0.75
     buffer = io.BytesIO()
     codes = CODEC.encode(wave).codes()
     write_duo(buffer, codes)
-    value, _ = made(io.BytesIO(buffer.getvalue()), prompt_seconds=0.25)
-    assert np.array_equal(value.numpy(), codes.latents().numpy()[-round(0.25 / CODEC.spec.chunk_seconds) :])
+    given, _ = made(io.BytesIO(buffer.getvalue()), prompt_seconds=0.25)
+    used = round(0.25 / CODEC.spec.chunk_seconds)
+    assert np.array_equal(latents(given), codes.latents().numpy()[-used:])
+    assert given.left_out == pytest.approx((len(codes) - used) * CODEC.spec.chunk_seconds)
+
+
+def test_a_listener_is_told_how_much_of_a_long_prompt_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", synthesize(3, 1.0))
+    with (
+        serving(Models({"bands": CODEC}, MODEL), limits={"prompt_seconds": 0.25}) as running,
+        Talk(running, {"kind": "continue"}) as talk,
+    ):
+        talk.event("ready")
+        for part in frames.parts(What.prompt, (tmp_path / "long.wav").read_bytes()):
+            talk.say(part)
+        talk.command(type="start", prompt="upload", id=1)
+        told = talk.event("started")
+        assert (told["prompt_chunks"], told["prompt_left_out"]) == (12_000 // CHUNK, 0.75)
+        talk.command(type="start", id=2)
+        talk.event("stopped")
+        assert talk.event("started")["prompt_left_out"] == 0
 
 
 def test_a_short_prompt_is_told(running: Running, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from duotone.codec.contract import Codec
 from duotone.errors import DuotoneError, UsageError
 from duotone.flow import protocol as p
 from duotone.flow.model import FlowModel
-from duotone.flow.prompt import Prompt, read_prompt
+from duotone.flow.prompt import Given, read_prompt
 from duotone.flow.session import Asked, Session, resume
 from duotone.flow.solvers import SOLVERS, driven
 from duotone.flow.weights import fingerprint
@@ -50,7 +50,7 @@ class Sink(Protocol):
 class Places(Protocol):
     """Where commands find prompts and states, and leave states."""
 
-    def prompt(self, name: str | None, codec: Codec) -> Prompt:
+    def prompt(self, name: str | None, codec: Codec) -> Given:
         """The prompt of that name."""
         ...
 
@@ -66,9 +66,9 @@ class Places(Protocol):
 class Paths:
     """Names are paths of this machine."""
 
-    def prompt(self, name: str | None, codec: Codec) -> Prompt:
-        """A sound file or a .duo."""
-        return read_prompt(name, codec)
+    def prompt(self, name: str | None, codec: Codec) -> Given:
+        """A sound file or a .duo, the whole of it."""
+        return Given(read_prompt(name, codec))
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
@@ -145,7 +145,8 @@ class Desk:
 
     def _health(self, session: Session, id: p.Id) -> None:
         figures = session.health().to_dict()
-        self.emit(p.HealthEvent(id=id, **figures, late=session.late, underruns=self.sink.underruns))
+        placed, late = session.placed, session.late
+        self.emit(p.HealthEvent(id=id, **figures, placed=placed, late=late, underruns=self.sink.underruns))
 
     def _watch(self, session: Session) -> None:
         """Tell without being asked when the music begins to seem stuck."""
@@ -203,12 +204,12 @@ class Desk:
         return self.session
 
     def _start(self, command: p.Start) -> None:
+        given = self.places.prompt(command.prompt, self.codec)
         session = Session(
-            self.model, self.codec, self.places.prompt(command.prompt, self.codec), command.seed, None, command.lookahead,
-            include_prompt=command.include_prompt,
+            self.model, self.codec, given.prompt, command.seed, None, command.lookahead, include_prompt=command.include_prompt
         )  # fmt: skip
         session.set(command.controls)
-        self._replace(session, command.id, command.audio)
+        self._replace(session, command.id, command.audio, given.left_out)
 
     def _import(self, command: p.Import) -> None:
         if (command.path is None) == (command.state is None):
@@ -216,7 +217,7 @@ class Desk:
         data = self.places.read(command.path) if command.path is not None else _bytes(command.state or "")
         self._replace(resume(self.model, self.codec, data), command.id, command.audio)
 
-    def _replace(self, session: Session, id: p.Id, audio: bool) -> None:
+    def _replace(self, session: Session, id: p.Id, audio: bool, left_out: float = 0.0) -> None:
         if self.session is not None:
             self.stop()
         self.session, self._audio, self.base = session, audio, session.taken
@@ -224,7 +225,7 @@ class Desk:
         self.sink.begin()
         self.emit(
             p.Started(
-                id=id, sample=session.made, prompt_chunks=session.prompt_chunks, lookahead=session.lookahead,
+                id=id, sample=session.made, prompt_chunks=session.prompt_chunks, prompt_left_out=left_out, lookahead=session.lookahead,
                 latency_seconds=session.latency(self.sink.buffer).seconds, controls=session.controls.to_dict(),
             )
         )  # fmt: skip

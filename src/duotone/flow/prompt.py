@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +23,14 @@ from duotone.errors import AudioError, CodecMismatchError, UsageError
 from duotone.flow.model import FlowModel
 
 Prompt = Waveform | Latents | None
+
+
+@dataclass(frozen=True)
+class Given:
+    """A prompt as a host hands it over: of one that is too long the end."""
+
+    prompt: Prompt = None
+    left_out: float = 0.0  #: seconds at its beginning that are not used
 
 
 def check_pair(model: FlowModel, codec: Codec) -> None:

@@ -134,7 +134,11 @@ class Started(_Event):
     type: Literal["started"] = "started"
     id: Id = None
     sample: int = Field(description="samples made so far")
-    prompt_chunks: int
+    prompt_chunks: int = Field(description="chunks of the prompt that are used, from its end")
+    prompt_left_out: float = Field(
+        default=0.0,
+        description="seconds at the beginning of a prompt that is longer than the host takes, which are not used",
+    )
     lookahead: int
     latency_seconds: float = Field(description="from a control to the ear, at most: look-ahead, one chunk, buffer")
     controls: dict[str, Any] = Field(description="all controls as they are set")
@@ -175,6 +179,7 @@ class HealthEvent(_Event):
     period: float
     stuck: str | None
     replaced: int
+    placed: int = Field(default=0, description="chunks of input that stood in the context in place of ours")
     late: int = Field(description="chunks of input that came too late")
     underruns: int = Field(description="times that the player waited for sound")
 

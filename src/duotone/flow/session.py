@@ -105,6 +105,7 @@ class Session:
         self.taken = 0  #: samples taken so far
         self.chunks = 0  #: chunks sampled so far
         self.steps = self.evaluations = 0  #: of the solver so far
+        self.placed = 0  #: chunks of input that stood in the context in place of ours
         self.late = 0  #: chunks of input that came too late to enter the context
         self._made: deque[Tensor] = deque()
         self._switch: _Switch | None = None
@@ -253,6 +254,7 @@ class Session:
         user = self._waiting.get(start)
         yield from self._past.entering(self._voice.sampler, start, latents if user is None else user)
         self._waiting.pop(start, None)
+        self.placed += user is not None
         for earlier in [each for each in self._waiting if each < start]:
             del self._waiting[earlier]
             self.late += 1
@@ -352,7 +354,9 @@ class Session:
                 while len(self._waiting) > 4 * self.lookahead:
                     del self._waiting[min(self._waiting)]
                     self.late += 1
-            elif not self._past.replace(self._voice.sampler, start, latents):
+            elif self._past.replace(self._voice.sampler, start, latents):
+                self.placed += 1
+            else:
                 self.late += 1
         return len(found)
 
@@ -378,7 +382,7 @@ class Session:
             "format": FORMAT, "version": VERSION, "flow": fingerprint(self.model), "codec": self.codec.spec.fingerprint,
             "seed": self.seed, "decoder_seed": self._voice.seed, "noise_seed": self._voice.sampler.seeds[0], "era": self._era,
             "lookahead": self.lookahead, "context": self._voice.sampler.cache.context, "exact": self._voice.sampler.cache.exact,
-            "made": self.made, "taken": self.taken, "chunks": self.chunks, "steps": self.steps, "late": self.late,
+            "made": self.made, "taken": self.taken, "chunks": self.chunks, "steps": self.steps, "placed": self.placed, "late": self.late,
             "evaluations": self.evaluations, "prompt_chunks": self.prompt_chunks, "gain": self._gain.value,
             "limiter": self._limiter.gain, "switch": self._switch and vars(self._switch), "queued": len(self._made),
             "controls": self._controls.to_dict(), "last": self._last.to_dict(),
@@ -409,6 +413,7 @@ class Session:
         self._made = deque(tensors[f"made/{i}"] for i in range(numbers["queued"]))
         for name in ("made", "taken", "chunks", "steps", "evaluations", "late", "prompt_chunks"):
             setattr(self, name, numbers[name])
+        self.placed = numbers.get("placed", 0)  # states written before it was counted lack it
         self._gain.value, self._limiter.gain = numbers["gain"], numbers["limiter"]
         self._switch = None if numbers["switch"] is None else _Switch(**numbers["switch"])
         self._controls, self._last = (Controls.parse(numbers[name], "The state") for name in ("controls", "last"))

@@ -13,7 +13,7 @@ from duotone.codec.contract import Codec
 from duotone.errors import UsageError
 from duotone.flow import protocol
 from duotone.flow.desk import Desk
-from duotone.flow.prompt import Prompt
+from duotone.flow.prompt import Given
 from duotone.flow.solvers import evaluations
 from duotone.serve import frames
 from duotone.serve.asks import FLOW, asking
@@ -34,7 +34,7 @@ class LiveFlow(Live):
         super().__init__(connection, hello)
         self._uploads: dict[What, Upload] = {}
         self._tail: deque[frames.Audio] = deque()  # what was sent and not played
-        self._prompt: Prompt = None
+        self._prompt = Given()
         self._input_end: int | None = None  # where the user's sound that came last ends
         self.desk = Desk(connection.models.playing(), self.codec, self.listener, self._told, places=self)
 
@@ -95,7 +95,7 @@ class LiveFlow(Live):
 
     def _prompting(self, command: protocol.Start) -> Work:
         """Make latents of the prompt that a command names. Raises `UsageError` for one that was not sent."""
-        self._prompt = None
+        self._prompt = Given()
         if command.prompt is not None:
             with self._sent(command.prompt, What.prompt).reader() as file:
                 self._prompt = yield from prompt_of(file, self.codec, self.limits)
@@ -150,9 +150,9 @@ class LiveFlow(Live):
 
     # --- what names in commands mean: `flow.desk.Places`
 
-    def prompt(self, name: str | None, codec: Codec) -> Prompt:
+    def prompt(self, name: str | None, codec: Codec) -> Given:
         """What was sent as a prompt, as latents that `_prompting` made."""
-        return None if name is None else self._prompt
+        return self._prompt
 
     def read(self, name: str) -> bytes:
         """What was sent as a state. Raises `UsageError` for any other name."""

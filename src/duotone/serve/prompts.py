@@ -21,7 +21,7 @@ from duotone.codec.contract import Codec
 from duotone.codec.header import MAGIC
 from duotone.codec.values import Latents
 from duotone.errors import FormatError
-from duotone.flow.prompt import aligning
+from duotone.flow.prompt import Given, aligning
 from duotone.serve.asks import kind_of
 from duotone.serve.files import check_seconds, limited
 from duotone.serve.refusal import over
@@ -32,15 +32,15 @@ T = TypeVar("T")
 _BLOCK = 5.0  # seconds of sound that are read at once
 
 
-def prompt_of(file: BinaryIO, codec: Codec, limits: Limits) -> Generator[Ask, Any, Latents]:
-    """The end of a sound, or of a `.duo`. Raises `Refusal`, `AudioError`, `FormatError` or `CodecMismatchError`."""
+def prompt_of(file: BinaryIO, codec: Codec, limits: Limits) -> Generator[Ask, Any, Given]:
+    """The latents of the end of a sound, or of a `.duo`. Raises `Refusal`, `AudioError`, `FormatError` or `CodecMismatchError`."""
     start = file.read(len(MAGIC))
     file.seek(0)
     if start == MAGIC:
         return (yield from _latents(file, codec, limits))
-    wave = yield from _sound(file, limits)
+    wave, left_out = yield from _sound(file, limits)
     pieces = yield from _each(aligning(codec, wave), kind_of("encode", codec.spec))
-    return Latents.join([piece for piece in pieces if isinstance(piece, Latents)])
+    return Given(Latents.join([piece for piece in pieces if isinstance(piece, Latents)]), left_out)
 
 
 def _each(pieces: Iterator[T], kind: str) -> Generator[Ask, Any, list[T]]:
@@ -51,16 +51,17 @@ def _each(pieces: Iterator[T], kind: str) -> Generator[Ask, Any, list[T]]:
     return found
 
 
-def _sound(file: BinaryIO, limits: Limits) -> Generator[Ask, Any, Waveform]:
-    """The end of a sound. Raises `Refusal` where it has too many seconds, or its end takes too much memory."""
+def _sound(file: BinaryIO, limits: Limits) -> Generator[Ask, Any, tuple[Waveform, float]]:
+    """The end of a sound, and the seconds before it. Raises `Refusal` where it has too many seconds, or its end takes too much memory."""
     with open_reader(file, _BLOCK) as reader:
         check_seconds(reader, limits.decoded_seconds)
         tail = _Tail(round(limits.prompt_seconds * reader.rate), limits.decoded_bytes)
         yield from _each((tail.push(block.samples) for block in limited(reader, limits.decoded_seconds)), "prompt")
-        return Waveform.of_checked(tail.whole(), reader.rate)
+        wave = Waveform.of_checked(tail.whole(), reader.rate)
+        return wave, (tail.pushed - wave.length) / reader.rate
 
 
-def _latents(file: BinaryIO, codec: Codec, limits: Limits) -> Generator[Ask, Any, Latents]:
+def _latents(file: BinaryIO, codec: Codec, limits: Limits) -> Generator[Ask, Any, Given]:
     """The end of a `.duo` as latents."""
     most = max(1, round(limits.prompt_seconds / codec.spec.chunk_seconds))
     with DuoReader(file) as reader:
@@ -75,7 +76,7 @@ def _latents(file: BinaryIO, codec: Codec, limits: Limits) -> Generator[Ask, Any
             tail.extend(found[i] for i in range(len(found)))
     if not tail:
         raise FormatError("The .duo holds no chunk; it cannot be a prompt.")
-    return Latents.join(tail)
+    return Given(Latents.join(tail), (made - len(tail)) * codec.spec.chunk_seconds)
 
 
 class _Tail:
@@ -85,11 +86,13 @@ class _Tail:
         self._wanted, self._room = wanted, room
         self._blocks: deque[Tensor] = deque()
         self._length = 0
+        self.pushed = 0  #: samples
 
     def push(self, samples: Tensor) -> int:
         """Take samples `[c, T]`; returns how many are held. Raises `Refusal` where there is no room."""
         self._blocks.append(samples)
         self._length += samples.shape[1]
+        self.pushed += samples.shape[1]
         while self._length - self._blocks[0].shape[1] >= self._wanted:
             self._length -= self._blocks.popleft().shape[1]
         if min(self._length, self._wanted) * samples.shape[0] * samples.element_size() > self._room:

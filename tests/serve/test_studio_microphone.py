@@ -1,0 +1,84 @@
+"""The microphone in a jam of the studio: what it gives reaches the service, and enters the context where it was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the service needs the extra serve")
+pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
+
+from duotone.serve.models import Models
+from flow_toys import PAIRED, stirred
+from serving import Running, serving
+from small_bands import SMALL_BANDS, random_bands
+from studio_page import CHROMIUM, Shown, own_sound, saved_sound, shown
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
+#: Chunks of 85 ms: a block of the microphone (46 ms) has to come before the context has moved on.
+MODEL, CODEC = stirred(PAIRED), random_bands(SMALL_BANDS.model_copy(update={"n_fft": 2048, "hop": 512}))
+LIVE = "studio.live"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with serving(Models({"bands": CODEC}, MODEL, "toy")) as found:
+        yield found
+
+
+@pytest.fixture
+def jam(browser: Any, running: Running) -> Iterator[Shown]:
+    """A jam that plays."""
+    with shown(browser, running.url + "/") as found:
+        found.until(f"{LIVE} !== undefined")
+        found.page.select_option("#live-lookahead", "8")
+        found.page.get_by_text("Jam along").click()
+        found.page.click("#live-start")
+        found.until(f"{LIVE}.state === 'playing' && {LIVE}.player.heard > 10_000")
+        yield found
+        found.fine()
+
+
+def counted(running: Running) -> tuple[int, int]:
+    """Chunks of the microphone that the only session has placed, and that came too late, by the service's own count."""
+    (socket,) = running.service.sockets
+    session = socket.live.desk.session
+    return session.placed, session.late
+
+
+def test_what_the_microphone_gives_stands_in_the_context(jam: Shown, running: Running) -> None:
+    assert counted(running) == (0, 0)
+    jam.page.locator("#live").focus()
+    jam.page.keyboard.press("m")
+    jam.until_told("Use headphones")
+    assert jam.page.get_attribute("#live-mic", "aria-pressed") == "true"
+    jam.until(
+        "Number.parseInt(document.getElementById('live-input').textContent, 10) > 3"
+    )  # of an event of the service
+    placed, _ = counted(running)
+    assert placed > 3
+    at = jam.get(f"{LIVE}.player.heard")
+    jam.page.keyboard.press("m")
+    jam.until(f"{LIVE}.along.capture === null")
+    assert jam.page.get_attribute("#live-mic", "aria-pressed") == "false"
+    jam.until(f"{LIVE}.player.heard > {at} + 40_000")
+    sound = saved_sound(jam)
+    alone = own_sound(MODEL, CODEC, len(sound))
+    first = int(np.flatnonzero(np.any(sound != alone, axis=1))[0])  # from there on the music answers
+    assert CODEC.spec.chunk <= first < len(sound)
+    assert np.array_equal(sound[:first], alone[:first])
+
+
+def test_a_microphone_that_is_refused_is_told_and_the_jam_goes_on(jam: Shown, running: Running) -> None:
+    jam.get(
+        "void (navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')))"
+    )
+    jam.page.click("#live-mic")
+    jam.until_told("Allow it beside the address")
+    assert jam.page.get_attribute("#live-mic", "aria-pressed") == "false"
+    at = jam.get(f"{LIVE}.player.heard")
+    jam.until(f"{LIVE}.player.heard > {at} + 5_000")
+    assert counted(running) == (0, 0)
