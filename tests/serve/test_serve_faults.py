@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from duotone.codec.values import Latents
 from duotone.errors import DuotoneError, FormatError, ServiceError
 from duotone.flow.prompt import Given
 from duotone.serve import frames
-from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, Ping, What
+from duotone.serve.frames import Audio, Control, Failure, Handshake, Metadata, Ping, Type, What
 from duotone.serve.models import Models
 from duotone.serve.prompts import prompt_of
 from duotone.serve.settings import Limits
@@ -141,14 +142,25 @@ def test_a_service_that_is_killed_leaves_nothing_and_its_client_is_told(tmp_path
 
 # --- clients that are killed
 
-KINDS = {
-    "handshake": Handshake({"kind": "jam", "lookahead": 2}),
-    "audio": Audio(0, np.zeros((960, 2), np.int16)),
-    "control": Control('{"type": "set", "controls": {"temperature": 0.5}}'),
-    "metadata": Metadata(What.prompt, True, bytes(2000)),
-    "error": Failure({"message": "?"}),
-    "ping": Ping(100, b"echo"),
+FRAMES = {
+    Type.handshake: [Handshake({"kind": "jam", "lookahead": 2})],
+    Type.audio: [Audio(0, np.zeros((960, 2), np.int16))],
+    Type.control: [Control('{"type": "set", "controls": {"temperature": 0.5}}')],
+    Type.metadata: [Metadata(what, True, bytes(2000)) for what in What],
+    Type.error: [Failure({"message": "?"})],
+    Type.ping: [Ping(100, b"echo")],
 }
+#: What metadata is for, by the sessions that take it.
+TAKERS = {What.duo: "decode"}
+
+
+def every_frame() -> list[Any]:
+    """Of every type in `frames`, and of every kind of metadata."""
+    found = [(kind.name, frame) for kind in Type for frame in FRAMES[kind]]
+    return [
+        pytest.param(frame, id=f"{name}-{frame.what.name}" if isinstance(frame, Metadata) else name)
+        for name, frame in found
+    ]
 
 
 def message(frame: Any) -> bytes:
@@ -158,32 +170,96 @@ def message(frame: Any) -> bytes:
     return head + bytes(4) + data
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_client_that_is_killed_within_a_frame_leaves_nothing(running: Running, kind: str) -> None:
-    """Its connection is reset after the WebSocket header, within the frame, and a byte before the end."""
-    whole = message(KINDS[kind])
-    head = b"GET /v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    head += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+def opened(running: Running, hello: dict[str, Any] | None, room: int | None = None) -> socket.socket:
+    """The bare connection of a session, `hello` said and answered if there is one; `room` bytes fit into its receive buffer."""
+    raw = socket.socket()
+    if room is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    raw.connect(("127.0.0.1", running.port))
+    raw.sendall(
+        b"GET /v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += raw.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101")
+    if hello is not None:
+        raw.sendall(message(Handshake(hello)))
+    return raw
+
+
+def reset(raw: socket.socket) -> None:
+    """The connection is reset, as the system of a killed client does."""
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raw.close()
+
+
+@contextmanager
+def undisturbed(running: Running) -> Iterator[Callable[[], None]]:
+    """Somebody listens on, a chunk at each call, and at the end nothing of anybody is left."""
+    heard = []
     with Talk(running, {"kind": "continue"}) as calm:
         calm.command(type="start", seed=3)
-        heard = [calm.sound(CHUNK)]
-        for part in (whole[:1], whole[:7], whole[: len(whole) // 2], whole[:-1]):
-            raw = socket.create_connection(("127.0.0.1", running.port))
-            raw.sendall(head)
-            assert raw.recv(4096).startswith(b"HTTP/1.1 101")
-            if kind != "handshake":
-                raw.sendall(message(KINDS["handshake"]))
-                raw.recv(1)
-            raw.sendall(part)
-            raw.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )  # reset, as the system of a killed one does
-            raw.close()
-            heard.append(calm.sound(CHUNK))
+        yield lambda: heard.append(calm.sound(CHUNK))
         wait_until(lambda: len(running.service.sockets) == 1)
-    assert np.array_equal(np.concatenate(heard), own_sound(5 * CHUNK))
+    assert np.array_equal(np.concatenate(heard), own_sound(len(heard) * CHUNK))
     wait_until(lambda: not len(running.service.device.scheduler) and not running.service._sessions)
     assert '"event": "defect"' not in running.log, running.log[-2000:]
+
+
+@pytest.mark.parametrize("frame", every_frame())
+def test_a_client_that_is_killed_within_a_frame_leaves_nothing(running: Running, frame: Any) -> None:
+    """Its connection is reset after the WebSocket header, within the frame, and a byte before the end."""
+    whole = message(frame)
+    hello = {"kind": TAKERS.get(getattr(frame, "what", None), "jam"), "lookahead": 2}
+    with undisturbed(running) as listen:
+        listen()
+        for part in (whole[:1], whole[:7], whole[: len(whole) // 2], whole[:-1]):
+            raw = opened(running, None if isinstance(frame, Handshake) else hello)
+            if not isinstance(frame, Handshake):
+                raw.recv(1)
+            raw.sendall(part)
+            reset(raw)
+            listen()
+
+
+def until(raw: socket.socket, kind: Type) -> None:
+    """Read messages of the service up to the first bytes of one of this type (RFC 6455, section 5.2; it masks nothing)."""
+    while True:
+        _, size = exactly(raw, 2)
+        if size >= 126:
+            size = int.from_bytes(exactly(raw, 2 if size == 126 else 8), "big")
+        if exactly(raw, 1)[0] == kind:
+            return
+        exactly(raw, size - 1)
+
+
+def exactly(raw: socket.socket, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        part = raw.recv(count - len(found))
+        assert part, "the service closed the connection"
+        found += part
+    return found
+
+
+@pytest.mark.parametrize("kind", Type)
+def test_a_client_that_is_killed_within_a_frame_of_the_service_leaves_nothing(running: Running, kind: Type) -> None:
+    """It has read the first byte; a small receive buffer leaves the rest of a long one in the service."""
+    asked = {
+        Type.handshake: [], Type.audio: [Control('{"type": "start"}')], Type.control: [Control('{"type": "health"}')],
+        Type.metadata: [Control('{"type": "start"}'), Control('{"type": "export", "path": "download"}')],
+        Type.error: [Control("{")], Type.ping: [Ping(0, b"echo")],
+    }  # fmt: skip
+    with undisturbed(running) as listen:
+        listen()
+        raw = opened(running, {"kind": "jam", "lookahead": 2}, room=2048)
+        for frame in asked[kind]:
+            raw.sendall(message(frame))
+        until(raw, kind)
+        reset(raw)
+        listen()
 
 
 def test_a_client_that_is_killed_while_an_answer_is_made_leaves_nothing(running: Running) -> None:
@@ -191,8 +267,7 @@ def test_a_client_that_is_killed_while_an_answer_is_made_leaves_nothing(running:
     for path in (b"decode?format=wav", b"decode?format=flac", b"info"):
         raw = socket.create_connection(("127.0.0.1", running.port))
         raw.sendall(b"POST /v1/%b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (path, len(data)) + data)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        raw.close()
+        reset(raw)
     wait_until(lambda: not running.service._requests and not len(running.service.device.scheduler))
     assert httpx.post(running.url + "/v1/info", content=data).status_code == 200
 
