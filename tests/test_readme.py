@@ -24,7 +24,7 @@ from duotone.codec.codicodec.weights import empty_network
 from duotone.codec.lycodec.network import LycodecNetwork
 from duotone.config import LYCODEC_PRESETS, PRESETS, BandsConfig
 from duotone.hub import load
-from pages import ROOT, block_of, code_of, commands_of, lines_of, page
+from pages import ROOT, block_of, code_of, commands_of, lines_of, page, run
 
 README = page("README.md")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,10 +49,7 @@ def test_the_commands_run(folder: Path) -> None:
     lines = block_of(README, "sh").strip().splitlines()
     assert len(lines) >= 4
     for line in lines:
-        words = shlex.split(line)
-        assert words[0] == "duotone"
-        done = subprocess.run([sys.executable, "-m", "duotone", *words[1:]], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        run(line, {})
     assert (folder / "song-again.wav").is_file()
 
 
