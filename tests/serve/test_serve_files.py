@@ -105,6 +105,18 @@ def test_info_tells_of_sounds_and_duos(running: Running, codec: CoDiCodec, wave:
     )
 
 
+def test_info_looks_for_so_many_damaged_places(running: Running, codec: CoDiCodec, wave: Waveform) -> None:
+    """A search for what follows a damage takes up to a second, so that an upload of noise would keep others waiting for hours."""
+    data, places = in_records(codec.encode(Waveform(wave.samples.repeat(1, 2), wave.rate)).codes(), 1)
+    damaged = bytearray(data)
+    for number, at in enumerate(places[1::4], 1):
+        damaged[at + 5] ^= 1
+        if number == 8:
+            assert len(post(running, "/v1/info", bytes(damaged)).json()["damage"]) == 8
+    assert number > 8
+    refused(post(running, "/v1/info", bytes(damaged)), 413, "8 damaged places", "damages")
+
+
 def test_a_pair_is_measured(running: Running, song: bytes, wave: Waveform, tmp_path: Any) -> None:
     write(tmp_path / "quiet.wav", Waveform(wave.samples * 0.5 + 0.001, wave.rate))
     pair = {"reference": song, "estimate": (tmp_path / "quiet.wav").read_bytes()}

@@ -203,10 +203,11 @@ def uploads(dice: random.Random) -> Iterator[tuple[str, bytes]]:
 def flood(running: Running, count: int, seed: int) -> None:
     """So many uploads, while somebody listens undisturbed."""
     heard, answered, reference = [], Counter[tuple[str, int]](), sound("WAV")
-    with Talk(running, {"kind": "continue"}) as calm, httpx.Client(base_url=running.url, timeout=60) as client:
+    alone = {"ping_interval": None}  # a slow machine may leave it unread for longer than a WebSocket's keepalive waits
+    with Talk(running, {"kind": "continue"}, **alone) as calm, httpx.Client(base_url=running.url, timeout=60) as client:
         calm.command(type="start", seed=3)
         for i, (path, data) in zip(range(count), uploads(random.Random(seed)), strict=False):
-            if i % 50 == 0:
+            if i % 20 == 0:
                 heard.append(calm.sound(CHUNK))
             form = (
                 {"files": {"reference": reference, "estimate": data}} if path == "/v1/evaluate" else {"content": data}

@@ -288,11 +288,24 @@ class DuoInfo:
     damage: tuple[Damage, ...]
 
 
-def describe(source: str | Path | BinaryIO) -> DuoInfo:
-    """Measure a file: its length, its bytes, and its damage if any. Raises `FormatError` if it is not a `.duo`."""
-    reader = RecordReader(source, salvage=True)
+class TooDamaged(FormatError):
+    """A `.duo` is damaged in more places than are looked for."""
+
+
+def describe(source: str | Path | BinaryIO, most_damage: int | None = None) -> DuoInfo:
+    """Measure a file: its length, its bytes, and its damage if any. Raises `FormatError` if it is not a `.duo`.
+
+    What follows a damage is found by a search that takes up to a second: with `most_damage`, more damaged places than that
+    raise `TooDamaged`, so that a file of noise does not take hours.
+    """
+    reader, chunks = RecordReader(source, salvage=True), 0
     try:
-        chunks = sum(len(record) for record in reader.records())
+        for record in reader.records():
+            chunks += len(record)
+            if most_damage is not None and len(reader.damage) > most_damage:
+                raise TooDamaged(
+                    f"{reader.name} is damaged in more than {most_damage} places. Look at it with: duotone info"
+                )
     finally:
         reader.close()
     header, sound = reader.header, reader.source

@@ -140,7 +140,7 @@ def create_app(service: Service, sessions: bool = True) -> Any:
         """What a `.duo` or a sound file is."""
         upload = await handlers.upload(request)
         with upload.reader() as file:
-            return await handlers.apart(described, file, limits.decoded_seconds)
+            return await handlers.apart(described, file, limits)
 
     async def evaluate(request: Request, speech: bool = False) -> Any:
         """The metrics of a pair of sounds; null where one is infinite, as for equal sounds."""

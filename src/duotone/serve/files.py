@@ -16,6 +16,7 @@ from duotone.audio.wav_stream import WavStream, pcm
 from duotone.audio.waveform import Waveform
 from duotone.codec.container import DuoReader, DuoWriter, describe
 from duotone.codec.contract import Codec
+from duotone.codec.duofile import TooDamaged
 from duotone.codec.header import MAGIC
 from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, FormatError, UsageError
@@ -192,12 +193,15 @@ def held(waves: Iterator[Waveform], most: int) -> Iterator[Waveform]:
         yield wave
 
 
-def described(file: BinaryIO, most: float) -> dict[str, Any]:
-    """What an upload is. Raises `AudioError` or `FormatError` for what is neither a `.duo` nor a sound."""
+def described(file: BinaryIO, limits: Limits) -> dict[str, Any]:
+    """What an upload is. Raises `AudioError` or `FormatError` for what is neither a `.duo` nor a sound, `Refusal` for limits."""
     start = file.read(len(MAGIC))
     file.seek(0)
     if start == MAGIC:
-        info = describe(file)
+        try:
+            info = describe(file, limits.damages)
+        except TooDamaged:
+            raise over("damages", "more", f"{limits.damages} damaged places", "The .duo") from None
         return {
             "type": "duo", "version": info.version, "kind": info.kind, "codec": info.spec.to_dict(), "rate": info.source.rate,
             "channels": info.source.channels, "samples": info.source.samples, "seconds": info.seconds, "chunks": info.chunks,
@@ -207,7 +211,7 @@ def described(file: BinaryIO, most: float) -> dict[str, Any]:
     with open_reader(file) as reader:
         samples = reader.samples
         if samples is None:
-            samples = sum(block.length for block in limited(reader, most))
+            samples = sum(block.length for block in limited(reader, limits.decoded_seconds))
         return {
             "type": "sound", "rate": reader.rate, "channels": reader.channels, "samples": samples, "format": reader.format,
             "subtype": reader.subtype, "seconds": samples / reader.rate,

@@ -16,6 +16,7 @@ class Limits(Config):
     decoded_seconds: float = Field(default=3600.0, gt=0)  # of sound in one request, and of one encode or decode session
     decoded_bytes: int = Field(default=512 << 20, ge=1)  # of float32 samples held in memory: a file of a pair, a prompt
     prompt_seconds: float = Field(default=60.0, gt=0)  # of a longer prompt the end is used
+    damages: int = Field(default=8, ge=1)  # places of a damaged .duo that info tells of; each may take a second
     compared_seconds: float = Field(default=120.0, gt=0)  # of sound that the studio takes at once, and Opus codes
     message_bytes: int = Field(default=1 << 20, ge=1024)  # of a message of a session
     session_minutes: float = Field(default=120.0, gt=0)
