@@ -26,10 +26,11 @@ from duotone.hub import load
 from duotone.serve.models import Models
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown, shown
+from studio_page import CHROMIUM, Shown, shown, violations
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 RATE, SECONDS, HERTZ = 48_000, 0.8, 1_000
+TAKEN = bool(os.environ.get("DUOTONE_PICTURES"))  # whether pictures are taken, and not only compared
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 
 
@@ -373,16 +374,6 @@ def test_opus_that_is_missing_is_told(
         found.fine()
 
 
-def violations(found: Shown) -> list[str]:
-    """What axe-core finds of the rules of WCAG 2 A and AA, and of best practice."""
-    from axe_playwright_python.base import AXE_FILE_PATH
-
-    source = Path(AXE_FILE_PATH).read_text(encoding="utf-8")
-    found.get(f"{source}; 0")
-    told = found.get("axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations)")
-    return [f"{each['id']}: {node['html']} {node['failureSummary']}" for each in told for node in each["nodes"]]
-
-
 def test_everybody_can_use_it(browser: Any, small: Running, short: Path) -> None:
     pytest.importorskip("axe_playwright_python", reason="needs the Python package axe-playwright-python")
     with shown(browser, small.url + "/") as found:
@@ -409,7 +400,8 @@ PICTURED = {"wide": (1440, 1120, "light"), "dark": (1440, None, "dark"), "narrow
 def pictured(browser: Any) -> Iterator[Shown]:
     """What `duotone serve` serves by default, with a clip of ours."""
     models = Models({"tiny": load("tiny")}, load("flow-tiny"), "flow-tiny")
-    with serving(models) as running, shown(browser, running.url + "/", 360, 740) as found:
+    scheduling = {"share": 100}  # takes a jam also where other work leaves it little of the machine
+    with serving(models, scheduling=scheduling) as running, shown(browser, running.url + "/", 360, 740) as found:
         assert found.get("document.documentElement.scrollWidth") == 360
         found.page.get_by_role("button", name="Composed piece").click()
         found.until_made()
@@ -421,8 +413,7 @@ def pictured(browser: Any) -> Iterator[Shown]:
 
 @pytest.mark.parametrize("name", list(PICTURED))
 def test_pictures_of_the_page_are_current(pictured: Shown, name: str) -> None:
-    """The pictures of the documentation look as the page does. `make pictures` takes them, by this test."""
-    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    """The pictures of the documentation look as the page does. `make pictures` takes them, by this test and the next."""
     width, height, scheme = PICTURED[name]
     pictured.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     pictured.page.set_viewport_size({"width": width, "height": height or 800})
@@ -431,9 +422,70 @@ def test_pictures_of_the_page_are_current(pictured: Shown, name: str) -> None:
     pictured.get("(scrollTo(0, 0), studio.timeline.all())")
     pictured.until("document.getElementById('stack').dataset.drawn")
     assert pictured.get("document.documentElement.scrollWidth") == width  # nothing is cut off
-    shot = image.open(io.BytesIO(pictured.page.screenshot())).convert("RGB")
+    current(pictured.page.screenshot(), name)
+
+
+@pytest.fixture(scope="module")
+def jamming(pictured: Shown) -> Shown:
+    """The same page with a jam that has gone on for as long as its tape shows, and was changed three times."""
+    page = pictured.page
+    page.set_viewport_size({"width": 1440, "height": 1100})
+    page.get_by_text("Jam along").click()
+    page.get_by_text("After the open sound").click()
+    page.select_option("#live-lookahead", "4")
+    page.click("#live-start")
+    page.locator("#live").focus()
+    for at, key in ((1, "m"), (2, "Shift+T"), (4, "g"), (6.5, "p")):
+        played(pictured, at)
+        page.keyboard.press(key)
+    pictured.until("studio.live.tape.marks.length === 3")
+    played(
+        pictured, max(10.5, pictured.get("Math.max(...studio.live.tape.marks.map(({ place }) => place)) / 48000") + 1)
+    )
+    return pictured
+
+
+def played(shown: Shown, seconds: float) -> None:
+    """Let a session play until so many seconds were heard; on a slow machine it pauses before its sound runs out."""
+    shown.until("studio.live.state === 'playing'")
+    while shown.get("studio.live.player.heard / studio.live.rate") < seconds:
+        if shown.get("studio.live.player.ahead") < 1.2:
+            shown.get("studio.live.pause(true)")
+            resumed(shown)
+        shown.page.wait_for_timeout(100)
+
+
+def resumed(shown: Shown) -> None:
+    """Go on with a session that is paused, when its look-ahead of 2.7 s is nearly full."""
+    shown.until("studio.live.player.ahead > 2.2")
+    shown.get("studio.live.pause(false)")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_of_a_jam_are_current(jamming: Shown, scheme: str) -> None:
+    page = jamming.page
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    jamming.get("document.querySelectorAll('#messages button').forEach((each) => each.click())")
+    jamming.get("(scrollTo(0, 0), document.activeElement.blur())")
+    box = page.locator("#live").bounding_box()
+    assert box is not None
+    resumed(jamming)
+    page.wait_for_timeout(700)  # until the tape is drawn in the colours of the scheme, and its levels rise
+    shot = page.screenshot(
+        full_page=True, clip={**box, "x": 0, "width": 1440, "y": box["y"] - 24, "height": box["height"] + 48}
+    )
+    jamming.get("studio.live.pause(true)")
+    if TAKEN:  # the figure in a picture that is shown
+        assert jamming.get("studio.live.player.underruns") == 0
+    current(shot, "jam" if scheme == "light" else "jam-dark")
+
+
+def current(png: bytes, name: str) -> None:
+    """Compare a picture with that of the documentation, or put it there (`make pictures`)."""
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    shot = image.open(io.BytesIO(png)).convert("RGB")
     target = PICTURES / f"studio-{name}.webp"
-    if os.environ.get("DUOTONE_PICTURES"):
+    if TAKEN:
         shot.save(target, quality=70, method=6)
     thumbs = [each.resize((32, 32)).tobytes() for each in (image.open(target).convert("RGB"), shot)]
     difference = sum(abs(a - b) for a, b in zip(*thumbs, strict=True)) / len(thumbs[0])
