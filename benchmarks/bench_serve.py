@@ -3,13 +3,15 @@
     taskset -c 0 python benchmarks/bench_serve.py [--seconds 10] [--decode 1,2,4,8,16,32,64] [--jam 1,2,4,8] [--rounds 3]
     python benchmarks/bench_serve.py --seconds 2 --decode 1 --jam 1 --rounds 1 --out /tmp/results      (a quick look)
 
-Service and listeners share the processors that this process may use; the service computes with `--threads` threads. Four tables:
+Service and listeners share the processors that this process may use; the service computes with `--threads` threads. Five tables:
 
 - Batching: eight listeners for whom nothing comes too fast, at a service with batches of 8 and at one without batches, in turns; medians.
 - Costs: processor time of one batch, of 1 to 8 rows, without a service.
 - Load: listeners that play at the speed of the clock. From four on, every second one is slow (takes nothing from its connection for a second
   in every two), vanishes without a word (and another comes), or loses its connection and goes on. Slack and frames in time are those of the others.
 - Held: one jam by the library's own client, for `--held` seconds.
+- Studio: one jam in the page, for `--held` seconds: the service on one core, the browser (Chromium, playwright) on another. With two cores of
+  its own: taskset -c 0,1 python benchmarks/bench_serve.py --parts studio
 
 Writes benchmarks/results/serve.{json,md}, where parts that are not measured anew (`--parts`) stay.
 """
@@ -28,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +40,7 @@ import numpy as np
 import torch
 
 import machine
+import studio_jam
 from duotone import hub
 from duotone.audio.synth import synthesize
 from duotone.client import Client, Sound
@@ -46,7 +49,7 @@ from duotone.nn.packed import linear
 from duotone.serve.calibrate import decoding, evaluating
 from listeners import LOOKAHEAD, Eager, Listener, Outcome, Playback
 
-PARTS = ["batching", "costs", "load", "held"]
+PARTS = ["batching", "costs", "load", "held", "studio"]
 SORTS = ("slow", "vanishing", "reconnecting")
 ROWS = 8  # of a batch, and listeners of the comparison
 SETTLE = 1.0  # seconds before a window of the comparison is counted
@@ -260,6 +263,20 @@ def held(server: Server, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def studio(options: argparse.Namespace) -> dict[str, Any]:
+    """One jam in the page, whose service has a core of its own. Raises `RuntimeError` without two cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise RuntimeError("The part studio needs two cores, one for the service and one for the browser.")
+    with ExitStack() as stack:
+        with studio_jam.on_core(cores[0]):
+            server = stack.enter_context(serving(options, batch=ROWS))
+        used, began = server.processor(), time.monotonic()
+        with studio_jam.on_core(cores[1]):
+            found = studio_jam.played(server.url, options.held)
+        return {**found, "processor": (server.processor() - used) / (time.monotonic() - began)}
+
+
 def page(document: dict[str, Any]) -> str:
     """The tables as Markdown, of the parts that were measured."""
     lines = [
@@ -267,7 +284,7 @@ def page(document: dict[str, Any]) -> str:
         "The bundled pair behind `duotone serve` on loopback, from `benchmarks/bench_serve.py`. The machine is shared with other work: ratios "
         "within a run mean more than seconds.", "",
     ]  # fmt: skip
-    shown = {"batching": _batching, "costs": _costs, "load": _load, "held": _held}
+    shown = {"batching": _batching, "costs": _costs, "load": _load, "held": _held, "studio": _studio}
     for name, show in shown.items():
         if name in document:
             title, text = show(document[name]["rows"])
@@ -334,6 +351,15 @@ def _held(rows: list[dict[str, Any]]) -> tuple[str, list[str]]:
     ]  # fmt: skip
 
 
+def _studio(rows: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    (r,) = rows
+    return "One jam, in the page", [
+        f"{r['seconds']:.0f} s in Chromium {r['browser']}, look-ahead {LOOKAHEAD} chunks, the service on one core and the browser on the other: "
+        f"{r['underruns']} underruns of the page's player and {r['late']} that the service counted, {r['lost']} samples lost; least slack of a "
+        f"piece {r['least']:.2f} s; the service used {r['processor']:.0%} of its core, with the start of the page.",
+    ]  # fmt: skip
+
+
 async def batching(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Both comparisons."""
     duo = long_duo()
@@ -359,6 +385,8 @@ def measured(options: argparse.Namespace, name: str) -> list[dict[str, Any]]:
     if name == "held":
         with serving(options, batch=ROWS) as server:
             return [held(server, options.held)]
+    if name == "studio":
+        return [studio(options)]
     return asyncio.run(batching(options) if name == "batching" else load(options))
 
 

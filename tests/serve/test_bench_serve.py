@@ -58,7 +58,10 @@ def test_the_page_shows_the_parts_that_are_there() -> None:
     }
     text = bench_serve.page({"costs": part})
     assert "| chunk to decode | 10.0 | 15.0 | 24.0 | 40.0 | 2.00 |" in text and "One jam" not in text
-    assert set(bench_serve.PARTS) == {"batching", "costs", "load", "held"}
+    assert set(bench_serve.PARTS) == {"batching", "costs", "load", "held", "studio"}
+    jam = {"seconds": 30.2, "underruns": 1, "lost": 0, "least": 0.41, "late": 2, "processor": 0.3, "browser": "140.0"}
+    text = bench_serve.page({"studio": {**part, "rows": [jam]}})
+    assert "30 s in Chromium 140.0" in text and "1 underruns of the page's player and 2 that" in text
 
 
 def test_the_committed_page_is_that_of_the_committed_figures() -> None:
