@@ -32,6 +32,7 @@ from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.client import Client, Sound
+from duotone.codec.codicodec.weights import save_codec
 from duotone.codec.container import write_duo
 from duotone.codec.values import Latents
 from duotone.errors import DuotoneError, FormatError, ServiceError
@@ -120,7 +121,10 @@ def test_a_service_that_is_killed_leaves_nothing_and_its_client_is_told(tmp_path
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     settings = tmp_path / "serve.yaml"
     settings.write_text("scheduling: {batch: 1, share: 100}\n")  # admits a session however slow the machine is
+    save_codec(CODEC, tmp_path / "codec")
+    flow.save(MODEL, tmp_path / "flow")
     command = [sys.executable, "-m", "duotone", "serve", "--port", "0", "--config", str(settings)]
+    command += ["--codec", str(tmp_path / "codec"), "--flow", str(tmp_path / "flow")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             port = started(process)

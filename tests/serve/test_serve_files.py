@@ -7,7 +7,9 @@ import errno
 import io
 import json
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
 import httpx
+import numpy as np
+import soundfile
 
 from duotone.audio.files import read, write
 from duotone.audio.waveform import Waveform
@@ -184,6 +188,40 @@ def test_limits_are_told_when_hit(running: Running, codec: CoDiCodec, wave: Wave
     refused(post(running, "/v1/info", buffer.getvalue()[:100]), 422, "header")
 
 
+def test_an_upload_that_stops_is_given_up_and_leaves_nothing(codec: CoDiCodec) -> None:
+    """A form, too: neither stays one of the requests that there may be at the same time."""
+    with serving(codec, limits={"idle_seconds": 0.2}) as running:
+        for path, media in (("encode", b"application/octet-stream"), ("evaluate", b"multipart/form-data; boundary=x")):
+            with socket.create_connection(("127.0.0.1", running.port)) as raw:
+                raw.sendall(
+                    b"POST /v1/%b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %b\r\nContent-Length: 500\r\n\r\n--x"
+                    % (path.encode(), media)
+                )
+                answer = b""
+                while part := raw.recv(65536):
+                    answer += part
+            assert answer.startswith(b"HTTP/1.1 408") and b'"limit":"idle_seconds"' in answer, answer
+            while running.service._requests:
+                time.sleep(0.01)
+
+
+def test_an_answer_that_nobody_reads_is_given_up_and_leaves_nothing(codec: CoDiCodec) -> None:
+    """15 MB, more than the buffers of a connection hold."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros((20 * 192_000, 2), np.int16), 192_000, format="FLAC")
+    data = buffer.getvalue()
+    with serving(codec, limits={"idle_seconds": 0.5}) as running, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", running.port))
+        head = b"POST /v1/sound HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(data)
+        raw.sendall(head + data)
+        while '"event": "gone"' not in running.log:
+            time.sleep(0.01)
+        while running.service._requests or len(running.service.device.scheduler):
+            time.sleep(0.01)
+    assert '"event": "defect"' not in running.log
+
+
 def test_an_unknown_length_is_limited_while_it_is_read(running: Running, codec: CoDiCodec, wave: Waveform) -> None:
     """A .duo of unknown length is broken off: the client can tell that it is not whole."""
     value = codec.encode(Waveform(wave.samples.repeat(1, 5), wave.rate)).codes()
@@ -199,6 +237,7 @@ def test_damage_in_the_middle_breaks_the_answer_off(running: Running, codec: CoD
     bad[places[5] + 9] ^= 1
     with pytest.raises(httpx.RemoteProtocolError):
         post(running, "/v1/decode", bytes(bad))
+    assert '"event": "defect"' not in running.log  # the file's fault, not the service's
     bad = bytearray(data)
     bad[places[0] + 9] ^= 1
     refused(post(running, "/v1/decode", bytes(bad)), 422, "damaged")

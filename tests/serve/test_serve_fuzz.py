@@ -92,6 +92,19 @@ def test_any_bytes_are_a_frame_or_a_format_error(message: bytes) -> None:
         assert frames.parse(found.to_bytes()).to_bytes() == found.to_bytes()
 
 
+@pytest.mark.parametrize(
+    ("samples", "rate"), [(32_768, 48_000), (1921, 48_000), (1920, 48_000), (512, 48_000), (5, 8000), (0, 48_000)]
+)
+def test_sound_is_sent_in_frames_of_20_to_40_ms(samples: int, rate: int) -> None:
+    """A shorter one is a whole piece; a chunk's last frame is no exception."""
+    whole = np.arange(2 * samples, dtype=np.int64).astype(np.int16).reshape(-1, 2)
+    found = list(frames.pieces(100, whole, rate))
+    assert [each.place for each in found] == [100 + sum(len(e.samples) for e in found[:i]) for i in range(len(found))]
+    assert np.array_equal(np.concatenate([whole[:0], *(each.samples for each in found)]), whole)
+    lengths = {len(each.samples) / rate for each in found}
+    assert len(found) == bool(samples) or all(0.02 <= length <= 0.04 for length in lengths)
+
+
 COMMANDS = [
     {"type": "start"}, {"type": "start", "seed": 7, "lookahead": 3}, {"type": "stop"}, {"type": "set", "controls": {"temperature": 0.5}},
     {"type": "set", "controls": {"steps": 3, "guidance": 2}}, {"type": "reseed", "seed": 4}, {"type": "reanchor"}, {"type": "health"},

@@ -15,6 +15,7 @@ from duotone.serve.files import MEDIA, SoundFormat, compared, decoded, described
 from duotone.serve.guard import OPEN, bearer, check_host, client_of
 from duotone.serve.handlers import BrokenOff, Handlers, Visit
 from duotone.serve.page import add_page
+from duotone.serve.patience import within
 from duotone.serve.refusal import Refusal, defect, document, refused
 from duotone.serve.service import Service
 from duotone.serve.sockets import Socket
@@ -74,7 +75,14 @@ class Guarded:
             route = getattr(scope.get("route"), "path", "other")
             self.service.metrics.requests.labels(route, str(message["status"])).inc()
             message["headers"] = [*message.get("headers", []), *((k.encode(), v.encode()) for k, v in _HEADERS.items())]
-        await send(message)
+        if scope["type"] != "http":
+            await send(message)
+            return
+        try:
+            await within(self.service.config.limits.idle_seconds, send(message))
+        except TimeoutError:
+            self.service.log("gone", path=scope["path"])
+            raise BrokenOff from None
 
 
 async def _refuse(scope: Any, receive: Receive, send: Send, refusal: Refusal) -> None:
@@ -222,6 +230,8 @@ def _handle_errors(app: Any, service: Service) -> None:
     from starlette.responses import Response
 
     async def known(request: Any, error: Any) -> Any:
+        if isinstance(error, BrokenOff):  # told already; of an answer that has begun nothing more is sent
+            return Response(status_code=int(HTTPStatus.INTERNAL_SERVER_ERROR))
         if isinstance(error, RequestValidationError):
             told = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()[:5])
             refusal = refused(UsageError(f"An argument is not acceptable: {told}."))

@@ -158,10 +158,11 @@ def parts(what: What, data: bytes, last: bool = True) -> Iterator[Metadata]:
 
 
 def pieces(place: int, samples: NDArray[np.int16], rate: int) -> Iterator[Audio]:
-    """Samples `[T, 2]` as audio frames of at most `FRAME_SECONDS`."""
-    size = max(1, int(rate * FRAME_SECONDS))
-    for at in range(0, len(samples), size):
-        yield Audio(place + at, samples[at : at + size])
+    """Samples `[T, 2]` as audio frames of equal length, one more sample in some: at most `FRAME_SECONDS`, and more than half of it."""
+    count, total = -(-len(samples) // max(1, int(rate * FRAME_SECONDS))), len(samples)
+    for i in range(count):
+        first, last = i * total // count, (i + 1) * total // count
+        yield Audio(place + first, samples[first:last])
 
 
 def _head(form: struct.Struct, body: bytes, what: str) -> tuple[int, ...]:
