@@ -215,8 +215,9 @@ def encode_on_ray(
     if not ray.is_initialized():
         ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
     items = [{"position": position, "name": job.name, "sound": job.sound} for position, job in jobs]
+    worker: Any = _RayWorker  # Ray's annotations of map have functions of one dict alone
     data = ray.data.from_items(items, override_num_blocks=max(1, len(items))).map(
-        _RayWorker, fn_constructor_args=(loader, info), concurrency=(1, max(1, min(workers, len(items)))), num_cpus=1,
+        worker, fn_constructor_args=(loader, info), concurrency=(1, max(1, min(workers, len(items)))), num_cpus=1,
         num_gpus=gpus, runtime_env={"env_vars": dict.fromkeys(_THREADS, "1")},
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
