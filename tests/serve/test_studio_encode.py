@@ -103,6 +103,18 @@ def test_the_key_begins_and_ends_it_at_the_width_of_a_phone(studio: Shown) -> No
     studio.until_made()
 
 
+def test_a_recording_is_opened_and_its_level_is_shown(browser: Any, running: Running) -> None:
+    with shown(browser, running.url + "/") as studio:
+        studio.page.click("#record")
+        studio.until("Number(document.getElementById('record-level').getAttribute('aria-valuenow')) > 10")  # a beep
+        assert studio.page.is_disabled("#encode-live") and studio.page.text_content("#record-text") == "Stop"
+        studio.page.click("#record")
+        studio.until("studio.project.name === 'recording.wav' && studio.project.versions[0].buffer !== null")
+        assert studio.page.is_enabled("#encode-live") and studio.page.text_content("#record-text") == "Record"
+        assert studio.get("studio.project.seconds > 0")
+        studio.fine()
+
+
 def test_what_is_discarded_leaves_nothing(studio: Shown, running: Running) -> None:
     studio.page.keyboard.press("e")
     studio.until(f"{RUNNING} && {WORK}.tokens > 0")

@@ -60,28 +60,33 @@ function watchDrops() {
 }
 
 async function toggleRecording() {
-  const button = $("record");
-  button.disabled = true;
+  let file = null;
+  $("record").disabled = true;
   try {
     if (recording) {
-      const file = await recording.stop();
+      const ended = recording;
       recording = null;
-      await open(file, "recorded here");
+      file = await ended.stop();
     } else {
       recording = await record();
       timer = setInterval(() => showLevel($("record-level"), recording?.level() ?? 0), LEVEL_MS);
     }
   } catch (error) {
-    recording = null;
     say(error.message, "error");
   } finally {
-    if (!recording) clearInterval(timer);
-    button.disabled = false;
-    $("encode-live").disabled = Boolean(recording);
-    $("record-level").hidden = !recording;
-    button.setAttribute("aria-pressed", Boolean(recording));
-    $("record-text").textContent = recording ? "Stop" : "Record";
+    showRecording();
   }
+  if (file) await open(file, "recorded here");
+}
+
+function showRecording() {
+  const button = $("record");
+  if (!recording) clearInterval(timer);
+  button.disabled = false;
+  button.setAttribute("aria-pressed", Boolean(recording));
+  $("record-text").textContent = recording ? "Stop" : "Record";
+  $("encode-live").disabled = Boolean(recording);
+  $("record-level").hidden = !recording;
 }
 
 async function listClips() {
