@@ -50,10 +50,13 @@ export function* parts(what, bytes) {
   }
 }
 
-/** Interleaved samples of two channels as audio frames of at most 40 ms. */
+/** Interleaved samples of two channels as audio frames of equal length, one more sample in some: at most 40 ms, and more than half of it. */
 export function* pieces(first, samples, rate) {
-  const size = Math.max(1, Math.floor(rate * FRAME_SECONDS));
-  for (let at = 0; at < samples.length / 2; at += size) yield audio(first + at, samples.subarray(2 * at, 2 * (at + size)));
+  const total = samples.length / 2, count = Math.ceil(total / Math.max(1, Math.floor(rate * FRAME_SECONDS)));
+  for (let i = 0; i < count; i++) {
+    const from = Math.floor((i * total) / count), to = Math.floor(((i + 1) * total) / count);
+    yield audio(first + from, samples.subarray(2 * from, 2 * to));
+  }
 }
 
 /* ---- Reading ---- */
