@@ -205,6 +205,25 @@ def test_an_upload_that_stops_is_given_up_and_leaves_nothing(codec: CoDiCodec) -
                 time.sleep(0.01)
 
 
+def test_an_upload_that_trickles_is_given_up(codec: CoDiCodec) -> None:
+    """A byte now and then is never idle for long, but has an end."""
+    with serving(codec, limits={"idle_seconds": 60, "upload_seconds": 0.3}) as running:
+        with socket.create_connection(("127.0.0.1", running.port)) as raw:
+            raw.sendall(b"POST /v1/encode HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n")
+            raw.settimeout(0.02)
+            answer = b""
+            while b"upload_seconds" not in answer:
+                try:
+                    part = raw.recv(65536)
+                    assert part, answer  # closed without a word
+                    answer += part
+                except TimeoutError:
+                    raw.send(b"x")
+        assert answer.startswith(b"HTTP/1.1 408"), answer
+        while running.service._requests:
+            time.sleep(0.01)
+
+
 def test_an_answer_that_nobody_reads_is_given_up_and_leaves_nothing(codec: CoDiCodec) -> None:
     """15 MB, more than the buffers of a connection hold."""
     buffer = io.BytesIO()

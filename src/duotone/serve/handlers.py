@@ -87,9 +87,7 @@ class Handlers:
             raise UsageError("evaluate takes a form (multipart/form-data) with the files reference and estimate.")
         found = []
         try:
-            parser = MultiPartParser(
-                request.headers, self._counted(patient(aiter(request.stream()), self.limits.idle_seconds))
-            )
+            parser = MultiPartParser(request.headers, self._counted(patient(aiter(request.stream()), self.limits)))
             form: Any = await parser.parse()
         except (MultiPartException, KeyError) as error:
             raise UsageError(f"The form cannot be read ({error}).") from None

@@ -13,6 +13,7 @@ class Limits(Config):
     """What one client, or all together, may ask for; whoever meets a limit is told its name."""
 
     upload_bytes: int = Field(default=256 << 20, ge=1)  # of one request, and of what one session sends as metadata
+    upload_seconds: float = Field(default=3600.0, gt=0)  # from the beginning of an upload to its end
     decoded_seconds: float = Field(default=3600.0, gt=0)  # of sound in one request, and of one encode or decode session
     decoded_bytes: int = Field(default=512 << 20, ge=1)  # of float32 samples held in memory: a file of a pair, a prompt
     prompt_seconds: float = Field(default=60.0, gt=0)  # of a longer prompt the end is used

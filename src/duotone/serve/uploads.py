@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any, BinaryIO
@@ -93,18 +94,23 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-async def patient(parts: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
-    """The same parts. Raises `Refusal` where the next one does not come in time."""
+async def patient(parts: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[bytes]:
+    """The same parts. Raises `Refusal` where the next one, or the last one, does not come in time."""
+    ends = time.monotonic() + limits.upload_seconds
     while True:
+        left = max(0.0, ends - time.monotonic())
         try:
-            part = await within(seconds, anext(parts))
+            part = await within(min(limits.idle_seconds, left), anext(parts))
         except StopAsyncIteration:
             return
         except TimeoutError:
+            if left <= limits.idle_seconds:
+                told, limit = f"It was not complete after {limits.upload_seconds:g} s", "upload_seconds"
+            else:
+                told, limit = f"Nothing came for {limits.idle_seconds:g} s", "idle_seconds"
             raise Refusal(
-                f"Nothing came for {seconds:g} s (idle_seconds); the upload was given up.",
-                HTTPStatus.REQUEST_TIMEOUT, limit="idle_seconds",
-            ) from None  # fmt: skip
+                f"{told} ({limit}); the upload was given up.", HTTPStatus.REQUEST_TIMEOUT, limit=limit
+            ) from None
         yield part
 
 
@@ -114,7 +120,7 @@ async def received(parts: AsyncIterator[bytes], promised: str | None, limits: Li
         raise over("upload_bytes", promised, f"{limits.upload_bytes} bytes", "The upload")
     upload = Upload(limits.upload_bytes, opened)
     try:
-        async for part in patient(parts, limits.idle_seconds):
+        async for part in patient(parts, limits):
             upload.write(part)
     except BaseException:
         upload.close()
