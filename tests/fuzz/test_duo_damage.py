@@ -91,7 +91,7 @@ def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]],
         assert chunk in lost or torch.equal(joined[:, part], value.indices[:, part])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes(data: bytes) -> None:
     for salvage in (False, True):

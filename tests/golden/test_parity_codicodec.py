@@ -170,7 +170,10 @@ def draws_of(noise: Callable[[int, int], Tensor], chunks: int, index: int) -> Te
     return torch.cat([noise(c, index) for c in range(chunks)], dim=-1)
 
 
-@pytest.mark.parametrize(("steps", "chunks"), [(3, 3), (4, 2), pytest.param(5, 3, marks=pytest.mark.long)])
+LONG = [pytest.param(*pair, marks=pytest.mark.long) for pair in ((3, 3), (4, 2), (5, 3))]
+
+
+@pytest.mark.parametrize(("steps", "chunks"), [(3, 2), (2, 3), *LONG])
 def test_parallel(
     pair: SimpleNamespace, latents: Latents, monkeypatch: pytest.MonkeyPatch, steps: int, chunks: int
 ) -> None:

@@ -64,10 +64,11 @@ def heard(studio: Shown) -> Waveform:
 
 def test_the_microphone_becomes_a_duo_while_it_records(studio: Shown) -> None:
     studio.page.get_by_role("button", name="Encode live").click()
-    studio.until(f"{RUNNING} && {WORK}.feed.chunks > 20")
+    tokens = "Number(document.getElementById('encoding-count').textContent.replaceAll(',', ''))"
+    studio.until(f"{RUNNING} && {tokens} >= {20 * CODEC.spec.steps}")
     first = studio.get(f"[{WORK}.bytes, {WORK}.tokens, {WORK}.seconds]")
     told = {name: studio.page.inner_text(f"#encoding-{name}") for name in ("bytes", "count", "rate", "time")}
-    assert told["bytes"].endswith(" B") and int(told["count"].replace(",", "")) >= 20 * CODEC.spec.steps
+    assert told["bytes"].endswith(" B") and int(told["count"].replace(",", "")) >= 20 * CODEC.spec.steps, told
     assert 0.5 < float(told["rate"].split()[0]) / (CODEC.spec.bit_rate / 1000) < 2 and told["time"].startswith("0:0")
     assert studio.page.is_hidden("#drop") and studio.page.is_disabled("#record")
     studio.until(f"{WORK}.seconds > {first[2]} + 0.5")

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
 
+from duotone.flow.session import Session
 from duotone.serve.models import Models
 from flow_toys import PAIRED, stirred
 from serving import Running, serving
@@ -18,8 +19,10 @@ from small_bands import SMALL_BANDS, random_bands
 from studio_page import CHROMIUM, Shown, own_sound, saved_sound, shown
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
-#: Chunks of 85 ms: a block of the microphone (46 ms) has to come before the context has moved on.
-MODEL, CODEC = stirred(PAIRED), random_bands(SMALL_BANDS.model_copy(update={"n_fft": 2048, "hop": 512}))
+#: What the microphone gives belongs to what is heard, which is the look-ahead (8 chunks of 85 ms) and the way through the page behind what
+#: is made: the context has to reach further back than that.
+MODEL = stirred(PAIRED.model_copy(update={"context_chunks": 16}))
+CODEC = random_bands(SMALL_BANDS.model_copy(update={"n_fft": 2048, "hop": 512}))
 LIVE = "studio.live"
 
 
@@ -42,10 +45,15 @@ def jam(browser: Any, running: Running) -> Iterator[Shown]:
         found.fine()
 
 
-def counted(running: Running) -> tuple[int, int]:
-    """Chunks of the microphone that the only session has placed, and that came too late, by the service's own count."""
+def session_of(running: Running) -> Session:
+    """The only session of the service."""
     (socket,) = running.service.sockets
-    session = socket.live.desk.session
+    return socket.live.desk.session
+
+
+def counted(running: Running) -> tuple[int, int]:
+    """Chunks of the microphone that the session has placed, and that came too late, by the service's own count."""
+    session = session_of(running)
     return session.placed, session.late
 
 
@@ -60,11 +68,11 @@ def test_what_the_microphone_gives_stands_in_the_context(jam: Shown, running: Ru
     )  # of an event of the service
     placed, _ = counted(running)
     assert placed > 3
-    at = jam.get(f"{LIVE}.player.heard")
+    made = session_of(running).made  # what is made from here on has heard the microphone
     jam.page.keyboard.press("m")
     jam.until(f"{LIVE}.along.capture === null")
     assert jam.page.get_attribute("#live-mic", "aria-pressed") == "false"
-    jam.until(f"{LIVE}.player.heard > {at} + 40_000")
+    jam.until(f"{LIVE}.player.heard > {made + 4 * CODEC.spec.chunk}")
     sound = saved_sound(jam)
     alone = own_sound(MODEL, CODEC, len(sound))
     first = int(np.flatnonzero(np.any(sound != alone, axis=1))[0])  # from there on the music answers
