@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from duotone.audio.files import read
 from duotone.audio.wav_stream import pcm
 from duotone.codec.contract import Codec
 from duotone.flow.model import FlowModel
+
+if TYPE_CHECKING:
+    from serving import Running  # needs the extra serve
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGS = (
@@ -94,6 +97,26 @@ def shown(
     found.until("'ready' in document.body.dataset || document.getElementById('ask').open")
     yield found
     context.close()
+
+
+@contextmanager
+def shown_until_left(browser: Any, running: Running) -> Iterator[Shown]:
+    """The studio of a service; in the end nothing was logged, and no session is left."""
+    with shown(browser, running.url + "/") as found:
+        yield found
+        found.fine()
+    while running.service.sockets:
+        running.thread.join(0.01)
+    assert len(running.service.device.scheduler) == 0
+
+
+@contextmanager
+def shown_far_ahead(browser: Any, running: Running) -> Iterator[Shown]:
+    """The same with the largest look-ahead, for codecs whose chunks are short."""
+    with shown_until_left(browser, running) as found:
+        found.until("studio.live !== undefined")
+        found.page.select_option("#live-lookahead", "8")
+        yield found
 
 
 def saved_sound(found: Shown) -> np.ndarray:

@@ -20,7 +20,7 @@ from duotone.codec.container import DuoReader, read_duo
 from duotone.codec.values import Codes
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown, shown, violations
+from studio_page import CHROMIUM, Shown, shown, shown_until_left, violations
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 CODEC = random_bands()
@@ -37,13 +37,8 @@ def running() -> Iterator[Running]:
 
 @pytest.fixture
 def studio(browser: Any, running: Running) -> Iterator[Shown]:
-    """The studio; nothing may be logged, and no session is left."""
-    with shown(browser, running.url + "/") as found:
+    with shown_until_left(browser, running) as found:
         yield found
-        found.fine()
-    while running.service.sockets:
-        running.thread.join(0.01)
-    assert len(running.service.device.scheduler) == 0
 
 
 BYTES = """async (blob) => { const bytes = new Uint8Array(await blob.arrayBuffer()), parts = [];

@@ -19,7 +19,7 @@ from duotone.serve.models import Models
 from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import random_bands
-from studio_page import CHROMIUM, Shown, own_sound, saved_sound, shown, violations
+from studio_page import CHROMIUM, Shown, own_sound, saved_sound, shown, shown_far_ahead, violations
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 MODEL, CODEC = stirred(PAIRED), random_bands()
@@ -34,15 +34,9 @@ def running() -> Iterator[Running]:
 
 @pytest.fixture
 def studio(browser: Any, running: Running) -> Iterator[Shown]:
-    """The studio with the largest look-ahead, for the chunks of this codec last 11 ms; nothing may be logged, nobody is left after it."""
-    with shown(browser, running.url + "/") as found:
-        found.until(f"{LIVE} !== undefined")
-        found.page.select_option("#live-lookahead", "8")
+    """The chunks of this codec last 11 ms."""
+    with shown_far_ahead(browser, running) as found:
         yield found
-        found.fine()
-    while running.service.sockets:
-        running.thread.join(0.01)
-    assert len(running.service.device.scheduler) == 0
 
 
 def start(studio: Shown, samples: int = 10_000) -> None:

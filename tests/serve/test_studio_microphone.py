@@ -16,7 +16,7 @@ from duotone.serve.models import Models
 from flow_toys import PAIRED, stirred
 from serving import Running, serving
 from small_bands import SMALL_BANDS, random_bands
-from studio_page import CHROMIUM, Shown, own_sound, saved_sound, shown
+from studio_page import CHROMIUM, Shown, own_sound, saved_sound, shown_far_ahead
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 #: What the microphone gives belongs to what is heard, which is the look-ahead (8 chunks of 85 ms) and the way through the page behind what
@@ -35,14 +35,11 @@ def running() -> Iterator[Running]:
 @pytest.fixture
 def jam(browser: Any, running: Running) -> Iterator[Shown]:
     """A jam that plays."""
-    with shown(browser, running.url + "/") as found:
-        found.until(f"{LIVE} !== undefined")
-        found.page.select_option("#live-lookahead", "8")
+    with shown_far_ahead(browser, running) as found:
         found.page.get_by_text("Jam along").click()
         found.page.click("#live-start")
         found.until(f"{LIVE}.state === 'playing' && {LIVE}.player.heard > 10_000")
         yield found
-        found.fine()
 
 
 def session_of(running: Running) -> Session:

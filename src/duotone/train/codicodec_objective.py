@@ -47,12 +47,7 @@ class CoDiCodecObjectiveSection(ObjectiveSection):
 
     def task(self, parts: Parts) -> Task:
         """Train a CoDiCodec on consecutive chunks of audio. Raises `ConfigError` for another model or data."""
-        model, data = parts.model, parts.data
-        if not isinstance(model, CoDiCodecSection) or not isinstance(data, SoundSection):
-            raise ConfigError(
-                f"objective.kind {self.kind} trains model.kind codicodec on data.kind sound; the recipe has "
-                f"{model.kind} and {data.kind}. Choose another objective, or these kinds."
-            )
+        model, data = parts.of_kinds(self.kind, CoDiCodecSection, SoundSection)
         config = model.build()
         if not isinstance(config, self.network):
             raise ConfigError(f"objective.kind {self.kind} {self.otherwise.format(preset=model.preset)}")

@@ -18,12 +18,7 @@ class FlowObjectiveSection(FlowSettings):
 
     def task(self, parts: Parts) -> Task:
         """Train a flow model on crops of latents. Raises `ConfigError` for another model or data."""
-        model, data = parts.model, parts.data
-        if not isinstance(model, FlowModelSection) or not isinstance(data, LatentsSection):
-            raise ConfigError(
-                f"objective.kind flow trains model.kind flow on data.kind latents; the recipe has {model.kind} and "
-                f"{data.kind}. Choose another objective, or these kinds."
-            )
+        model, data = parts.of_kinds(self.kind, FlowModelSection, LatentsSection)
         if self.averaged_draws and not model.build().spans:
             raise ConfigError(
                 "objective.averaged_draws needs a model that takes the length of a step: set model.replace.spans=true."

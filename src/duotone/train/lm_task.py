@@ -31,12 +31,7 @@ class LMObjectiveSection(LMSettings):
 
     def task(self, parts: Parts) -> Task:
         """Train a language model on crops of codes. Raises `ConfigError` for another model or data."""
-        model, data = parts.model, parts.data
-        if not isinstance(model, LMModelSection) or not isinstance(data, CodesSection):
-            raise ConfigError(
-                f"objective.kind lm trains model.kind lm on data.kind codes; the recipe has {model.kind} and {data.kind}. Choose another "
-                f"objective, or these kinds."
-            )
+        model, data = parts.of_kinds(self.kind, LMModelSection, CodesSection)
         collection = open_codes(data, parts.sources, parts.train.seed)
         made = _model(model, collection, self, parts)
         for crops in (collection.training, collection.validation):

@@ -102,15 +102,10 @@ class LycodecObjectiveSection(NoiseFields):
 
     def task(self, parts: Parts) -> Task:
         """Train a Lycodec on audio. Raises `ConfigError` for another model or data."""
-        model, data = parts.model, parts.data
-        if not isinstance(model, LycodecSection) or not isinstance(data, SoundSection):
-            raise ConfigError(
-                f"objective.kind lycodec trains model.kind lycodec on data.kind sound; the recipe has {model.kind} and "
-                f"{data.kind}. Choose another objective, or these kinds."
-            )
+        model, data = parts.of_kinds(self.kind, LycodecSection, SoundSection)
         torch.manual_seed(parts.train.seed)
         objective = LycodecObjective(model.build(), self)
-        began = None if model.start_from is None else (parts.load or _from_folder)(model.start_from)
+        began = None if model.start_from is None else start_of(parts, model.start_from)
         return codec_task(objective, data, parts, began)
 
 
@@ -333,5 +328,6 @@ def _noised(clean: Tensor, level: Tensor, noise: Tensor) -> Tensor:
     return clean + level[:, None, None, None] * noise
 
 
-def _from_folder(name: str) -> Lycodec:
-    return load_lycodec(name)
+def start_of(parts: Parts, name: str) -> Any:
+    """The codec that a training starts from, by the caller's function where there is one."""
+    return load_lycodec(name) if parts.load is None else parts.load(name)

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from duotone.codec.contract import Codec
 from duotone.codec.lycodec.codec import Lycodec
-from duotone.codec.lycodec.weights import load_lycodec
 from duotone.config import LycodecConfig
 from duotone.errors import ConfigError
 from duotone.train.codec_task import codec_task
 from duotone.train.draws import Draws
-from duotone.train.lycodec import LycodecObjective, LycodecObjectiveSection, LycodecSection, draw_kept
+from duotone.train.lycodec import LycodecObjective, LycodecObjectiveSection, LycodecSection, draw_kept, start_of
 from duotone.train.sections import OBJECTIVES, ModelSection, ObjectiveSection, Parts, SoundSection
 from duotone.train.task import Batch, Task
 
@@ -38,12 +37,7 @@ class LycodecPredictorSection(ObjectiveSection):
 
     def task(self, parts: Parts) -> Task:
         """Train the predictor on audio. Raises `ConfigError` for another model or data, and without a codec or a predictor."""
-        model, data = parts.model, parts.data
-        if not isinstance(model, LycodecSection) or not isinstance(data, SoundSection):
-            raise ConfigError(
-                f"objective.kind {self.kind} trains model.kind lycodec on data.kind sound; the recipe has {model.kind} and "
-                f"{data.kind}. Choose another objective, or these kinds."
-            )
+        model, data = parts.of_kinds(self.kind, LycodecSection, SoundSection)
         config = model.build()
         if model.start_from is None or not config.predictor_units:
             raise ConfigError(
@@ -51,8 +45,7 @@ class LycodecPredictorSection(ObjectiveSection):
                 f"model.start_from=lycodec-tiny (or a folder) and model.replace.predictor_units=256."
             )
         torch.manual_seed(parts.train.seed)
-        codec = load_lycodec(model.start_from) if parts.load is None else parts.load(model.start_from)
-        return codec_task(PredictorObjective(config, self), data, parts, codec)
+        return codec_task(PredictorObjective(config, self), data, parts, start_of(parts, model.start_from))
 
 
 class PredictorObjective(LycodecObjective):

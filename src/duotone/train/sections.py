@@ -65,6 +65,10 @@ class ObjectiveSection(Config, ABC):
         return None
 
 
+M = TypeVar("M", bound=ModelSection)
+D = TypeVar("D", bound=DataSection)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a task is built from: the recipe's other sections, and the caller's functions."""
@@ -81,6 +85,16 @@ class Parts:
     load: Callable[[str], Any] | None = None
     measure: Callable[[Any, Any], dict[str, float]] | None = None
     picture: Callable[[Any], bytes] | None = None
+
+    def of_kinds(self, objective: str, model: type[M], data: type[D]) -> tuple[M, D]:
+        """The sections of model and data. Raises `ConfigError` where they are of other kinds than the objective trains and takes."""
+        if isinstance(self.model, model) and isinstance(self.data, data):
+            return self.model, self.data
+        kinds = [section.model_fields["kind"].default for section in (model, data)]
+        raise ConfigError(
+            f"objective.kind {objective} trains model.kind {kinds[0]} on data.kind {kinds[1]}; the recipe has {self.model.kind} and "
+            f"{self.data.kind}. Choose another objective, or these kinds."
+        )
 
 
 S = TypeVar("S", bound=Config)
