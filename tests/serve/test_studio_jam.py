@@ -40,7 +40,16 @@ def studio(browser: Any, running: Running) -> Iterator[Shown]:
 
 
 def start(studio: Shown, samples: int = 10_000) -> None:
+    """Click Start and wait until so many samples were heard of the sound that it begins, not of one that played before."""
+    studio.get(
+        f"""((live) => {{
+            const {{ sound }} = Object.getPrototypeOf(live);
+            window.begun = false;
+            live.sound = function (came) {{ sound.call(this, came); window.begun ||= came.fresh; }};
+        }})({LIVE})"""
+    )
     studio.page.click("#live-start")
+    studio.until("window.begun")
     heard(studio, samples)
 
 
