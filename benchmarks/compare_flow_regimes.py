@@ -1,13 +1,14 @@
 """Train flow models in several regimes for the same time on one store, and compare them: a table for LOG.md.
 
     python benchmarks/compare_flow_regimes.py --data STORE --runs RUNS --minutes 30
-    python benchmarks/compare_flow_regimes.py --data STORE --runs RUNS --minutes 30 --rows streams prefix
+    python benchmarks/compare_flow_regimes.py --data STORE --runs RUNS --steps 200 --rows streams prefix
     python benchmarks/compare_flow_regimes.py --data STORE --runs RUNS --minutes 30 --recipe mine.yaml other.yaml
 
 A row is a recipe with some of its values replaced; `--recipe` gives recipes as further rows, `--set` values for all rows. The number of
 steps of a row is what fits into the minutes, at the speed of a few steps measured first, so that warm-up and decay of the learning
-rate are complete. In training, losses are validated after the first and the last step only. A run that is there already is not
-repeated; rows of a finished run are measured again with `--again`.
+rate are complete. With `--steps`, which a machine that is not quiet needs, it is what takes as many arithmetic operations (counted,
+operations.py) as so many steps of the first row of `ROWS`. In training, losses are validated after the first and the last step only. A
+run that is there already is not repeated; rows of a finished run are measured again with `--again`.
 
 Next-chunk losses: mean squared error of velocities on held-out crops, given their own past, and given a past that the model has
 generated (`duotone.train.flow_validation`). Rollouts: `duotone.evaluate.rollouts`, against crops of the whole store.
@@ -41,6 +42,7 @@ from duotone.train.flow_validation import next_chunk_metrics
 from duotone.train.latents import LatentCollection, LatentsSection, open_latents
 from duotone.train.recipe import TrainRecipe
 from duotone.train.run import train
+from operations import Operations
 
 #: Name of a row -> recipe, and values that are replaced. The first row is what the others are compared with.
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -53,7 +55,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "resampled context": ("flow-tiny", {"objective.resample_from": 0.8}),
     "resampled context, two steps": ("flow-tiny", {"objective.resample_from": 0.8, "objective.resample_steps": 2}),
     "uniform times": ("flow-tiny", {"objective.times": "uniform"}),
+    "muon": ("flow-tiny", {"optim.name": "muon", "optim.muon_rate": 0.01, "optim.rate": 0.002}),
 }
+PLAIN = next(iter(ROWS))
 TIMED = 6  # steps by which a row's speed is measured; the first ones are left out
 WARM = 2
 NAME = "compare_flow_regimes"
@@ -64,16 +68,29 @@ def overrides(values: dict[str, Any], more: list[str]) -> list[str]:
     return [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *more]
 
 
-def step_seconds(recipe: TrainRecipe, data: Path, folder: Path) -> float:
-    """The median time of a step, in a run that is removed."""
+def step_cost(recipe: TrainRecipe, data: Path, folder: Path) -> tuple[float, float]:
+    """The median time of a step in seconds, and its arithmetic operations, of a run that is removed."""
     seen: list[dict[str, Any]] = []
     timed = recipe.model_copy(update={"train": quiet(recipe, TIMED)})
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        train(timed, data, folder, watchers=[seen.append])
+        with Operations() as counter:
+            train(timed, data, folder, watchers=[seen.append])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return statistics.median(record["seconds"] for record in seen[WARM:-1])
+    return statistics.median(record["seconds"] for record in seen[WARM:-1]), counter.total / TIMED
+
+
+def planned(recipe: TrainRecipe, options: argparse.Namespace) -> dict[str, Any]:
+    """Steps of a row, with the time and the operations of one."""
+    seconds, operations = step_cost(recipe, options.data, options.runs / "timing")
+    found = {"seconds": seconds, "operations": operations}
+    if options.steps is None:
+        return {**found, "steps": max(10, round(60 * options.minutes / seconds))}
+    source, values = ROWS[PLAIN]
+    plain = TrainRecipe.load(source, overrides(values, options.set))
+    _, unit = (seconds, operations) if plain == recipe else step_cost(plain, options.data, options.runs / "timing")
+    return {**found, "steps": max(10, round(options.steps * unit / operations))}
 
 
 def quiet(recipe: TrainRecipe, steps: int, log_every: int = 1) -> Any:
@@ -88,19 +105,18 @@ def quiet(recipe: TrainRecipe, steps: int, log_every: int = 1) -> Any:
 
 
 def trained(name: str, recipe: TrainRecipe, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Train a row for the given minutes, or go on with what is there; the run's folder, and its steps and time."""
+    """Train a row for the given minutes or steps, or go on with what is there; the run's folder, and its steps and time."""
     run = options.runs / name.replace(" ", "-").replace(",", "")
     plan = run.with_suffix(".json")
-    wanted = {"minutes": options.minutes, "recipe": recipe.to_dict()}
+    wanted = {"minutes": options.minutes, "steps": options.steps, "recipe": recipe.to_dict()}
     if plan.is_file():
         found = json.loads(plan.read_text(encoding="utf-8"))
         if found["plan"] != wanted:
-            raise UsageError(f"{run} was planned with another recipe or number of minutes. Give another --runs.")
-        steps, seconds = found["steps"], found["seconds"]
+            raise UsageError(f"{run} was planned with another recipe, other minutes or steps. Give another --runs.")
     else:
-        seconds = step_seconds(recipe, options.data, options.runs / "timing")
-        steps = max(10, round(60 * options.minutes / seconds))
-        write_json(plan, {"plan": wanted, "steps": steps, "seconds": seconds})
+        found = {"plan": wanted, **planned(recipe, options)}
+        write_json(plan, found)
+    steps, seconds = found["steps"], found["seconds"]
     silent = recipe.objective.model_copy(update={"rollout_chunks": 0})
     warmup = min(recipe.optim.warmup_steps, steps // 10)
     chosen = recipe.model_copy(
@@ -175,7 +191,7 @@ def page(document: dict[str, Any]) -> str:
     good = [row for row in document["rows"] if "failed" not in row]
     lines = [
         "# Flow models trained in several regimes, at equal compute", "", machine.markdown(document["machine"]),
-        f"Made by `{document['command']}`", "",
+        f"Made by `{document['command']}`. {length(document['setting'])}", "",
         "Next-chunk loss, mean over five times and the second half of the crops: lower is better. *Generated past* has the same chunks, "
         "times and noise, after a past that the model has made from its own noised one.", "",
         "| row | steps | seconds a step | clean past | generated past | no past | t 0.1 | t 0.5 | t 0.9 |",
@@ -205,6 +221,13 @@ def page(document: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *failed]) + "\n"
 
 
+def length(setting: dict[str, Any]) -> str:
+    """What is equal for all rows."""
+    if setting["steps"] is None:
+        return f"{setting['minutes']:g} minutes of training a row."
+    return f"{setting['steps']} steps of the row *{PLAIN}*, as many arithmetic operations for the others."
+
+
 def _cell(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.3f}"
 
@@ -214,7 +237,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a store of latents")
     parser.add_argument("--runs", type=Path, required=True, help="where runs are kept")
-    parser.add_argument("--minutes", type=float, required=True, help="of training for each row")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="of training for each row")
+    length.add_argument("--steps", type=int, help=f"of training of the row {PLAIN}; as many operations for the others")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--recipe", nargs="*", default=[], metavar="RECIPE", help="recipes that are rows too")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="values of the recipe for all rows")
@@ -229,7 +254,13 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for name, (source, values) in chosen.items():
         rows.append(result(name, source, values, options))
-        setting = {"minutes": options.minutes, "rollouts": options.rollouts, "crops": options.crops, "set": options.set}
+        setting = {
+            "minutes": options.minutes,
+            "steps": options.steps,
+            "rollouts": options.rollouts,
+            "crops": options.crops,
+            "set": options.set,
+        }
         document = {"machine": machine.describe(), "command": machine.command(), "setting": setting, "rows": rows}
         machine.record(NAME, document, page, options.out)
     print(page(document))
