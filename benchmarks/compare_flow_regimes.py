@@ -17,6 +17,7 @@ generated (`duotone.train.flow_validation`). Rollouts: `duotone.evaluate.rollout
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import statistics
@@ -55,7 +56,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "resampled context": ("flow-tiny", {"objective.resample_from": 0.8}),
     "resampled context, two steps": ("flow-tiny", {"objective.resample_from": 0.8, "objective.resample_steps": 2}),
     "uniform times": ("flow-tiny", {"objective.times": "uniform"}),
-    "muon": ("flow-tiny", {"optim.name": "muon", "optim.muon_rate": 0.01, "optim.rate": 0.002}),
+    "adamw": ("flow-tiny", {"optim.name": "adamw", "optim.rate": 0.001}),
 }
 PLAIN = next(iter(ROWS))
 TIMED = 6  # steps by which a row's speed is measured; the first ones are left out
@@ -70,15 +71,17 @@ def overrides(values: dict[str, Any], more: list[str]) -> list[str]:
 
 def step_cost(recipe: TrainRecipe, data: Path, folder: Path) -> tuple[float, float]:
     """The median time of a step in seconds, and its arithmetic operations, of a run that is removed."""
-    seen: list[dict[str, Any]] = []
-    timed = recipe.model_copy(update={"train": quiet(recipe, TIMED)})
+    seen: list[tuple[float, int]] = []
+    silent = recipe.objective.model_copy(update={"rollout_chunks": 0})
+    timed = recipe.model_copy(update={"train": quiet(recipe, TIMED), "objective": silent})
     shutil.rmtree(folder, ignore_errors=True)
     try:
         with Operations() as counter:
-            train(timed, data, folder, watchers=[seen.append])
+            train(timed, data, folder, watchers=[lambda record: seen.append((record["seconds"], counter.total))])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return statistics.median(record["seconds"] for record in seen[WARM:-1]), counter.total / TIMED
+    between = [(after - before) for (_, before), (_, after) in itertools.pairwise(seen)]
+    return statistics.median(spent for spent, _ in seen[WARM:-1]), statistics.median(between[WARM:-1])
 
 
 def planned(recipe: TrainRecipe, options: argparse.Namespace) -> dict[str, Any]:

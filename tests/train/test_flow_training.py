@@ -20,8 +20,10 @@ from duotone.train import checkpoint
 from duotone.train.draws import Draws
 from duotone.train.flow import FlowObjectiveSection
 from duotone.train.flow_objective import NOISY_PAST, FlowObjective, prefix_length
+from duotone.train.optimizers import make_optimizers
 from duotone.train.recipe import TrainRecipe
 from duotone.train.run import train
+from duotone.train.settings import OptimSection
 from flow_toys import SPANS, TOY, UNLIMITED, stirred
 from latent_toys import DEVIATION, MEAN, SPEC, make_store
 from toy_task import curve
@@ -247,6 +249,16 @@ def test_averages_of_straight_paths_are_the_velocity(monkeypatch: pytest.MonkeyP
 
 
 # Runs.
+
+
+def test_muon_takes_the_matrices_of_attention_and_mlp() -> None:
+    module = objective()
+    muon, _ = make_optimizers(OptimSection(name="muon"), module)
+    taken = {id(p) for group in muon.param_groups for p in group["params"]}
+    names = {name for name, p in module.named_parameters() if id(p) in taken}
+    blocks = len(module.model.blocks)
+    parts = ("attn.qkv", "attn.out", "mlp.w1", "mlp.w2")
+    assert names == {f"model.blocks.{i}.{part}.weight" for i in range(blocks) for part in parts}
 
 
 def test_a_run_leaves_a_flow_that_loads(store: Path, tmp_path: Path) -> None:

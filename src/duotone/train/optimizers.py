@@ -13,7 +13,9 @@ from duotone.train.muon import Muon
 from duotone.train.settings import OptimSection
 
 #: What the names of parameters inside transformers have in them: ours, and those of Hugging Face.
-STACKS = (".transformer.layers.", ".model.layers.", ".encoder.layers.", ".decoder.blocks.")
+STACKS = (".transformer.layers.", ".model.layers.", ".encoder.layers.", ".decoder.blocks.", ".model.blocks.")
+#: What the names of parameters have in them that are no matrices of attention or of an MLP: norms, and modulations, which begin at zero.
+NOT_MATRICES = ("norm", ".mod.")
 #: Optimizers by the name of the group of parameters that they train together.
 Optimizers = dict[str, list[torch.optim.Optimizer]]
 
@@ -66,7 +68,8 @@ def _split(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     for name, p in module.named_parameters():
         if not p.requires_grad:
             continue
-        inside = any(part in f".{name}" for part in STACKS) and p.ndim == 2 and "norm" not in name
+        inside = any(part in f".{name}" for part in STACKS) and p.ndim == 2
+        inside = inside and not any(part in name for part in NOT_MATRICES)
         (matrices if inside else others).append(p)
     if not matrices:
         raise ConfigError("optim.name got muon, but the model has no transformer matrices. Use adamw.")
