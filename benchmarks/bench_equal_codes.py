@@ -36,6 +36,7 @@ from duotone.audio.files import read, write
 from duotone.audio.waveform import Waveform
 from duotone.codec.contract import Codec
 from duotone.codec.values import Latents
+from duotone.evaluate.heldout import between_markers
 from duotone.nn.native import compiler
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -259,12 +260,8 @@ def page(document: dict[str, Any]) -> str:
 
 
 def with_table(text: str, document: dict[str, Any]) -> str:
-    """README's text with the table between its markers. Raises `SystemExit` where there are none."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"README.md has no {BEGIN} ... {END}; put these markers where the table is to stand.")
-    return f"{before}{BEGIN}\n{table(document)}{END}{after}"
+    """README's text with the table between its markers. Raises `UsageError` where there are none."""
+    return between_markers(text, table(document), README.name, (BEGIN, END))
 
 
 def main() -> int:

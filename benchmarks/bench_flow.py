@@ -38,13 +38,14 @@ SETTING = ("preset", "format", "context", "solver", "steps", "threads")
 
 
 def plain_velocity(model: FlowModel, x: Tensor, t: Tensor) -> Tensor:
-    """The network by its equations: tokens `[S, 64]` at times `[S]` -> velocities `[S, 64]`.
+    """The network by its equations: tokens `[..., S, 64]` at times `[..., S]` -> velocities `[..., S, 64]`.
 
     Features of t -> MLP -> c; per block ``x += gate * attention(norm(x) (1 + scale) + shift)``, then the same with SwiGLU, all six from
-    SiLU(c); queries and keys normalised and rotated by position in the chunk and index of the chunk; a mask keeps the future away.
+    SiLU(c); queries and keys normalised and rotated by position in the chunk and index of the chunk; a mask keeps away the future, and
+    what is older than the window.
     """
     c, state = model.config, dict(model.named_parameters())
-    kind, count, per = x.dtype, len(x), c.tokens
+    kind, lead, count, per = x.dtype, x.shape[:-2], x.shape[-2], c.tokens
 
     def linear(name: str, y: Tensor) -> Tensor:
         return F.linear(y, state[f"{name}.weight"], state.get(f"{name}.bias"))
@@ -53,7 +54,7 @@ def plain_velocity(model: FlowModel, x: Tensor, t: Tensor) -> Tensor:
         return F.rms_norm(y, (y.shape[-1],), None, 1e-5)
 
     half, quarter = c.condition // 2, c.head // 4
-    angles = t[:, None] * 1000 * torch.exp(torch.arange(half) * (-math.log(1e4) / (half - 1)))
+    angles = t[..., None] * 1000 * torch.exp(torch.arange(half) * (-math.log(1e4) / (half - 1)))
     hidden = linear("cond_mlp.0", torch.cat([angles.cos(), angles.sin()], -1).to(kind))
     condition = F.silu(linear("cond_mlp.2", F.silu(hidden)))
     index, frequencies = torch.arange(count), 1e4 ** (-torch.arange(quarter) / quarter)
@@ -65,14 +66,15 @@ def plain_velocity(model: FlowModel, x: Tensor, t: Tensor) -> Tensor:
         return torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
 
     chunk = index // per
-    mask = chunk[:, None] >= chunk
+    age = chunk[:, None] - chunk
+    mask = (age >= 0) & (age <= (count if c.context_chunks is None else c.context_chunks))
     h = linear("proj_in", x)
     for i in range(c.layers):
         parts = linear(f"blocks.{i}.mod", condition).chunk(6, -1)
         qkv = linear(f"blocks.{i}.attn.qkv", norm(h) * (1 + parts[0]) + parts[1])
-        q, k, v = (part.view(count, c.heads, c.head).transpose(0, 1) for part in qkv.chunk(3, -1))
-        y = F.scaled_dot_product_attention(turned(norm(q))[None], turned(norm(k))[None], v[None], attn_mask=mask)[0]
-        h = h + parts[2] * linear(f"blocks.{i}.attn.out", y.transpose(0, 1).reshape(count, c.dim))
+        q, k, v = (part.view(*lead, count, c.heads, c.head).transpose(-3, -2) for part in qkv.chunk(3, -1))
+        y = F.scaled_dot_product_attention(turned(norm(q)), turned(norm(k)), v, attn_mask=mask)
+        h = h + parts[2] * linear(f"blocks.{i}.attn.out", y.transpose(-3, -2).reshape(*lead, count, c.dim))
         a, b = linear(f"blocks.{i}.mlp.w1", norm(h) * (1 + parts[3]) + parts[4]).chunk(2, -1)
         h = h + parts[5] * linear(f"blocks.{i}.mlp.w2", F.silu(a) * b)
     scale, shift = linear("mod_out", condition).chunk(2, -1)

@@ -27,13 +27,15 @@ from torch import Tensor
 
 import machine
 from duotone import flow, hub, lm
+from duotone.atomic import write_text
 from duotone.codec.contract import Codec
 from duotone.codec.values import Latents
 from duotone.errors import DuotoneError, UsageError
-from duotone.evaluate import flow_page
+from duotone.evaluate import faces_page, flow_page
 from duotone.evaluate.continuations import Rows, Source, of_rows
 from duotone.evaluate.flow_figures import PARTS, Measuring, Plan, Reality
 from duotone.evaluate.frechet import frechet_distance
+from duotone.evaluate.heldout import between_markers
 from duotone.flow import weights as flow_weights
 from duotone.flow.model import FlowModel
 from duotone.flow.prompt import check_pair
@@ -41,6 +43,8 @@ from duotone.lm import model as lm_model
 from evaluate_flow import data_about, parser, real, telling
 
 NAME = "compare_faces"
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "two-faces.md"
+MARKS = "<!-- faces -->", "<!-- /faces -->"
 SPEED_CHUNKS = 8  # timed for one listener
 
 Make = Callable[[Sequence[int]], Rows]
@@ -105,11 +109,11 @@ def faces(options: argparse.Namespace, codec: Codec) -> dict[str, tuple[Make, di
     channels = flowing.config.channels
     of_flow, of_lm = (hub.bundled_folder(name) or Path(name) for name in (options.flow, options.lm))
     return {
-        "flow": (
+        faces_page.FLOW: (
             lambda seeds: flow.Sampler(flowing, seeds),
             about(of_flow, flowing, flow_weights.fingerprint(flowing), flow_weights.provenance(of_flow)), flowing,
         ),
-        "language model": (
+        faces_page.LM: (
             lambda seeds: lm.LatentRows(writing, seeds, channels=channels),
             about(of_lm, writing.network, lm_model.fingerprint(writing), lm_model.provenance(of_lm)), flowing,
         ),
@@ -121,7 +125,7 @@ def about(folder: Path, network: torch.nn.Module, fingerprint: str, told: dict[s
     return {
         "fingerprint": fingerprint, "parameters": sum(p.numel() for p in network.parameters()),
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        **{key: told.get(key) for key in ("minutes", "steps", "machine", "hours_of_sound")},
+        **{key: told.get(key) for key in ("minutes", "steps", "machine", "hours_of_sound")}, "provenance": told,
     }  # fmt: skip
 
 
@@ -129,7 +133,7 @@ def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     """The document. Raises `UsageError` for models that do not belong together."""
     codec = hub.load(options.codec)
     made = faces(options, codec)
-    flowing = made["flow"][2]
+    flowing = made[faces_page.FLOW][2]
     found = real(codec, flowing, options)
     reality = reality_in_bounds(found, codec)
     plan = Plan(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Plan)})
@@ -163,7 +167,7 @@ def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
 
 
 def page(document: dict[str, Any]) -> str:
-    """The tables as Markdown."""
+    """The benchmark's page as Markdown."""
     held = document["data"]["held_out"]
     return "\n".join([
         "# Two faces, compared\n", flow_page.CLAIM, "", machine.markdown(document["machine"]),
@@ -174,25 +178,27 @@ def page(document: dict[str, Any]) -> str:
 
 def tables(document: dict[str, Any]) -> str:
     """What both cost, then the figures of each."""
-    lines = [
-        "| | parameters | MiB | minutes of training | hours of sound | seconds a chunk |", "|---|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
-    for name, face in document["faces"].items():
-        minutes, hours = (_cell(face[key]) for key in ("minutes", "hours_of_sound"))
-        lines.append(
-            f"| {name} | {face['parameters']:,} | {face['bytes'] / 2**20:.1f} | {minutes} | {hours} | {face['seconds_a_chunk']:.3f} |"
-        )
-    lines += [
-        "", "A chunk of 0.683 s for one listener. Figures are of latents between their bounds; rounding real latents to their levels moves them by a "
-        f"Fréchet distance of {document['rounding']:.3f}.", "",
-    ]  # fmt: skip
+    lines = [faces_page.side_by_side(document), explained(document)]
     for name, face in document["faces"].items():
         lines += [f"## The {name}", "", flow_page.sections(face, "###")]
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.1f}"
+def explained(document: dict[str, Any]) -> str:
+    """What the table's figures are of."""
+    return (
+        "Seconds a chunk are of one listener. Figures are of latents between their bounds; rounding real latents to their levels moves them by a "
+        f"Fréchet distance of {document['rounding']:.3f}.\n"
+    )
+
+
+def publish(document: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the model card of the language model, and the table into the docs page."""
+    options.cards.mkdir(parents=True, exist_ok=True)
+    name = options.name or Path(options.lm).name
+    write_text(options.cards / f"{name}.md", faces_page.card(document, name))
+    text = f"{faces_page.side_by_side(document)}\n{explained(document)}\nMade by `{document['command']}`; more in [results](../benchmarks/results/{NAME}.md)."
+    write_text(options.docs, between_markers(options.docs.read_text(encoding="utf-8"), text, options.docs.name, MARKS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     machine.record(NAME, document, page, options.out)
+    if options.publish:
+        publish(document, options)
     print(page(document))
     return 0
 
@@ -214,6 +222,7 @@ def command() -> argparse.ArgumentParser:
     out = parser()
     out.description = __doc__
     out.add_argument("--lm", default="lm-tiny", help="bundled name or folder of a language model")
+    out.add_argument("--docs", type=Path, default=DOCS, help="the page that --publish puts the table into")
     out.set_defaults(positions=[16, 128])
     return out
 

@@ -67,7 +67,14 @@ def test_the_comparison_runs(benchmark: ModuleType, tmp_path: Path, capsys: pyte
         write(folder / f"{i}.wav", synthesize(i, 0.4))
     names = [f"--{name}={tmp_path / name}" for name in ("flow", "lm", "codec", "heldout", "out")]
     words = "--kinds music-generated --rollouts 4 --prompts 4 --prompt 2 --continuation 3 --window 4 --positions 3 6 --batch 3 --parts distances"
-    assert benchmark.main([*names, *words.split()]) == 0
+    (tmp_path / "page.md").write_text("before\n<!-- faces -->\nnothing yet\n<!-- /faces -->\nafter\n")
+    publish = ["--publish", "--cards", str(tmp_path / "cards"), "--docs", str(tmp_path / "page.md")]
+    assert benchmark.main([*names, *words.split(), *publish]) == 0
+    shown = "| Fréchet distance of chunks, around chunk 6 |"
+    told = (tmp_path / "page.md").read_text()
+    assert told.startswith("before") and told.endswith("after\n") and shown in told and "nothing yet" not in told
+    card = (tmp_path / "cards" / "lm.md").read_text()
+    assert "An unknown amount of sound, as codes of the codec." in card and shown in card and "0.03 hours" in card
     text = (tmp_path / "out" / "compare_faces.md").read_text()
     assert str(tmp_path) not in text and "## The language model" in text and "### Distances of latents" in text
     found = json.loads((tmp_path / "out" / "compare_faces.json").read_text())

@@ -16,6 +16,7 @@ import pytest
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
 from duotone.codec.codicodec import CoDiCodec
+from duotone.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +67,7 @@ def test_the_table_goes_between_its_markers(bench: ModuleType) -> None:
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "| batch 8 | 1,000,000 | 99.9997% | 99.99% |" in text
     assert bench.missed({**document, "rows": [row, {**row, "name": "bad", "different": 200}]}) == ["bad"]
-    with pytest.raises(SystemExit, match="markers"):
+    with pytest.raises(UsageError, match="markers"):
         bench.with_table("no table here", document)
 
 

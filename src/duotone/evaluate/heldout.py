@@ -138,10 +138,10 @@ def codes_table(codes: Mapping[str, Any]) -> str:
     return "\n".join(lines) + f"\n\n{told}\n"
 
 
-def between_markers(text: str, content: str, where: str) -> str:
+def between_markers(text: str, content: str, where: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """`text` with `content` between its markers. Raises `UsageError` where there are none."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise UsageError(f"{where} has no {BEGIN} ... {END}. Put these markers where the tables are to stand.")
-    return f"{before}{BEGIN}\n{content.strip()}\n{END}{after}"
+        raise UsageError(f"{where} has no {' ... '.join(marks)}. Put these markers where the tables are to stand.")
+    return f"{before}{marks[0]}\n{content.strip()}\n{marks[1]}{after}"
