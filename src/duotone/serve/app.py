@@ -148,12 +148,12 @@ def create_app(service: Service, sessions: bool = True) -> Any:
         """What a `.duo` or a sound file is."""
         upload = await handlers.upload(request)
         with upload.reader() as file:
-            return await handlers.apart(described, file, limits)
+            return await handlers.apart(request, described, file, limits)
 
     async def evaluate(request: Request, speech: bool = False) -> Any:
         """The metrics of a pair of sounds; null where one is infinite, as for equal sounds."""
         pair = await handlers.pair(request)
-        return await handlers.apart(compared, *pair, limits, speech)
+        return await handlers.apart(request, compared, *pair, limits, speech)
 
     async def list_models() -> Any:
         """What is loaded, and the limits."""

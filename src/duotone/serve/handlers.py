@@ -71,9 +71,16 @@ class Handlers:
 
         return StreamingResponse(body(), media_type=media)
 
-    async def apart(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function gives that would keep the model thread from sessions: one at a time, in another thread."""
+    async def apart(self, request: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function gives that would keep the model thread from sessions: one at a time, in another thread.
+
+        Raises `ClientDisconnect` in place of beginning for a client that has left.
+        """
+        from starlette.requests import ClientDisconnect
+
         async with self._measuring:
+            if await request.is_disconnected():
+                raise ClientDisconnect
             return await asyncio.to_thread(function, *arguments)
 
     async def pair(self, request: Any) -> tuple[Any, Any]:

@@ -56,7 +56,7 @@ def add_page(app: Any, add: Any, handlers: Handlers) -> None:
         """Codes and latents of some chunks of a `.duo`, as numbers."""
         upload = await handlers.upload(request)
         with upload.reader() as file:
-            return await handlers.apart(inside, file, start, chunks)
+            return await handlers.apart(request, inside, file, start, chunks)
 
     async def opus(
         request: Request,
@@ -66,7 +66,7 @@ def add_page(app: Any, add: Any, handlers: Handlers) -> None:
         """A sound file -> the same through Opus, as WAV of 16 bits: the file nearest in size to `bytes`, or one of `kbps`."""
         upload = await handlers.upload(request)
         with upload.reader() as file:
-            data, told = await handlers.apart(through_opus, file, limits, bytes, kbps)
+            data, told = await handlers.apart(request, through_opus, file, limits, bytes, kbps)
         return Response(
             data, media_type="audio/wav", headers={f"Duotone-{key}": str(value) for key, value in told.items()}
         )
