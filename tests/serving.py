@@ -17,6 +17,8 @@ from duotone.serve.service import Service
 from duotone.serve.settings import ServeConfig
 from duotone.serve.uploads import Opener, unnamed
 
+WAIT_S = 240  # for a machine that does other things
+
 
 class Clock:
     """A clock that the test moves."""
@@ -54,7 +56,7 @@ def serving(models: Models | Codec, opened: Opener = unnamed, wall: Any = None, 
     from duotone.serve.run import Server
 
     found = models if isinstance(models, Models) else Models({"small": models})
-    config = ServeConfig.parse({"port": 0, **settings})
+    config = ServeConfig.parse({"port": 0, "stop_seconds": WAIT_S, **settings})
     clock, lines = Clock(), io.StringIO()
     service = Service(config, found, Log(lines, clock), clock, wall or clock, opened)
     server = Server(service)
@@ -71,14 +73,14 @@ def serving(models: Models | Codec, opened: Opener = unnamed, wall: Any = None, 
     thread.start()
     try:
         server.started.wait()
-        assert service.prepared.wait(120)
+        assert service.prepared.wait(WAIT_S)
         yield Running(service, server.port, clock, server, thread, lines)
     finally:
         server.stop()
         thread.join()
         for each in set(threading.enumerate()) - before:
             if not each.daemon:
-                each.join(10)  # a worker that was told to stop may need a moment
+                each.join(WAIT_S)  # a worker that was told to stop may need a moment
     left = {each for each in threading.enumerate() if each not in before and each.is_alive() and not each.daemon}
     assert not left, left
     if problems:

@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from duotone.serve import frames
 from duotone.serve.frames import Audio, Control, Failure, Handshake, Ping
-from serving import Running
+from serving import WAIT_S, Running
 
 
 class Talk:
@@ -20,7 +20,14 @@ class Talk:
 
     def __init__(self, running: Running, hello: dict[str, Any] | None = None, **options: Any) -> None:
         url = f"ws://127.0.0.1:{running.port}/v1/session"
-        self._context: Any = connect(url, max_size=None, open_timeout=60, **options)
+        # It reads all the time, and nobody is given up because a slow machine has let him wait.
+        patient: dict[str, Any] = {
+            "max_queue": None,
+            "ping_interval": None,
+            "open_timeout": WAIT_S,
+            "close_timeout": WAIT_S,
+        }
+        self._context: Any = connect(url, max_size=None, **patient, **options)
         self.socket: ClientConnection = self._context.__enter__()
         self.at = 0  # samples heard
         self._rest = np.zeros((0, 2), np.int16)  # heard and not asked for yet
@@ -42,7 +49,7 @@ class Talk:
         self.say(Control(json.dumps(command)))
 
     def hear(self, kind: type | None = None) -> Any:
-        frame = frames.parse(self.socket.recv(timeout=60))
+        frame = frames.parse(self.socket.recv(timeout=WAIT_S))
         assert kind is None or isinstance(frame, kind), frame
         if isinstance(frame, Audio):
             assert frame.place == self.at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,6 +28,16 @@ ARGS = (
     "--autoplay-policy=no-user-gesture-required",
 )  # fmt: skip
 WAIT_S = 240  # for a machine that does other things
+#: Keeps every message of the page, for some go away by themselves: before a slow machine has looked, perhaps.
+KEEP_MESSAGES = """document.addEventListener("readystatechange", () => {
+    const host = document.getElementById("messages");
+    if (document.readyState !== "interactive" || !host) return;
+    window.messages = [];
+    window.messagesRead = 0;
+    new MutationObserver((changes) => {
+        for (const { addedNodes } of changes) for (const each of addedNodes) messages.push(each.dataset.message);
+    }).observe(host, { childList: true });
+})"""
 
 
 class Shown:
@@ -40,6 +51,7 @@ class Shown:
         page.on("console", lambda message: self.told.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.told.append(f"thrown: {error}"))
         page.on("request", lambda request: self.asked.append(request.url))
+        page.add_init_script(KEEP_MESSAGES)
         page.goto(url)
 
     def get(self, expression: str) -> Any:
@@ -50,13 +62,28 @@ class Shown:
         """Wait for an expression to be true, and return it. (Playwright's own way evaluates text in the page, which its policy forbids.)"""
         end = time.monotonic() + WAIT_S
         while not (found := self.get(expression)):
-            assert time.monotonic() < end, (expression, self.page.inner_text("#messages"), self.told)
+            assert time.monotonic() < end, (expression, self.get("window.messages"), self.told)
             self.page.wait_for_timeout(50)
         return found
 
     def until_told(self, words: str) -> None:
-        """Wait for a message."""
-        self.page.locator("#messages").get_by_text(words).wait_for()
+        """Wait for a message with these words that came after the one that was waited for last, whether it is still there or not."""
+        wanted = json.dumps(words)
+        self.until(f"""((at) => at >= 0 && (window.messagesRead = at + 1))(
+            messages.findIndex((each, i) => i >= messagesRead && each.includes({wanted})))""")
+
+    def until_logged(self, words: str) -> None:
+        """Wait for a line of the browser's console, and forget it."""
+        end = time.monotonic() + WAIT_S
+        while not (found := [line for line in self.told if words in line]):
+            assert time.monotonic() < end, (words, self.told)
+            self.page.wait_for_timeout(50)
+        self.told.remove(found[0])
+
+    def let_sound_run(self, clock: str, seconds: float = 0.3) -> None:
+        """Wait until the thread of sound has worked for so long, by its own clock: an expression for its AudioContext."""
+        since = self.get(f"{clock}.currentTime")
+        self.until(f"{clock}.currentTime > {since + seconds}")
 
     def until_made(self) -> None:
         """Wait until everything that a sound is compared with was made, measured and drawn."""

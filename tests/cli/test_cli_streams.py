@@ -24,7 +24,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     prelude = f'duotone() {{ "{sys.executable}" -m duotone "$@"; }}\n'
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["bash", "-c", prelude + line], capture_output=True, text=True, env=environment, check=False, timeout=120
+        ["bash", "-c", prelude + line], capture_output=True, text=True, env=environment, check=False, timeout=600
     )
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
     return done
@@ -74,7 +74,7 @@ def test_signals_clean_up(number: signal.Signals, code: int, here: Path, codec_f
             assert running.poll() is None
             time.sleep(0.05)
         running.send_signal(number)
-        _, told = running.communicate(timeout=60)
+        _, told = running.communicate(timeout=600)
     finally:
         running.kill()
     assert running.returncode == code and "Interrupted" in told and "Traceback" not in told

@@ -200,5 +200,5 @@ def test_the_command_serves_until_it_is_told_to_stop(song: Path) -> None:
         assert len(b"".join(client.encode(song))) > 100
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
-        assert process.wait(60) == 0, rest
+        assert process.wait(600) == 0, rest
     assert [json.loads(line)["event"] for line in rest.splitlines()] == ["stopping", "stopped"], rest

@@ -92,16 +92,16 @@ def test_a_model_thread_that_ends_tells_everyone_and_ends_the_service() -> None:
             code, found = talk.closed()
         assert code == 1011 and "its log tells why" in found[-1].document["message"]
         assert '"where": "the model thread"' in running.log
-        running.thread.join(60)
+        running.thread.join(600)
         assert not running.thread.is_alive()
 
 
 def test_a_dead_model_thread_shows_in_health(running: Running) -> None:
     service = running.service
-    assert httpx.get(running.url + "/health").status_code == 200
+    assert httpx.get(running.url + "/health", timeout=60).status_code == 200
     service.broken = RuntimeError("as if")
     try:
-        found = httpx.get(running.url + "/health")
+        found = httpx.get(running.url + "/health", timeout=60)
         assert found.status_code == 503 and "model thread" in found.json()["message"]
     finally:
         service.broken = None
@@ -141,7 +141,7 @@ def test_a_service_that_is_killed_leaves_nothing_and_its_client_is_told(tmp_path
             process.kill()
     assert list((tmp_path / "tmp").iterdir()) == []
     with serving(CODEC, port=port) as again:  # the port is free at once
-        assert httpx.get(again.url + "/health").status_code == 200
+        assert httpx.get(again.url + "/health", timeout=60).status_code == 200
 
 
 # --- clients that are killed
@@ -273,7 +273,7 @@ def test_a_client_that_is_killed_while_an_answer_is_made_leaves_nothing(running:
         raw.sendall(b"POST /v1/%b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (path, len(data)) + data)
         reset(raw)
     wait_until(lambda: not running.service._requests and not len(running.service.device.scheduler))
-    assert httpx.post(running.url + "/v1/info", content=data).status_code == 200
+    assert httpx.post(running.url + "/v1/info", content=data, timeout=60).status_code == 200
 
 
 # --- files that claim, or hold, more than they should
@@ -386,7 +386,7 @@ def test_no_name_in_a_command_leads_to_a_file(running: Running, name: str) -> No
         ):
             talk.command(**command)
             assert talk.hear(Failure).document["exit_code"] == 2
-    found = httpx.post(running.url + "/v1/encode", params={"model": name or "/"}, content=b"x")
+    found = httpx.post(running.url + "/v1/encode", params={"model": name or "/"}, content=b"x", timeout=60)
     assert found.status_code == 404
 
 

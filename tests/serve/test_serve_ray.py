@@ -114,9 +114,9 @@ def test_many_at_once_get_what_is_theirs(client: Client, tmp_path: Path) -> None
 
 @pytest.mark.long
 def test_tokens_are_asked_for_and_sessions_are_elsewhere(url: str, client: Client) -> None:
-    assert httpx.get(url + "/v1/models").status_code == 401
+    assert httpx.get(url + "/v1/models", timeout=60).status_code == 401
     assert client.models()["flow"] is None
-    assert httpx.get(url + "/metrics", headers=ALLOWED).status_code == 404
+    assert httpx.get(url + "/metrics", headers=ALLOWED, timeout=60).status_code == 404
     with pytest.raises(WebSocketException), connect(url.replace("http", "ws") + "/v1/session") as session:
         session.recv(timeout=60)
 

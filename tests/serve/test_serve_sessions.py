@@ -80,12 +80,20 @@ def test_a_listener_who_plays_nothing_is_sent_no_more_than_the_look_ahead(runnin
     with Talk(running, {"kind": "decode", "lookahead": 3}) as talk:
         talk.say(Metadata(What.duo, True, buffer.getvalue()))
         sent = 0
-        for echo in range(200):  # each ping comes back after what was sent before it
+
+        def ping(echo: int) -> None:
+            """A ping comes back after what was sent before it."""
+            nonlocal sent
             talk.say(Ping(0, bytes([echo])))
             while isinstance(frame := talk.hear(), Audio):
                 sent = frame.place + len(frame.samples)
             assert isinstance(frame, Ping) and frame.echo == bytes([echo]) and frame.samples >= sent
-        assert 3 * CHUNK <= sent <= 4 * CHUNK + CHUNK
+
+        while sent < 3 * CHUNK:
+            ping(0)
+        for echo in range(200):
+            ping(echo)
+        assert sent <= 4 * CHUNK + CHUNK
 
 
 def test_a_duo_that_arrives_bit_by_bit_is_decoded_as_its_records_come(tmp_path: Any) -> None:
@@ -318,7 +326,7 @@ def test_limits_of_sessions_are_told(tmp_path: Any) -> None:
                 talk.say(Metadata(What.prompt, False, part))
             assert told(talk, 1008) == "upload_bytes"
         with Talk(running, {"kind": "encode"}) as talk:
-            for i in range(30):
+            for i in range(25):  # the last one is too much
                 talk.say(Audio(200 * i, np.zeros((200, 2), np.int16)))
             assert told(talk, 1008) == "decoded_seconds"
         with Talk(running, {"kind": "encode"}) as talk:

@@ -78,11 +78,12 @@ def test_a_change_is_shown_as_heard_where_it_is_heard(studio: Shown) -> None:
     assert value == pytest.approx(0.95)
     studio.until(f"{LIVE}.controls.rows.get('temperature').phase === 'heard'")
     found = row(studio, "temperature")
-    assert found["told"] == "heard" and studio.get(f"{LIVE}.player.heard") >= found["at"] > 0
+    assert found["told"] == "heard" and found["at"] > 0
+    studio.until(f"{LIVE}.player.heard >= {found['at']}")
     assert [mark["text"] for mark in studio.get(f"{LIVE}.tape.marks")] == ["temperature 0.95"]
-    heard(studio, found["at"] + 5_000)
+    heard(studio, found["at"] + 10_000)
     sound = saved_sound(studio)
-    assert len(sound) > found["at"] + 4_000
+    assert len(sound) > found["at"] + 4_000  # what is heard falls back by the sound card's latency after an underrun
     assert np.array_equal(sound, own(len(sound), at=found["at"], temperature=value))
     assert not np.array_equal(sound, own(len(sound)))
 
@@ -92,17 +93,35 @@ def test_pause_keeps_the_place_and_stop_keeps_what_was_heard(studio: Shown) -> N
     studio.page.locator("#live").focus()
     studio.page.keyboard.press("Space")
     studio.until(f"{LIVE}.state === 'paused' && !{LIVE}.player.playing")
+    studio.let_sound_run(f"{LIVE}.player.context")  # it may have waited for sound, and not have seen the pause yet
     at = studio.get(f"{LIVE}.player.played")
     assert "Paused" in studio.page.inner_text("#live-status")
-    studio.page.wait_for_timeout(300)
+    studio.let_sound_run(f"{LIVE}.player.context")
     assert studio.get(f"{LIVE}.player.played") == at
     studio.page.keyboard.press("Space")
-    heard(studio, at + 3_000)
+    heard(studio, at + 10_000)
     studio.page.keyboard.press("Escape")
     studio.until(f"{LIVE}.state === 'idle'")
     sound = saved_sound(studio)
     assert len(sound) > at and np.array_equal(sound, own(len(sound)))
     assert studio.page.is_disabled("#live-pause") and studio.page.is_enabled("#live-start")
+
+
+def test_stop_while_a_session_opens_is_heeded(studio: Shown) -> None:
+    studio.get(
+        """void ((context) => {
+            const own = context.resume;
+            context.resume = async function () { await new Promise((go) => { window.go = go; }); return own.call(this); };
+        })(AudioContext.prototype)"""
+    )
+    studio.page.click("#live-start")
+    studio.until(f"window.go !== undefined && {LIVE}.session.state === 'open'")
+    studio.page.click("#live-stop")
+    studio.until(f"{LIVE}.state === 'idle'")
+    studio.get("void go()")
+    studio.get("new Promise((done) => setTimeout(done))")
+    assert studio.get(f"{LIVE}.state") == "idle" and studio.get(f"{LIVE}.session") is None
+    assert studio.get("messages") == []
 
 
 def test_it_goes_on_from_the_open_sound_and_takes_it_again(studio: Shown, tmp_path: Path) -> None:
@@ -237,10 +256,11 @@ def test_little_motion_is_respected(studio: Shown) -> None:
     assert studio.get(styles) == 0
     studio.get(drawn)
     start(studio)
-    before, since = studio.get("window.drawn"), studio.get("performance.now()")
+    before, since = studio.get("[window.drawn, performance.now()]")
     heard(studio, studio.get(f"{LIVE}.player.heard") + 48_000)
-    seconds = (studio.get("performance.now()") - since) / 1000
-    assert 1 <= studio.get("window.drawn") - before <= 2 * seconds + 1
+    studio.until(f"window.drawn > {before}")
+    drawings, now = studio.get("[window.drawn, performance.now()]")
+    assert drawings - before <= 2 * (now - since) / 1000 + 1
     studio.page.emulate_media(reduced_motion="no-preference")
     assert studio.get(styles) > 0  # of the section "Source"
 

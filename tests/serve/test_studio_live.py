@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -262,10 +263,12 @@ def test_the_player_gives_the_sound_card_every_sample(bare: Shown, shared: bool,
         if (rate !== 48000) globalThis.AudioContext = class extends card {
           constructor(options) { if (options.sampleRate) throw new DOMException("", "NotSupportedError"); super({ sampleRate: rate }); }
         };
-        const player = new Player(48000, { start: 0.02, refill: 0.1, shared }), heard = [];
+        // It begins when all is there and the end is told: a page that has to wait in between would add an underrun.
+        const player = new Player(48000, { start: 5, refill: 5, shared }), heard = [];
+        let tapped = 0; // the time of the block that came last
         await player.open();
         const tap = new AudioWorkletNode(player.context, "duotone-capture", { numberOfOutputs: 0 });
-        tap.port.onmessage = ({ data }) => heard.push(data.samples);
+        tap.port.onmessage = ({ data }) => { heard.push(data.samples); tapped = data.time; };
         player.node.connect(tap);
         const samples = (first, count) => Int16Array.from({ length: 2 * count }, (_, i) => (i % 2 ? 20 : -20) * ((first + (i >> 1)) % 1000));
         player.push(5000, samples(5000, 12000));
@@ -280,7 +283,8 @@ def test_the_player_gives_the_sound_card_every_sample(bare: Shown, shared: bool,
         player.begin(100); // another sound in the same player
         player.push(100, samples(100, 3000)); player.end();
         await until(() => player.played === 3100);
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        const over = player.context.currentTime;
+        await until(() => tapped > over); // the block with the last sample has come before
         await player.close();
         return { ...told, sound: packed(joined(Float32Array, heard)), closed: player.context.state };
     """
@@ -356,7 +360,8 @@ def test_a_session_plays_the_librarys_sound_and_goes_on_after_a_cut(bare: Shown)
         found["health"]["stuck"] is None
         and flow.resume(MODEL, CODEC, found["state"].tobytes()).taken >= found["before"]
     )
-    assert kept["states"] == ["connecting", "open", "waiting", "connecting", "open", "closed"]
+    again = r"(waiting connecting )+"  # more than once where the service has not seen yet that the connection is lost
+    assert re.fullmatch(f"connecting open {again}open closed", " ".join(kept["states"])), kept["states"]
     assert kept["closed"] == {"code": 1000, "error": None}
 
 

@@ -48,7 +48,7 @@ def launch(count: int, arguments: list[str], folder: Path, **more: str) -> None:
     }  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", "0",
                "--standalone", *arguments]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[:3000]
 
 

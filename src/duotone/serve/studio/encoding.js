@@ -97,11 +97,13 @@ async function start() {
   try {
     await work.start();
   } catch (error) {
+    if (work.ended) return;
     work.ended = true;
     enter("off", "");
     say(error.message, "error");
     return;
   }
+  if (work.ended) return; // discarded while it opened
   enter("running", `Encoding with ${work.codec.name}: the .duo grows while you play or speak.`);
   $("encoding-stop").focus();
   timer = setInterval(show, SHOW_MS);

@@ -73,7 +73,9 @@ function askToken(told) {
       $("token").value = "";
       dialog.close();
     };
-    dialog.onclose = () => reject(new Error("This service needs a token. Load the page anew to enter one."));
+    dialog.onclose = () => { // not when it was opened again before the event of its last close came
+      if (!dialog.open) reject(new Error("This service needs a token. Load the page anew to enter one."));
+    };
   });
 }
 

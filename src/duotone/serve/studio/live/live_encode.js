@@ -23,10 +23,14 @@ export class LiveEncode extends EventTarget {
     this.sent = 0; // frames
   }
 
-  /** Opens the microphone, then the session. Rejects with an Error that says what is missing. */
+  /** Opens the microphone, then the session; lets go of both where it was left meanwhile. Rejects with an Error that says what is missing. */
   async start() {
     this.capture = new Capture((samples) => this.take(toPcm(samples)));
     await this.capture.open();
+    if (this.ended) {
+      await this.capture.stop();
+      return;
+    }
     this.capture.onlost = () => this.stop("The microphone is gone; what it gave until then is kept.");
     this.rate = this.capture.context.sampleRate;
     this.session = new Session({ kind: "encode", token: this.token, model: this.codec.name, face: this.face, rate: this.rate });
@@ -35,6 +39,7 @@ export class LiveEncode extends EventTarget {
       const { limits } = await this.session.open();
       this.most = Math.floor(limits.decoded_seconds * this.rate);
     } catch (error) {
+      if (this.ended) return;
       await this.capture.stop();
       throw error;
     }
@@ -83,6 +88,7 @@ export class LiveEncode extends EventTarget {
   /** Leaves: nothing is kept. */
   async cancel() {
     this.ended = true;
+    if (!this.session) return; // the microphone is not open yet: `start` lets go of it
     if (!this.stopping) await this.capture.stop();
     this.stopping = true;
     this.session.close();

@@ -23,6 +23,9 @@ const STILL_MS = 500; // between two pictures where the reader wants little moti
 const COLLAPSED = 0.3; // deviation of normalised latents, which is about 1 for music like the training's
 const TITLES = { idle: "Nothing plays.", opening: "Opening a session …", playing: "Plays.", paused: "Paused; the service waits too.", waiting: "The connection was lost." };
 
+/** Stop was pressed while something was asked of the session. */
+class Left extends Error {}
+
 class Panel {
   constructor(element, context, protocol) {
     Object.assign(this, { element, context, session: null, player: null, state: "idle", slacks: [], spoken: "" });
@@ -79,6 +82,7 @@ class Panel {
     try {
       await action();
     } catch (error) {
+      if (error instanceof Left) return;
       this.context.say(error.message, "error");
       if (this.state === "opening") this.enter("idle");
     }
@@ -116,7 +120,7 @@ class Panel {
 
   async begin(prompt) {
     const options = { seed: this.seed, lookahead: Number(this.of.lookahead.value), include_prompt: prompt !== null && this.of.include.checked };
-    this.started(await this.session.start(prompt, { ...options, controls: { ...this.controls.chosen(), ...this.lfos.chosen() } }));
+    this.started(await this.unlessLeft((session) => session.start(prompt, { ...options, controls: { ...this.controls.chosen(), ...this.lfos.chosen() } })));
     this.pause(false);
   }
 
@@ -132,9 +136,17 @@ class Panel {
     Object.assign(this, { player, session, rate: codec.rate_out, chunk });
     this.heard ??= new Heard(this.rate);
     this.listen(session, player);
-    await Promise.all([player.open(), session.open()]);
+    await this.unlessLeft(() => Promise.all([player.open(), session.open()]));
     this.health = setInterval(() => this.askHealth(), HEALTH_MS);
     this.shown = setInterval(() => this.show(), SHOW_MS);
+  }
+
+  /** What a promise about the session of now gives; rejects with `Left` where that session was left meanwhile. */
+  async unlessLeft(work) {
+    const { session } = this;
+    const found = await work(session).catch((error) => { if (session === this.session) throw error; });
+    if (session !== this.session) throw new Left();
+    return found;
   }
 
   listen(session, player) {
@@ -235,7 +247,7 @@ class Panel {
 
   stop() { return this.leave(); }
 
-  another() { this.of.seed.value = Math.floor(Math.random() * 100000); }
+  another() { this.of.seed.value = (this.seed + 1 + Math.floor(Math.random() * 99999)) % 100000; }
 
   async again() {
     this.another();
@@ -265,7 +277,7 @@ class Panel {
     this.of.stateFile.value = "";
     await this.open();
     this.prompted = null;
-    this.started(await this.session.importState(file));
+    this.started(await this.unlessLeft((session) => session.importState(file)));
     this.pause(false);
   }
 
