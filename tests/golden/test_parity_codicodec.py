@@ -89,7 +89,7 @@ def replaying(monkeypatch: pytest.MonkeyPatch, draws: list[Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def latents(pair: SimpleNamespace, wave: Waveform) -> Latents:
-    return pair.ours.encode(wave, framing="published")
+    return pair.ours.encode(Waveform(wave.samples[:, : 3 * CHUNK + HOP].contiguous(), wave.rate), framing="published")
 
 
 def few(latents: Latents, count: int) -> Latents:
@@ -129,7 +129,10 @@ def test_spectrum(wave: Waveform, pair: SimpleNamespace) -> None:
     assert relative(ours[..., : theirs.shape[-1]], theirs) < TOLERANCE
 
 
-@pytest.mark.parametrize("samples", [3 * CHUNK + 5000, CHUNK + HOP, CHUNK + 2 * HOP - 1, 2 * CHUNK])
+LONG_SOUNDS = [pytest.param(samples, marks=pytest.mark.long) for samples in (3 * CHUNK + 5000, 2 * CHUNK)]
+
+
+@pytest.mark.parametrize("samples", [CHUNK + HOP, CHUNK + 2 * HOP - 1, *LONG_SOUNDS])
 def test_encoder(pair: SimpleNamespace, wave: Waveform, samples: int) -> None:
     cut = Waveform(wave.samples[:, :samples], 48_000)
     ours = pair.ours.encode(cut, framing="published")
@@ -186,15 +189,19 @@ def test_parallel(
     assert relative(ours.samples, theirs) < TOLERANCE
 
 
-def test_autoregressive_from_codes(pair: SimpleNamespace, latents: Latents, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_autoregressive_from_codes(
+    pair: SimpleNamespace, latents: Latents, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Three chunks; the test of live decoding has the steps that are usual."""
     codes: Codes = few(latents, 3).codes()
     noise = seeded_noise(8, pair.ours.config)
-    ours = pair.ours.decode(codes, "autoregressive", noise=noise, restore=False)
-    draws = [noise(0, 0), noise(0, 1), noise(0, 2)]
+    ours = pair.ours.decode(codes, "autoregressive", steps=steps, noise=noise, restore=False)
+    draws = [noise(0, step) for step in range(steps)]
     for chunk in (1, 2):
-        draws += [noise(chunk, 0), noise(chunk, -1), noise(chunk, 1), noise(chunk, 2)]
+        draws += [noise(chunk, 0), noise(chunk, -1), *(noise(chunk, step) for step in range(1, steps))]
     replaying(monkeypatch, draws)
-    theirs = pair.oracle.decode(codes.indices.reshape(3, 128), mode="autoregressive")
+    theirs = pair.oracle.decode(codes.indices.reshape(3, 128), mode="autoregressive", denoising_steps=steps)
     assert relative(ours.samples, theirs) < TOLERANCE
 
 
