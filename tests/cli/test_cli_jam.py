@@ -133,12 +133,20 @@ def test_a_host_plays_step_by_step_and_gets_the_session_s_sound(pair: list[str],
     }  # fmt: skip
 
 
-def test_a_state_goes_on_in_another_process(pair: list[str], here: Path) -> None:
-    def run(*commands: Any) -> list[dict[str, Any]]:
-        words = [sys.executable, "-m", "duotone", "jam", *pair, "--stdio", "--clock", "host", "--sink", "null"]
-        done = subprocess.run(words, input=lines(*commands), capture_output=True, check=True)
+def test_a_state_goes_on_in_another_process(pair: list[str], here: Path, duotone: Any) -> None:
+    words = ["jam", *pair, "--stdio", "--clock", "host", "--sink", "null"]
+
+    def elsewhere(*commands: Any) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "duotone", *words], input=lines(*commands), capture_output=True, check=True
+        )
         assert done.stderr == b""
         return events(done.stdout.decode())
+
+    def run(*commands: Any) -> list[dict[str, Any]]:
+        done = duotone(*words, stdin=lines(*commands))
+        assert (done.exit_code, done.stderr) == (0, "")
+        return events(done.stdout)
 
     first = run(
         {"type": "start", "prompt": "a.wav", "audio": True}, {"type": "step", "chunks": 3}, {"type": "export", "path": "s"},
@@ -147,8 +155,8 @@ def test_a_state_goes_on_in_another_process(pair: list[str], here: Path) -> None
     text = next(each["state"] for each in first if each["type"] == "state" and each["state"])
     assert base64.b64decode(text) == Path("s").read_bytes()
     rest = samples(first)[:, 3 * CHUNK :]
-    for source in ({"path": "s"}, {"state": text}):
-        again = run({"type": "import", "audio": True, **source}, {"type": "step", "chunks": 3})
+    for go_on, source in ((elsewhere, {"path": "s"}), (run, {"state": text})):
+        again = go_on({"type": "import", "audio": True, **source}, {"type": "step", "chunks": 3})
         assert torch.equal(samples(again), rest)
 
 

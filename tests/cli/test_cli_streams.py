@@ -61,7 +61,10 @@ def test_help_to_a_full_disk(here: Path) -> None:
     assert done.returncode == 7 and "Free some space" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long)],
+)
 def test_signals_clean_up(number: signal.Signals, code: int, here: Path, codec_folder: str) -> None:
     words = [sys.executable, "-m", "duotone", "encode", "a.wav", "-", "-o", "out", "--codec", codec_folder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

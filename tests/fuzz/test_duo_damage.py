@@ -68,10 +68,26 @@ def apply(data: bytes, changes: list[tuple[str, int, object]]) -> bytes:
     return data
 
 
-@settings(max_examples=600, deadline=None)
-@given(edits, st.sampled_from(FILES))
+damages = given(edits, st.sampled_from(FILES))
+
+
+@settings(max_examples=150)
+@damages
 def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]], file: tuple[Codes, bytes]) -> None:
-    value, data = file
+    check(changes, *file)
+
+
+@pytest.mark.long
+@settings(max_examples=2000)
+@damages
+def test_much_damage_is_an_error_or_a_salvage(
+    changes: list[tuple[str, int, object]], file: tuple[Codes, bytes]
+) -> None:
+    check(changes, *file)
+
+
+def check(changes: list[tuple[str, int, object]], value: Codes, data: bytes) -> None:
+    """What the reader gives of a damaged file is right, or an error of ours."""
     broken = apply(data, changes)
     try:
         whole = read_duo(io.BytesIO(broken))
@@ -91,7 +107,7 @@ def test_damage_is_an_error_or_a_salvage(changes: list[tuple[str, int, object]],
         assert chunk in lost or torch.equal(joined[:, part], value.indices[:, part])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes(data: bytes) -> None:
     for salvage in (False, True):

@@ -43,7 +43,7 @@ def running() -> Iterator[Running]:
 
 @pytest.fixture
 def client(running: Running) -> Client:
-    return Client(running.url, TOKEN)
+    return Client(running.url, TOKEN, timeout=600)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_the_command_serves_until_it_is_told_to_stop(song: Path) -> None:
                 started = lines[-1]
             if lines[-1]["event"] == "ready":
                 break
-        client = Client(f"http://127.0.0.1:{started['port']}")
+        client = Client(f"http://127.0.0.1:{started['port']}", timeout=600)
         models = client.models()
         assert models["codecs"][0]["name"] == "tiny" and models["flow"]["name"] == "flow-tiny"
         assert len(b"".join(client.encode(song))) > 100

@@ -99,7 +99,7 @@ def test_the_documents_of_json_are_those_of_the_service(running: Running) -> Non
     hello = next(each for each in documents if "lookahead" in each and "limits" not in each)
     assert Hello.parse(hello, "The handshake") and set(hello) == set(Hello.model_fields)
     error = next(each for each in documents if each.get("type") == "error")
-    assert set(error) == set(httpx.post(running.url + "/v1/info", content=b"", timeout=60).json())
+    assert set(error) == set(httpx.post(running.url + "/v1/info", content=b"", timeout=600).json())
     logged = [each for each in documents if "event" in each]
     own = {line["event"]: line for line in map(json.loads, running.log.splitlines())}
     assert logged and all(set(each) == set(own[each["event"]]) for each in logged)
@@ -108,7 +108,7 @@ def test_the_documents_of_json_are_those_of_the_service(running: Running) -> Non
 
 def test_the_paths_of_the_page_are_those_of_the_service(running: Running) -> None:
     told = set(re.findall(r"`(?:GET|POST) (/[\w/]+)", PAGE))
-    described = set(httpx.get(running.url + "/openapi.json", timeout=60).json()["paths"])
+    described = set(httpx.get(running.url + "/openapi.json", timeout=600).json()["paths"])
     assert {
         "/v1/encode",
         "/v1/decode",

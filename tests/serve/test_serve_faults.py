@@ -98,10 +98,10 @@ def test_a_model_thread_that_ends_tells_everyone_and_ends_the_service() -> None:
 
 def test_a_dead_model_thread_shows_in_health(running: Running) -> None:
     service = running.service
-    assert httpx.get(running.url + "/health", timeout=60).status_code == 200
+    assert httpx.get(running.url + "/health", timeout=600).status_code == 200
     service.broken = RuntimeError("as if")
     try:
-        found = httpx.get(running.url + "/health", timeout=60)
+        found = httpx.get(running.url + "/health", timeout=600)
         assert found.status_code == 503 and "model thread" in found.json()["message"]
     finally:
         service.broken = None
@@ -141,7 +141,7 @@ def test_a_service_that_is_killed_leaves_nothing_and_its_client_is_told(tmp_path
             process.kill()
     assert list((tmp_path / "tmp").iterdir()) == []
     with serving(CODEC, port=port) as again:  # the port is free at once
-        assert httpx.get(again.url + "/health", timeout=60).status_code == 200
+        assert httpx.get(again.url + "/health", timeout=600).status_code == 200
 
 
 # --- clients that are killed
@@ -273,7 +273,7 @@ def test_a_client_that_is_killed_while_an_answer_is_made_leaves_nothing(running:
         raw.sendall(b"POST /v1/%b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (path, len(data)) + data)
         reset(raw)
     wait_until(lambda: not running.service._requests and not len(running.service.device.scheduler))
-    assert httpx.post(running.url + "/v1/info", content=data, timeout=60).status_code == 200
+    assert httpx.post(running.url + "/v1/info", content=data, timeout=600).status_code == 200
 
 
 # --- files that claim, or hold, more than they should
@@ -316,16 +316,16 @@ def silence(seconds: float, rate: int = 192_000, channels: int = 2) -> bytes:
 )  # fmt: skip
 def test_headers_that_claim_hours_cost_nothing(running: Running, name: str, data: bytes) -> None:
     for path in ("/v1/encode", "/v1/info"):
-        found = httpx.post(running.url + path, content=data, timeout=60)
+        found = httpx.post(running.url + path, content=data, timeout=600)
         assert found.status_code in (200, 413, 422), (name, path, found.text)
-    found = httpx.post(running.url + "/v1/evaluate", files={"reference": data, "estimate": data}, timeout=60)
+    found = httpx.post(running.url + "/v1/evaluate", files={"reference": data, "estimate": data}, timeout=600)
     assert found.status_code in (200, 413, 422), (name, found.text)
 
 
 def test_a_small_file_that_holds_much_is_refused_before_it_fills_the_memory(running: Running) -> None:
     data = silence(15)  # 23 MB of samples
     assert len(data) < 200_000
-    found = httpx.post(running.url + "/v1/evaluate", files={"reference": data, "estimate": data}, timeout=60)
+    found = httpx.post(running.url + "/v1/evaluate", files={"reference": data, "estimate": data}, timeout=600)
     assert (found.status_code, found.json()["limit"]) == (413, "decoded_bytes")
     with Talk(running, {"kind": "continue"}) as talk:
         for part in frames.parts(What.prompt, data):
@@ -344,7 +344,7 @@ def test_a_duo_that_claims_a_huge_size_is_told(running: Running) -> None:
     write_duo(buffer, value)
     data = bytearray(buffer.getvalue())
     data[8:16] = b"\xff" * 8
-    found = httpx.post(running.url + "/v1/decode", content=bytes(data), timeout=60)
+    found = httpx.post(running.url + "/v1/decode", content=bytes(data), timeout=600)
     assert found.status_code == 422, found.text
     assert len(data) < MAX_HEADER
     with Talk(running, {"kind": "decode"}) as talk:
@@ -386,7 +386,7 @@ def test_no_name_in_a_command_leads_to_a_file(running: Running, name: str) -> No
         ):
             talk.command(**command)
             assert talk.hear(Failure).document["exit_code"] == 2
-    found = httpx.post(running.url + "/v1/encode", params={"model": name or "/"}, content=b"x", timeout=60)
+    found = httpx.post(running.url + "/v1/encode", params={"model": name or "/"}, content=b"x", timeout=600)
     assert found.status_code == 404
 
 

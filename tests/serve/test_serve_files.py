@@ -31,7 +31,7 @@ from serving import Running, serving
 
 @pytest.fixture(scope="module")
 def running(codec: CoDiCodec) -> Iterator[Running]:
-    with serving(codec, limits={"upload_bytes": 400_000, "decoded_seconds": 1.0, "requests": 3}) as found:
+    with serving(codec, limits={"upload_bytes": 400_000, "decoded_seconds": 1.0, "requests": 3, "damages": 3}) as found:
         yield found
 
 
@@ -43,7 +43,7 @@ def song(wave: Waveform, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def post(running: Running, path: str, data: Any, **options: Any) -> httpx.Response:
-    return httpx.post(running.url + path, content=data, timeout=60, **options)
+    return httpx.post(running.url + path, content=data, timeout=600, **options)
 
 
 def in_records(value: Codes, chunks: int) -> tuple[bytes, list[int]]:
@@ -115,35 +115,35 @@ def test_info_looks_for_so_many_damaged_places(running: Running, codec: CoDiCode
     damaged = bytearray(data)
     for number, at in enumerate(places[1::4], 1):
         damaged[at + 5] ^= 1
-        if number == 8:
-            assert len(post(running, "/v1/info", bytes(damaged)).json()["damage"]) == 8
-    assert number > 8
-    refused(post(running, "/v1/info", bytes(damaged)), 413, "8 damaged places", "damages")
+        if number == 3:
+            assert len(post(running, "/v1/info", bytes(damaged)).json()["damage"]) == 3
+    assert number > 3
+    refused(post(running, "/v1/info", bytes(damaged)), 413, "3 damaged places", "damages")
 
 
 def test_a_pair_is_measured(running: Running, song: bytes, wave: Waveform, tmp_path: Any) -> None:
     write(tmp_path / "quiet.wav", Waveform(wave.samples * 0.5 + 0.001, wave.rate))
     pair = {"reference": song, "estimate": (tmp_path / "quiet.wav").read_bytes()}
-    found = httpx.post(running.url + "/v1/evaluate", files=pair, timeout=60)
+    found = httpx.post(running.url + "/v1/evaluate", files=pair, timeout=600)
     assert found.status_code == 200 and found.json()["si_sdr"] > 10 and "pesq" not in found.json()
-    same = httpx.post(running.url + "/v1/evaluate", files={"reference": song, "estimate": song}, timeout=60).json()
+    same = httpx.post(running.url + "/v1/evaluate", files={"reference": song, "estimate": song}, timeout=600).json()
     assert same["si_sdr"] > 90 and same["log_mel"] == 0
-    refused(httpx.post(running.url + "/v1/evaluate", files={"reference": song}, timeout=60), 400, "estimate")
-    refused(httpx.post(running.url + "/v1/evaluate", content=song, timeout=60), 400, "multipart")
+    refused(httpx.post(running.url + "/v1/evaluate", files={"reference": song}, timeout=600), 400, "estimate")
+    refused(httpx.post(running.url + "/v1/evaluate", content=song, timeout=600), 400, "multipart")
 
 
 def test_models_figures_and_the_description_are_there(running: Running, codec: CoDiCodec) -> None:
-    models = httpx.get(running.url + "/v1/models", timeout=60).json()
+    models = httpx.get(running.url + "/v1/models", timeout=600).json()
     assert models["codecs"][0]["space"] == codec.spec.space and models["flow"] is None
     assert models["limits"]["upload_bytes"] == 400_000
-    assert httpx.get(running.url + "/health", timeout=60).json() == {"health": "ok"}
-    assert httpx.get(running.url + "/ready", timeout=60).json() == {"ready": True}
-    description = httpx.get(running.url + "/openapi.json", timeout=60).json()
+    assert httpx.get(running.url + "/health", timeout=600).json() == {"health": "ok"}
+    assert httpx.get(running.url + "/ready", timeout=600).json() == {"ready": True}
+    description = httpx.get(running.url + "/openapi.json", timeout=600).json()
     assert {"/v1/encode", "/v1/decode", "/v1/info", "/v1/evaluate", "/v1/models"} <= set(description["paths"])
     assert description["paths"]["/v1/encode"]["post"]["requestBody"]["content"]["application/octet-stream"]
-    figures = httpx.get(running.url + "/metrics", timeout=60).text
+    figures = httpx.get(running.url + "/metrics", timeout=600).text
     assert 'duotone_requests_total{path="/v1/models",status="200"}' in figures
-    answer = httpx.get(running.url + "/", timeout=60)
+    answer = httpx.get(running.url + "/", timeout=600)
     assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
     assert "default-src 'self'" in answer.headers["content-security-policy"]
 
@@ -155,8 +155,8 @@ def test_what_cannot_be_used_is_told(running: Running, song: bytes) -> None:
     refused(post(running, "/v1/encode?model=large", song), 404, "small")
     refused(post(running, "/v1/encode?kind=words", song), 400, "kind")
     refused(post(running, "/v1/decode?format=../wav", song), 400, "format")
-    refused(httpx.get(running.url + "/v1/../../etc/passwd", timeout=60), 404, "openapi.json")
-    refused(httpx.get(running.url + "/v1/encode", timeout=60), 405, "GET")
+    refused(httpx.get(running.url + "/v1/../../etc/passwd", timeout=600), 404, "openapi.json")
+    refused(httpx.get(running.url + "/v1/encode", timeout=600), 405, "GET")
 
 
 def test_another_codecs_duo_is_refused(running: Running, wave: Waveform) -> None:
@@ -285,6 +285,6 @@ def test_a_full_disk_is_told_and_the_service_goes_on(codec: CoDiCodec, song: byt
 
 
 def test_models_tell_their_options(running: Running, codec: CoDiCodec) -> None:
-    told = httpx.get(running.url + "/v1/models", timeout=60).json()["codecs"][0]
+    told = httpx.get(running.url + "/v1/models", timeout=600).json()["codecs"][0]
     assert (told["faces"], told["options"]) == (["latents", "tokens"], ["steps"])
     assert told["bit_rate"] == pytest.approx(codec.spec.bit_rate)

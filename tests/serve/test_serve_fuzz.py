@@ -168,7 +168,7 @@ def bombard(running: Running, count: int, seed: int) -> None:
             heard.append(calm.sound(2 * CHUNK))
     assert np.abs(np.concatenate(heard).astype(int) - own).max() <= 4
     assert '"event": "defect"' not in running.log and "Traceback" not in running.log, running.log[-3000:]
-    assert httpx.get(running.url + "/ready", timeout=60).status_code == 200
+    assert httpx.get(running.url + "/ready", timeout=600).status_code == 200
 
 
 def test_fuzzed_sessions_have_no_effect_on_others(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +216,7 @@ def uploads(dice: random.Random) -> Iterator[tuple[str, bytes]]:
 def flood(running: Running, count: int, seed: int) -> None:
     """So many uploads, while somebody listens undisturbed."""
     heard, answered, reference = [], Counter[tuple[str, int]](), sound("WAV")
-    with Talk(running, {"kind": "continue"}) as calm, httpx.Client(base_url=running.url, timeout=60) as client:
+    with Talk(running, {"kind": "continue"}) as calm, httpx.Client(base_url=running.url, timeout=600) as client:
         calm.command(type="start", seed=3)
         for i, (path, data) in zip(range(count), uploads(random.Random(seed)), strict=False):
             if i % 20 == 0:
@@ -238,7 +238,7 @@ def flood(running: Running, count: int, seed: int) -> None:
     assert '"event": "defect"' not in running.log and "Traceback" not in running.log, running.log[-3000:]
     while running.service._requests or len(running.service.device.scheduler):  # until everything was let go of
         time.sleep(0.01)
-    assert httpx.get(running.url + "/ready", timeout=60).status_code == 200
+    assert httpx.get(running.url + "/ready", timeout=600).status_code == 200
 
 
 def test_fuzzed_uploads_are_answered_and_have_no_effect_on_others(
@@ -260,6 +260,6 @@ def test_clients_that_vanish_in_the_middle_of_an_upload_leave_nothing(running: R
             raw.sendall(b"POST /v1/encode HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n" + part)
     with socket.create_connection(("127.0.0.1", running.port)) as raw:
         raw.sendall(b"POST /v1/decode HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(duo()) + duo())
-    assert httpx.post(running.url + "/v1/info", content=duo(), timeout=60).status_code == 200
+    assert httpx.post(running.url + "/v1/info", content=duo(), timeout=600).status_code == 200
     while running.service._requests:  # until the server has seen that they are gone
         time.sleep(0.01)

@@ -47,7 +47,7 @@ def test_without_the_token_nothing_is_told(running: Running, path: str) -> None:
         bearer(TOKEN[:-1]),
         {"Authorization": TOKEN},
     ):
-        found = httpx.get(running.url + path, headers=headers, timeout=60)
+        found = httpx.get(running.url + path, headers=headers, timeout=600)
         assert (
             found.status_code == 401
             and "token" in found.json()["message"]
@@ -58,10 +58,10 @@ def test_without_the_token_nothing_is_told(running: Running, path: str) -> None:
 
 
 def test_with_a_token_and_for_the_open_paths_the_service_answers(running: Running) -> None:
-    assert httpx.get(running.url + "/v1/models", headers=bearer(TOKEN), timeout=60).status_code == 200
-    assert httpx.get(running.url + "/v1/models", headers=bearer(OTHER), timeout=60).status_code == 200
-    assert httpx.get(running.url + "/health", timeout=60).status_code == 200
-    assert httpx.get(running.url + "/ready", timeout=60).status_code == 200
+    assert httpx.get(running.url + "/v1/models", headers=bearer(TOKEN), timeout=600).status_code == 200
+    assert httpx.get(running.url + "/v1/models", headers=bearer(OTHER), timeout=600).status_code == 200
+    assert httpx.get(running.url + "/health", timeout=600).status_code == 200
+    assert httpx.get(running.url + "/ready", timeout=600).status_code == 200
 
 
 def test_sessions_take_the_token_in_the_header_or_in_the_first_message(running: Running) -> None:
@@ -88,26 +88,26 @@ def test_sessions_a_token_are_limited_and_others_are_not_concerned(running: Runn
 def test_pages_of_other_origins_are_refused(running: Running, open_one: Running) -> None:
     for origin in ("https://evil.example", "null", PAGE + ".evil.example", "http://studio.example"):
         assert (
-            httpx.get(running.url + "/v1/models", headers={**bearer(TOKEN), "Origin": origin}, timeout=60).status_code
+            httpx.get(running.url + "/v1/models", headers={**bearer(TOKEN), "Origin": origin}, timeout=600).status_code
             == 403
         )
         with Talk(open_one, origin=origin) as talk:
             code, found = talk.closed()
             assert code == 1008 and "not allowed" in found[-1].document["message"]
-    found = httpx.get(running.url + "/v1/models", headers={**bearer(TOKEN), "Origin": PAGE}, timeout=60)
+    found = httpx.get(running.url + "/v1/models", headers={**bearer(TOKEN), "Origin": PAGE}, timeout=600)
     assert found.status_code == 200 and found.headers["access-control-allow-origin"] == PAGE
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     assert httpx.options(running.url + "/v1/encode", headers=asked).status_code == 200
-    assert httpx.get(open_one.url + "/health", headers={"Origin": open_one.url}, timeout=60).status_code == 200
+    assert httpx.get(open_one.url + "/health", headers={"Origin": open_one.url}, timeout=600).status_code == 200
 
 
 def test_on_loopback_a_name_of_somebody_else_is_refused(open_one: Running) -> None:
     """A page at evil.example whose name is made to lead here has an origin that equals its host."""
     evil = f"evil.example:{open_one.port}"
-    found = httpx.get(open_one.url + "/v1/models", headers={"Host": evil, "Origin": f"http://{evil}"}, timeout=60)
+    found = httpx.get(open_one.url + "/v1/models", headers={"Host": evil, "Origin": f"http://{evil}"}, timeout=600)
     assert found.status_code == 403 and "evil.example" in found.json()["message"]
     for host in ("localhost", f"127.0.0.1:{open_one.port}", "[::1]:80"):
-        assert httpx.get(open_one.url + "/health", headers={"Host": host}, timeout=60).status_code == 200
+        assert httpx.get(open_one.url + "/health", headers={"Host": host}, timeout=600).status_code == 200
 
 
 @pytest.mark.parametrize(

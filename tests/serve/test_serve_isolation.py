@@ -243,7 +243,7 @@ def test_sessions_leave_nothing_behind(running: Running) -> None:
     before = go_through_once(running, 40)
     go_through(running, 40, 160)
     comes_to(running, before)
-    assert httpx.get(running.url + "/ready", timeout=60).status_code == 200
+    assert httpx.get(running.url + "/ready", timeout=600).status_code == 200
 
 
 @pytest.mark.long

@@ -49,7 +49,7 @@ def as_wav(wave: Waveform, path: Path) -> bytes:
 
 
 def post(running: Running, path: str, data: bytes) -> httpx.Response:
-    return httpx.post(running.url + path, content=data, timeout=60)
+    return httpx.post(running.url + path, content=data, timeout=600)
 
 
 def refused(found: httpx.Response, status: int, words: str) -> None:
@@ -57,18 +57,18 @@ def refused(found: httpx.Response, status: int, words: str) -> None:
 
 
 def test_the_page_and_its_files_are_served(running: Running) -> None:
-    page = httpx.get(running.url + "/", timeout=60)
+    page = httpx.get(running.url + "/", timeout=600)
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
     assert (
         page.headers["cache-control"] == "no-cache" and "default-src 'self'" in page.headers["content-security-policy"]
     )
-    assert httpx.get(running.url + "/studio/shared/colours.json", timeout=60).json() == stops()
-    assert httpx.get(running.url + "/studio/clips/clips.json", timeout=60).json()[0]["file"].endswith(".flac")
-    script = httpx.get(running.url + "/studio/main.js", timeout=60)
+    assert httpx.get(running.url + "/studio/shared/colours.json", timeout=600).json() == stops()
+    assert httpx.get(running.url + "/studio/clips/clips.json", timeout=600).json()[0]["file"].endswith(".flac")
+    script = httpx.get(running.url + "/studio/main.js", timeout=600)
     assert script.headers["content-type"].startswith("text/javascript")
     assert script.headers["cross-origin-embedder-policy"] == "require-corp"
     for path in ("/studio/../app.py", "/studio/%2e%2e/app.py", "/studio/clips/../../errors.py", "/studio/"):
-        assert httpx.get(running.url + path, timeout=60).status_code == 404, path
+        assert httpx.get(running.url + path, timeout=600).status_code == 404, path
 
 
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
@@ -164,13 +164,13 @@ def test_opus_of_a_size_and_of_a_rate(running: Running, tmp_path: Path) -> None:
 
 def test_a_machine_without_opus_says_so(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert httpx.get(running.url + "/v1/models", timeout=60).json()["opus"] is False
+    assert httpx.get(running.url + "/v1/models", timeout=600).json()["opus"] is False
     found = post(running, "/v1/opus?kbps=6", as_wav(synthesize(7, 0.2), tmp_path / "sound.wav"))
     refused(found, 501, "apt install opus-tools")
 
 
 def described(running: Running) -> Any:
-    return httpx.get(running.url + "/openapi.json", timeout=60).json()["paths"]
+    return httpx.get(running.url + "/openapi.json", timeout=600).json()["paths"]
 
 
 def test_they_are_described(running: Running) -> None:
