@@ -11,8 +11,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
-# A worker a core; each computes with one thread (tests/conftest.py), and keeps a file's tests together.
-WORKERS := -n auto --dist loadfile
+# A worker a core; each computes with one thread, and keeps a file's tests together; the longest files come first (tests/conftest.py).
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 HELDOUT ?= data
 STEPS ?=
 STORE ?=

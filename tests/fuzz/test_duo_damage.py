@@ -107,9 +107,20 @@ def check(changes: list[tuple[str, int, object]], value: Codes, data: bytes) -> 
         assert chunk in lost or torch.equal(joined[:, part], value.indices[:, part])
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)  # a search for what can be salvaged may take a second
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes(data: bytes) -> None:
+    read_after_beginnings(data)
+
+
+@pytest.mark.long
+@settings(max_examples=300)
+@given(st.binary(max_size=300))
+def test_many_arbitrary_bytes(data: bytes) -> None:
+    read_after_beginnings(data)
+
+
+def read_after_beginnings(data: bytes) -> None:
     for salvage in (False, True):
         for start in (b"", DATA[:8], DATA[:-60], FILES[2][1][:-50]):
             with contextlib.suppress(FormatError):
