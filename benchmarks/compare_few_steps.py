@@ -107,6 +107,7 @@ def _gap(found: dict[str, Any], first: dict[str, Any], key: str) -> str:
     return f"{100 * (found[key] / first[key] - 1):+.1f}%"
 
 
+@torch.no_grad()
 def main() -> int:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,7 +118,6 @@ def main() -> int:
     parser.add_argument("--positions", type=int, nargs="+", default=[16, 128], metavar="CHUNK")
     parser.add_argument("--out", type=Path, default=machine.RESULTS, help="folder of the table")
     options = parser.parse_args()
-    torch.set_grad_enabled(False)
     models = {"flow": hub.load(options.flow), "few": hub.load(options.few)}
     if not models["few"].config.spans:
         raise UsageError(f"--few got {options.few}, a flow without spans. Train one with the recipe flow-few.")

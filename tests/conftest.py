@@ -43,6 +43,13 @@ def _few_threads() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _flags_are_put_back() -> Iterator[None]:
+    """What a test, or a script that it runs, sets for the whole process would decide what the tests after it see."""
+    yield
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_tree_of_commands() -> Iterator[None]:
     """Typer makes all commands anew at each call of the command line: half of the time of a short one."""
