@@ -26,7 +26,8 @@ def parameters(name: str) -> int:
 def test_presets_have_the_published_sizes() -> None:
     assert parameters("flow-base") == 96_879_424
     assert parameters("flow-small") == 19_533_760
-    assert 2 * parameters("flow-tiny") < 16 * 2**20 - 2**16  # in bfloat16, with the file's header and statistics
+    for name in ("flow-tiny", "flow-few"):
+        assert 2 * parameters(name) < 16 * 2**20 - 2**16  # in bfloat16, with the file's header and statistics
     assert [FLOW_PRESETS[f"flow-{size}"].context_chunks for size in ("tiny", "small", "base")] == [8, 8, 12]
     with pytest.raises(ConfigError, match="flow-tiny"):
         flow_preset("tiny")

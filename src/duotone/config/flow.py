@@ -81,10 +81,12 @@ class FlowConfig(Config):
         return None if self.context_chunks is None else self.layers * self.context_chunks
 
 
+_TINY = FlowConfig(dim=320, layers=7, heads=5, condition=256, rank=32, context_chunks=8)
 FLOW_PRESETS: dict[str, FlowConfig] = {
     "flow-base": FlowConfig(),
     "flow-small": FlowConfig(dim=384, layers=8, heads=6, condition=384, context_chunks=8),
-    "flow-tiny": FlowConfig(dim=320, layers=7, heads=5, condition=256, rank=32, context_chunks=8),
+    "flow-tiny": _TINY,
+    "flow-few": _TINY.model_copy(update={"spans": True, "sampling": SamplingConfig(solver="average", steps=2)}),
 }
 
 
