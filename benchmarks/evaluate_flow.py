@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--publish", action="store_true", help="write the model card")
     out.add_argument("--out", type=Path, default=machine.RESULTS, help="where results go")
+    out.add_argument("--results", default=NAME, metavar="NAME", help="name of the results' files, for a second flow")
     out.add_argument("--cards", type=Path, default=ROOT / "model_cards", help="where the card goes")
     return out
 
@@ -82,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DuotoneError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    machine.record(NAME, document, lambda d: flow_page.page(d, machine.markdown(d["machine"])), options.out)
+    machine.record(options.results, document, lambda d: flow_page.page(d, machine.markdown(d["machine"])), options.out)
     print(flow_page.sections(document))
-    print(f"Written: {NAME}.json and {NAME}.md in {options.out}")
+    print(f"Written: {options.results}.json and {options.results}.md in {options.out}")
     if options.publish:
         options.cards.mkdir(parents=True, exist_ok=True)
         path = options.cards / f"{document['flow']['name']}.md"
@@ -117,7 +118,7 @@ def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     found = measuring.run(parts, model)
     kept.write(measuring.rollouts)
     seconds = found.pop("seconds")
-    before = last(options.out, flow["fingerprint"], codec.fingerprint)
+    before = last(options.results, options.out, flow["fingerprint"], codec.fingerprint)
     told = {**dataclasses.asdict(plan), "dtype": options.dtype}
     commands = dict.fromkeys([*before.get("commands", []), machine.command(arguments, __file__)])
     return {
@@ -177,9 +178,9 @@ def data_about(reality: Reality, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def last(folder: Path, flow: str, codec: str) -> dict[str, Any]:
+def last(name: str, folder: Path, flow: str, codec: str) -> dict[str, Any]:
     """The results of the last run; empty where there are none of this flow and codec."""
-    found = machine.read(NAME, folder)
+    found = machine.read(name, folder)
     same = found and (found["flow"]["fingerprint"], found["codec"]["fingerprint"]) == (flow, codec)
     return found if same else {}
 
