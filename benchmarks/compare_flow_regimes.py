@@ -56,7 +56,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "resampled context": ("flow-tiny", {"objective.resample_from": 0.8}),
     "resampled context, two steps": ("flow-tiny", {"objective.resample_from": 0.8, "objective.resample_steps": 2}),
     "uniform times": ("flow-tiny", {"objective.times": "uniform"}),
-    "adamw": ("flow-tiny", {"optim.name": "adamw", "optim.rate": 0.001}),
+    "muon": ("flow-tiny", {"optim.name": "muon", "optim.muon_rate": 0.01, "optim.rate": 0.002}),
 }
 PLAIN = next(iter(ROWS))
 TIMED = 6  # steps by which a row's speed is measured; the first ones are left out
