@@ -21,8 +21,10 @@ import torch
 import machine
 from compare_flow_regimes import real_windows
 from duotone import hub
+from duotone.config import SamplingConfig
 from duotone.errors import UsageError
 from duotone.evaluate import rollouts
+from duotone.evaluate.flow_page import number
 from duotone.flow.model import FlowModel
 from duotone.flow.sampler import Sampler
 from duotone.train.latents import LatentsSection, open_latents
@@ -41,14 +43,14 @@ NAME = "few_steps"
 TIMED = 8  # chunks of a row, after as many that are not timed
 
 
-def sampler(model: FlowModel, solver: Any, steps: int, seeds: range) -> Sampler:
-    """A sampler of a row."""
-    return Sampler(model, seeds, model.config.sampling.model_copy(update={"solver": solver, "steps": steps}))
+def settings(model: FlowModel, solver: str, steps: int) -> SamplingConfig:
+    """How a row is sampled."""
+    return model.config.sampling.model_copy(update={"solver": solver, "steps": steps})
 
 
 def seconds(models: dict[str, FlowModel]) -> list[float]:
     """The median time of a chunk in each row, one listener, in turns."""
-    made = [sampler(models[which], solver, steps, range(1)) for which, solver, steps in ROWS]
+    made = [Sampler(models[which], range(1), settings(models[which], solver, steps)) for which, solver, steps in ROWS]
     times: list[list[float]] = [[] for _ in made]
     for n in range(2 * TIMED):
         for own, one in zip(times, made, strict=True):
@@ -66,8 +68,8 @@ def measured(models: dict[str, FlowModel], options: argparse.Namespace) -> list[
     out: list[dict[str, Any]] = []
     times = seconds(models)
     for (which, solver, steps), spent in zip(ROWS, times, strict=True):
-        settings = models[which].config.sampling.model_copy(update={"solver": solver, "steps": steps})
-        windows = rollouts.roll(models[which], options.rollouts, options.positions, real.shape[1], settings)
+        chosen = settings(models[which], solver, steps)
+        windows = rollouts.roll(models[which], options.rollouts, options.positions, real.shape[1], chosen)
         found = rollouts.to_dict(rollouts.statistics(windows, real))
         own = [row for row in found if row["name"] == "generated"]
         if not out:
@@ -91,8 +93,7 @@ def page(document: dict[str, Any]) -> str:
         for i, found in enumerate(row["rows"]):
             way = f"{row['solver']}, {row['steps']}" if "steps" in row else ""
             spent = f"{1000 * row['seconds']:.0f}" if "steps" in row else ""
-            cells = [found["deviation"], found["mean"], found["frechet"], found["frechet_steps"]]
-            shown = ["not finite" if value is None else f"{value:.3f}" for value in cells]
+            shown = [number(found[key]) for key in ("deviation", "mean", "frechet", "frechet_steps")]
             gaps = [
                 _gap(found, first["rows"][i], key) if "steps" in row else "" for key in ("frechet", "frechet_steps")
             ]

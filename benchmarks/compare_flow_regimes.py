@@ -36,6 +36,7 @@ from duotone.atomic import write_json
 from duotone.codec.values import Latents
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate import rollouts
+from duotone.evaluate.flow_page import number
 from duotone.flow.model import FlowModel
 from duotone.store import Crops
 from duotone.store.split import Region
@@ -219,7 +220,7 @@ def page(document: dict[str, Any]) -> str:
                 title = row["row"] if found["name"] == "generated" else found["name"]
                 cells = [found[key] for key in ("deviation", "mean", "worst_mean", "frechet", "frechet_steps")]
                 heard = "" if found["centroid"] is None else f"{found['centroid']:.0f}"
-                lines.append(f"| {title} | {found['position'] or ''} | {' | '.join(map(_cell, cells))} | {heard} |")
+                lines.append(f"| {title} | {found['position'] or ''} | {' | '.join(map(number, cells))} | {heard} |")
     failed = [f"Failed: {row['row']}: {row['failed']}" for row in document["rows"] if "failed" in row]
     return "\n".join([*lines, "", *failed]) + "\n"
 
@@ -229,10 +230,6 @@ def length(setting: dict[str, Any]) -> str:
     if setting["steps"] is None:
         return f"{setting['minutes']:g} minutes of training a row."
     return f"{setting['steps']} steps of the row *{PLAIN}*, as many arithmetic operations for the others."
-
-
-def _cell(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.3f}"
 
 
 def main() -> int:

@@ -68,9 +68,9 @@ def _split(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     for name, p in module.named_parameters():
         if not p.requires_grad:
             continue
-        inside = any(part in f".{name}" for part in STACKS) and p.ndim == 2
-        inside = inside and not any(part in name for part in NOT_MATRICES)
-        (matrices if inside else others).append(p)
+        inside = any(part in f".{name}" for part in STACKS)
+        excluded = any(part in name for part in NOT_MATRICES)
+        (matrices if inside and p.ndim == 2 and not excluded else others).append(p)
     if not matrices:
         raise ConfigError("optim.name got muon, but the model has no transformer matrices. Use adamw.")
     return matrices, others
