@@ -53,7 +53,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "clean context": ("flow-tiny", {"objective.context_noise": 0.0}),
     "one draw": ("flow-tiny", {"objective.draws": 1}),
     "four draws": ("flow-tiny", {"objective.draws": 4}),
-    "no window": ("flow-tiny", {"model.replace.context_chunks": None}),
+    "no window": ("flow-tiny", {"model.replace.context_chunks": None, "model.replace.trained_chunks": 32}),
     "resampled context": ("flow-tiny", {"objective.resample_from": 0.8}),
     "resampled context, two steps": ("flow-tiny", {"objective.resample_from": 0.8, "objective.resample_steps": 2}),
     "uniform times": ("flow-tiny", {"objective.times": "uniform"}),
@@ -149,7 +149,7 @@ def measured(model: FlowModel, collection: LatentCollection, options: argparse.N
     held = collection.validation or collection.training
     losses = next_chunk_metrics(model, model.normalize(held.plain(options.crops, "compare")))
     real = real_windows(collection, options.rollouts)
-    windows = rollouts.roll(model, options.rollouts, options.positions, real.shape[1])
+    windows = rollouts.roll(model, options.rollouts, options.positions, real.shape[1], batch=options.rollouts)
     rows = rollouts.statistics(windows, real, decode=decoder(options.codec, collection))
     return {"losses": losses, "rollouts": rollouts.to_dict(rows)}
 

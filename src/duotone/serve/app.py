@@ -1,7 +1,6 @@
-"""The web application: routes of files, figures and pages. FastAPI is imported when an application is made.
+"""The web application: its routes behind host, origin and token checks, and its errors. FastAPI is imported when one is made."""
 
-Annotations of handlers are read by FastAPI inside `create_app`, so this file does without postponed ones.
-"""
+from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -9,17 +8,13 @@ from http import HTTPStatus
 from typing import Any
 
 from duotone.errors import DuotoneError, UsageError
-from duotone.evaluate.opus import missing_programs
-from duotone.flow.protocol import schema
-from duotone.serve.files import MEDIA, SoundFormat, compared, decoded, described, encoded
 from duotone.serve.guard import OPEN, bearer, check_host, client_of
 from duotone.serve.handlers import BrokenOff, Handlers, Visit
 from duotone.serve.page import add_page
 from duotone.serve.patience import within
 from duotone.serve.refusal import Refusal, defect, document, refused
+from duotone.serve.routes import add_files, add_sessions, add_state
 from duotone.serve.service import Service
-from duotone.serve.sockets import Socket
-from duotone.spec import Face
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -114,73 +109,9 @@ def answer(refusal: Refusal) -> Any:
 
 def create_app(service: Service, sessions: bool = True) -> Any:
     """The application of a service; without `sessions` it has the routes of files alone, not the page and the figures of this process."""
-    from fastapi import FastAPI, Request, WebSocket
-    from fastapi.responses import Response
+    from fastapi import FastAPI
 
     from duotone import __version__
-
-    handlers, models, limits = Handlers(service), service.models, service.config.limits
-
-    async def encode(request: Request, model: str | None = None, kind: Face | None = None) -> Any:
-        """A sound file -> `.duo`, sent while it is made. Default kind: tokens, where the codec has them."""
-        codec = models.codec(model)
-        face = kind or codec.spec.faces[-1]
-        return await handlers.made(
-            request, lambda file: encoded(file, codec, face, limits.decoded_seconds), "application/x-duotone", "encode"
-        )
-
-    async def decode(
-        request: Request, format: SoundFormat = "wav", model: str | None = None, seed: int = 0, strategy: str | None = None,
-        steps: int | None = None, iterations: int | None = None,
-    ) -> Any:  # fmt: skip
-        """A `.duo` -> WAV or FLAC of 16 bits, sent while it is made."""
-        wishes = {"strategy": strategy, "steps": steps, "iterations": iterations}
-        options = {name: value for name, value in wishes.items() if value is not None}
-        pick = partial(_codec_for, models, model)
-        return await handlers.made(
-            request,
-            lambda file: decoded(file, pick, format, limits.decoded_seconds, seed, options),
-            MEDIA[format],
-            "decode",
-        )
-
-    async def info(request: Request) -> Any:
-        """What a `.duo` or a sound file is."""
-        upload = await handlers.upload(request)
-        with upload.reader() as file:
-            return await handlers.apart(request, described, file, limits)
-
-    async def evaluate(request: Request, speech: bool = False) -> Any:
-        """The metrics of a pair of sounds; null where one is infinite, as for equal sounds."""
-        pair = await handlers.pair(request)
-        return await handlers.apart(request, compared, *pair, limits, speech)
-
-    async def list_models() -> Any:
-        """What is loaded, and the limits."""
-        return {
-            "version": __version__, **models.described(), "limits": limits.to_dict(), "opus": not missing_programs(),
-        }  # fmt: skip
-
-    async def control_protocol() -> Any:
-        """The commands and events of live sessions, as JSON Schema."""
-        return schema()
-
-    async def health() -> Any:
-        """The process answers, and can compute."""
-        service.check_health()
-        return {"health": "ok"}
-
-    async def ready() -> Any:
-        """New work is taken."""
-        service.check_ready()
-        return {"ready": True}
-
-    async def metrics() -> Any:
-        """Figures for Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def session(websocket: WebSocket) -> None:
-        await Socket(service, websocket, websocket.scope["duotone"].client).run()
 
     app: Any = FastAPI(
         title="Duotone",
@@ -189,21 +120,12 @@ def create_app(service: Service, sessions: bool = True) -> Any:
         redoc_url=None,
         description="Audio -> latents or tokens -> audio.",
     )
-    errors: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
-    binary, form = _body("application/octet-stream"), _form("reference", "estimate")
-    add = partial(app.add_api_route, response_model=None, responses=errors)
-    add("/v1/encode", encode, methods=["POST"], openapi_extra=binary, response_class=Response)
-    add("/v1/decode", decode, methods=["POST"], openapi_extra=binary, response_class=Response)
-    add("/v1/info", info, methods=["POST"], openapi_extra=binary)
-    add("/v1/evaluate", evaluate, methods=["POST"], openapi_extra=form)
-    add("/v1/models", list_models, methods=["GET"])
-    add("/v1/protocol", control_protocol, methods=["GET"])
-    for path, handler in (("/health", health), ("/ready", ready)):
-        app.add_api_route(path, handler, methods=["GET"], response_model=None)
+    handlers = Handlers(service)
+    add_files(app, handlers)
+    add_state(app, service)
     if sessions:
-        app.add_api_route("/metrics", metrics, methods=["GET"], response_model=None)
-        app.add_api_websocket_route("/v1/session", session)
-        add_page(app, partial(add, methods=["POST"], openapi_extra=binary), handlers)
+        add_sessions(app, service)
+        add_page(app, handlers)
     _handle_errors(app, service)
     return Guarded(_shared(app, service), service)
 
@@ -255,24 +177,3 @@ def _handle_errors(app: Any, service: Service) -> None:
     for kind in (DuotoneError, OSError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(ClientDisconnect, gone)
-
-
-def _codec_for(models: Any, name: str | None, space: str) -> Any:
-    return models.codec(name) if name is not None else models.maker(space)
-
-
-_ERRORS = {
-    400: "an argument is not acceptable", 401: "no token, or a wrong one", 403: "an origin or host name that is not allowed",
-    404: "no such model", 408: "the upload stopped", 409: "made by another codec", 413: "a limit was hit",
-    422: "a file that cannot be used", 501: "opus-tools is not installed", 503: "too much to do: see Retry-After", 507: "the disk is full",
-}  # fmt: skip
-
-
-def _body(media: str) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {media: {"schema": {"type": "string", "format": "binary"}}}}}
-
-
-def _form(*names: str) -> dict[str, Any]:
-    properties = {name: {"type": "string", "format": "binary"} for name in names}
-    schema = {"type": "object", "properties": properties, "required": list(names)}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

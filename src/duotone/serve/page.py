@@ -11,13 +11,14 @@ from typing import Annotated, Any
 from duotone.serve.handlers import Handlers
 from duotone.serve.inside import MOST_CHUNKS, inside
 from duotone.serve.parts import part_of, through_opus
+from duotone.serve.routes import add_upload
 
 #: Folders of the package that the page reads, by their paths below /studio; the last one is the page's own.
 _FOLDERS = {"/studio/shared": "evaluate/assets/shared", "/studio/clips": "assets", "/studio": "serve/studio"}
 
 
-def add_page(app: Any, add: Any, handlers: Handlers) -> None:
-    """Add the page and its requests to an application; `add` adds a described route."""
+def add_page(app: Any, handlers: Handlers) -> None:
+    """Add the page and its requests to an application."""
     from fastapi import Query, Request
     from fastapi.responses import FileResponse, Response
     from fastapi.staticfiles import StaticFiles
@@ -73,7 +74,7 @@ def add_page(app: Any, add: Any, handlers: Handlers) -> None:
 
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False, response_model=None)
     for path, handler in (("/v1/sound", sound), ("/v1/values", values), ("/v1/opus", opus)):
-        add(path, handler)
+        add_upload(app, path, handler)
     for path, name in _FOLDERS.items():
         app.mount(path, Files(directory=folder(name)), name=path)
 
