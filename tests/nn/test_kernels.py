@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duotone.flow.model import Block
 from duotone.nn import build, fused, native, winograd
 from duotone.nn.conv import ConvBlock
 from duotone.nn.transformer import Layer
@@ -324,6 +325,61 @@ def test_a_transformer_layer_is_that_of_pytorch(
         got, own = layer(x, None, before, wanted)
     assert got.shape == want.shape and (want.numel() == 0 or distance(got, want) < 1e-5)
     assert distance(own[0], want_own[0]) < 1e-5 and distance(own[1], want_own[1]) < 1e-5
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lanes=st.sampled_from([4, 8, 16]),
+    rows=st.sampled_from([(1,), (3,), (2, 4)]),
+    tokens=st.integers(1, 5),
+    heads=st.integers(1, 3),
+    modulated=st.sampled_from(["one for all", "one for each", "one for each token", "sliced"]),
+    turned=st.sampled_from(["by token", "by row and token"]),
+)
+def test_a_layer_of_the_flow_is_that_of_pytorch(
+    compiled: dict[int, ctypes.CDLL],
+    lanes: int,
+    rows: tuple[int, ...],
+    tokens: int,
+    heads: int,
+    modulated: str,
+    turned: str,
+) -> None:
+    dim = 16 * heads
+    block, x = Block(dim, heads, 8), 3 * torch.randn(*rows, tokens, dim)
+    leading = {
+        "one for all": (1,),
+        "one for each": (*rows, 1),
+        "one for each token": (*rows, tokens),
+        "sliced": (*rows, 1),
+    }
+    vectors = torch.randn(*leading[modulated], 6 * dim)
+    parts = vectors.chunk(6, -1) if modulated == "sliced" else tuple(v.contiguous() for v in vectors.chunk(6, -1))
+    angles = torch.randn(*(rows[-1:] if turned == "by row and token" else ()), tokens, 8).repeat_interleave(2, -1)
+    signs = torch.tensor([-1.0, 1.0]).repeat(8)
+    turn = angles.cos(), angles.sin() * signs
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(*(t.transpose(-2, -3) for t in (q, k, v))).transpose(-2, -3)
+
+    exact = tuple(tuple(t.double() for t in each) for each in (parts, turn))
+    want = copy.deepcopy(block).double()(x.double(), *exact, attend)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        use(patch, compiled[lanes])
+        got = block(x, parts, turn, attend)
+    assert distance(got, want) < 1e-5
+
+
+def test_which_vectors_the_fused_norms_take() -> None:
+    x, whole = torch.randn(2, 3, 16), torch.randn(2, 3, 16)
+    assert fused.shares(x, torch.ones(1, 16)) and fused.shares(x, torch.ones(2, 1, 16))
+    assert not fused.shares(x, whole) and not fused.shares(x, torch.ones(1, 1, 8))
+    assert not fused.shares(x, torch.ones(1, 32)[:, ::2])
+    assert fused.turns(x, whole[0, :, :8].contiguous(), whole[1, :, :8].contiguous())
+    assert not fused.turns(x, whole[0, :, :8], whole[1, :, :8])
+    assert not fused.turns(x, torch.ones(2, 8), torch.ones(2, 8)) and not fused.turns(
+        x, torch.ones(1, 2, 3, 8), torch.ones(1, 2, 3, 8)
+    )
 
 
 def test_large_and_missing_numbers_pass_the_activation(

@@ -21,7 +21,7 @@ from duotone.config import FlowConfig
 from duotone.errors import UsageError
 from duotone.flow.attention import full, two_streams
 from duotone.flow.rotary import rotation
-from duotone.nn import fused
+from duotone.nn import fused, native
 from duotone.nn.packed import linear
 from duotone.nn.rotary import rotate
 
@@ -62,6 +62,13 @@ def norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), None, EPS)
 
 
+def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``norm(x) scale + shift``, x `[..., n, D]`."""
+    if fused.applies(x, x.shape[-1], scale, shift) and fused.shares(x, scale) and fused.shares(x, shift):
+        return fused.modulated_norm(x, scale, shift, EPS)
+    return torch.addcmul(shift, norm(x), scale)
+
+
 class Attention(nn.Module):
     """The projections of multi-head attention; queries and keys are normalised per head, then rotated. No biases."""
 
@@ -73,11 +80,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """`[..., n, D]`, cosines and sines that broadcast to `[..., n, E]` -> `[..., n, D]`."""
+        return linear(self.out, attend(*self._projected(x, turn)).flatten(-2))
+
+    def _projected(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Queries, keys and values `[..., n, H, E]`."""
         qkv = linear(self.qkv, x)
         parts = qkv.view(*qkv.shape[:-1], 3, self.heads, -1)
+        own = native.only_weight(self.qkv, nn.Linear)  # nobody else holds what the layer gave
+        if own and fused.applies(qkv, parts.shape[-1], *turn) and fused.turns(qkv, *turn):
+            fused.turned_norm_(qkv, 2 * self.heads, *turn, EPS)
+            return parts.unbind(-3)
         cos, sin = (part[..., None, None, :].to(x.dtype) for part in turn)
-        q, k = rotate(norm(parts[..., :2, :, :]), cos, sin).unbind(-3)
-        return linear(self.out, attend(q, k, parts[..., 2, :, :]).flatten(-2))
+        return *rotate(norm(parts[..., :2, :, :]), cos, sin).unbind(-3), parts[..., 2, :, :]
 
 
 class SwiGLU(nn.Module):
@@ -110,8 +124,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, parts: Parts, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """`[..., n, D]` -> `[..., n, D]`."""
         scale, shift, gate, mlp_scale, mlp_shift, mlp_gate = parts
-        x = torch.addcmul(x, gate, self.attn(torch.addcmul(shift, norm(x), scale), turn, attend))
-        return torch.addcmul(x, mlp_gate, self.mlp(torch.addcmul(mlp_shift, norm(x), mlp_scale)))
+        x = torch.addcmul(x, gate, self.attn(modulated(x, scale, shift), turn, attend))
+        return torch.addcmul(x, mlp_gate, self.mlp(modulated(x, mlp_scale, mlp_shift)))
 
 
 class FlowModel(nn.Module):
@@ -261,7 +275,7 @@ class FlowModel(nn.Module):
 
     def output(self, h: Tensor, parts: Parts) -> Tensor:
         """Hidden tokens `[..., D]` -> velocities `[..., C]`, float32."""
-        out: Tensor = self.proj_out(torch.addcmul(parts[1], norm(h), parts[0]))
+        out: Tensor = self.proj_out(modulated(h, parts[0], parts[1]))
         return out.float()
 
     def _check(self, x: Tensor, t: Tensor) -> None:
