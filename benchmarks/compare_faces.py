@@ -39,7 +39,6 @@ from duotone.evaluate.heldout import between_markers
 from duotone.flow import weights as flow_weights
 from duotone.flow.model import FlowModel
 from duotone.flow.prompt import check_pair
-from duotone.lm import model as lm_model
 from evaluate_flow import data_about, parser, real, telling
 
 NAME = "compare_faces"
@@ -111,11 +110,11 @@ def faces(options: argparse.Namespace, codec: Codec) -> dict[str, tuple[Make, di
     return {
         faces_page.FLOW: (
             lambda seeds: flow.Sampler(flowing, seeds),
-            about(of_flow, flowing, flow_weights.fingerprint(flowing), flow_weights.provenance(of_flow)), flowing,
+            about(of_flow, flowing, flow_weights.fingerprint(flowing), flowing.provenance), flowing,
         ),
         faces_page.LM: (
             lambda seeds: lm.LatentRows(writing, seeds, channels=channels),
-            about(of_lm, writing.network, lm_model.fingerprint(writing), lm_model.provenance(of_lm)), flowing,
+            about(of_lm, writing.network, lm.fingerprint(writing), writing.provenance), flowing,
         ),
     }  # fmt: skip
 

@@ -160,7 +160,7 @@ def flow_about(model: FlowModel, folder: Path) -> dict[str, Any]:
     return {
         "fingerprint": flow_weights.fingerprint(model), "parameters": sum(p.numel() for p in model.parameters()),
         "bytes": sum(file.stat().st_size for file in files), "dim": config.dim, "layers": config.layers, "reach": config.reach,
-        "sampling": config.sampling.to_dict(), "provenance": flow_weights.provenance(folder) if folder.is_dir() else {},
+        "sampling": config.sampling.to_dict(), "provenance": model.provenance,
     }  # fmt: skip
 
 

@@ -226,7 +226,8 @@ def test_commands_for_those_who_come_from_there(there: Path) -> None:
     assert len(LatentStore("store")) == len(LatentStore("again")) == 2
     assert LatentStore("store").recordings[0].source.framing == "published"
     began = json.loads(Path("runs/v1/flow/config.json").read_text())
-    assert began["provenance"]["began_from"] == "flow/" and began["config"]["context_chunks"] == 12
+    assert began["provenance"]["began_from"]["fingerprint"] == weights.fingerprint(weights.load("flow"))
+    assert began["config"]["context_chunks"] == 12
     assert read("out.wav").seconds == pytest.approx(0.05)
 
 

@@ -183,3 +183,16 @@ def test_the_command_measures_in_parts_and_writes_the_card(
     assert command.main(["--flow", "tiny", "--heldout", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert all(hint in told for hint in ("Name another file", "has no opera", "Name a flow"))
+
+
+def test_the_card_tells_every_training_that_led_to_the_weights() -> None:
+    first = {"steps": 1500, "minutes": 43.2, "machine": "abacus"}
+    third = {"steps": 240, "minutes": 24.0, "machine": "slide rule", "began_from": {"fingerprint": "2222", "provenance": {
+        "steps": 1000, "minutes": 60.0, "machine": "slide rule", "began_from": {"fingerprint": "1111", "provenance": first},
+    }}}  # fmt: skip
+    text = flow_page.training_section(third)
+    assert "Began from `2222`: 1000 steps in 1.00 hours on slide rule." in text
+    assert "Began from `1111`: 1500 steps in 0.72 hours on abacus." in text
+    published = {"began_from": {"fingerprint": "3333", "provenance": {"weights": "imported from ema.pt"}}}
+    assert "Began from `3333` (imported from ema.pt)." in flow_page.training_section(published)
+    assert "Began from flow-tiny." in flow_page.training_section({"began_from": "flow-tiny"})

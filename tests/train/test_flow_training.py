@@ -271,7 +271,7 @@ def test_a_run_leaves_a_flow_that_loads(store: Path, tmp_path: Path) -> None:
     assert torch.allclose(model.lat_mean, torch.full((6,), MEAN), atol=1.0) and torch.allclose(
         model.lat_std, torch.full((6,), DEVIATION), rtol=0.4
     )
-    about = flow.weights.provenance(target)
+    about = flow.load(target).provenance
     assert about["steps"] == 6 and about["codec"]["space"] == SPEC.space
     ends = [r for r in seen if "validation_loss" in r]
     assert [r["step"] for r in ends] == [0, 2, 5]
@@ -325,6 +325,10 @@ def test_fine_tuning_keeps_statistics_or_takes_new_ones(store: Path, tmp_path: P
         for new in (False, True)
     }  # fmt: skip
     before = flow.load(first)
+    assert models[True].provenance["began_from"] == {
+        "fingerprint": flow.fingerprint(before),
+        "provenance": before.provenance,
+    }
     assert torch.equal(models[False].lat_mean, before.lat_mean) and torch.equal(models[False].lat_std, before.lat_std)
     expected = torch.from_numpy(make_store(tmp_path / "again", {"c": 40}, rho=0.0).mean)
     assert torch.equal(models[True].lat_mean, expected) and not torch.equal(expected, before.lat_mean)

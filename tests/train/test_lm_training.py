@@ -12,8 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from duotone.errors import ConfigError
-from duotone.lm import load
-from duotone.lm.model import provenance
+from duotone.lm import fingerprint, load
 from duotone.train.codes import CodesSection, open_codes
 from duotone.train.draws import Draws
 from duotone.train.lm_objective import LMObjective, digits_of
@@ -88,7 +87,7 @@ def test_it_learns_and_exports_an_ordinary_model(store: Path, tmp_path: Path) ->
     assert 0 < seen[-1]["rollout_entropy"] <= 1.5
     model = load(target)
     assert model.config.context_chunks == 4 and model.spec == SPEC
-    assert provenance(target)["steps"] == 150
+    assert load(target).provenance["steps"] == 150
     network = AutoModelForCausalLM.from_pretrained(target)
     assert network.dtype == torch.bfloat16
     # It goes on as the melodies do.
@@ -123,6 +122,8 @@ def test_fine_tuning_begins_from_the_weights(store: Path, tmp_path: Path) -> Non
     train(began, store, tmp_path / "second", watchers=[seen.append])
     before = read_log(tmp_path / "first" / LOG)[0]
     assert seen[0]["validation_loss"] < before[0]["validation_loss"]
+    one, two = load(tmp_path / "first" / "lm"), load(tmp_path / "second" / "lm")
+    assert two.provenance["began_from"] == {"fingerprint": fingerprint(one), "provenance": one.provenance}
     other = recipe(model={"start_from": str(tmp_path / "first" / "lm"), "replace": {**SMALL, "layers": 2}})
     with pytest.raises(ConfigError, match="layers 1 there, 2 here"):
         train(other, store, tmp_path / "third")

@@ -154,8 +154,7 @@ def _flow(source: Path, target: Path, config: str | None, dtype: str) -> None:
     if config is not None:
         raise UsageError("--config is for codecs; the sizes of a flow are those of its tensors. Leave it out.")
     model = import_published(source)
-    made = {"weights": f"imported from {source.name}"}
-    save(model, target, None if dtype == "float32" else torch.bfloat16, made)
+    save(model, target, None if dtype == "float32" else torch.bfloat16)
     count = sum(p.numel() for p in model.parameters()) / 1e6
     tell(f"{source} -> {target}: flow of {count:.1f}M parameters. Weights of CoDiCodec-Flow are CC BY-NC 4.0.")
 

@@ -92,7 +92,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _without_ancestors(provenance: dict[str, Any]) -> dict[str, Any]:
-    """A codec's provenance, with that of its initial weights shortened; `--json` shows all of it."""
+    """A model's provenance, with that of its initial weights shortened; `--json` shows all of it."""
     began = provenance.get("began_from")
     if not isinstance(began, dict) or "fingerprint" not in began:
         return provenance
@@ -239,36 +239,32 @@ def _model(name: str, options: Particular) -> dict[str, Any]:
     wanted: dict[str, Any] = {**options}
     found = load(name, "cpu", "auto", say=tell, **wanted)
     if isinstance(found, LanguageModel):
-        return _language_model(found, name)
-    return _flow(found, name) if isinstance(found, FlowModel) else _codec(checked_codec(found, name))
+        return _language_model(found)
+    return _flow(found) if isinstance(found, FlowModel) else _codec(checked_codec(found, name))
 
 
-def _language_model(model: LanguageModel, name: str) -> dict[str, Any]:
-    from duotone.hub import bundled_folder
+def _language_model(model: LanguageModel) -> dict[str, Any]:
     from duotone.lm import model as lm
 
-    folder = bundled_folder(name) or Path(name)
     return {
         "type": "language model", "fingerprint": lm.fingerprint(model), "trained_on": model.spec.space,
         "parameters": sum(p.numel() for p in model.network.parameters()), "architecture": type(model.network).__name__,
         "tokens": len(model.tokenizer), "most_tokens_of_a_chunk": model.codes_of_chunk,
         "sampling": model.sampling.to_dict(), "config": model.config.to_dict(),
-        "provenance": lm.provenance(folder) if folder.is_dir() else {},
+        "provenance": model.provenance,
     }  # fmt: skip
 
 
-def _flow(model: FlowModel, name: str) -> dict[str, Any]:
+def _flow(model: FlowModel) -> dict[str, Any]:
     from duotone.flow import weights
-    from duotone.hub import bundled_folder
 
-    config, folder = model.config.to_dict(), bundled_folder(name) or Path(name)
+    config = model.config.to_dict()
     sampling = config.pop("sampling")
     return {
         "type": "flow", "fingerprint": weights.fingerprint(model),
         "trained_on": model.config.codec, "parameters": sum(p.numel() for p in model.parameters()),
         "latents_of_a_chunk": [model.config.tokens, model.config.channels], "reach": model.config.reach,
-        "sampling": sampling, "config": config,
-        "provenance": weights.provenance(folder) if folder.is_dir() else {},
+        "sampling": sampling, "config": config, "provenance": model.provenance,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -156,6 +156,7 @@ class FlowModel(nn.Module):
             _zero(self.span_mlp[2])
         _zero(self.mod_out)
         _zero(self.proj_out)
+        self.provenance: dict[str, Any] = {}  # where the weights come from, as far as they tell
         self.checkpointing = False  # in training, store only the layers' inputs and recompute the rest
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlowModel:

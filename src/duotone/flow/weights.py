@@ -19,7 +19,7 @@ from duotone.atomic import write_text
 from duotone.config import FlowConfig, flow_preset
 from duotone.errors import ConfigError, WeightsError
 from duotone.flow.model import FlowModel
-from duotone.nn.state import fill, read_document, read_torch_file, read_weights, write_weights
+from duotone.nn.state import fill, read_document, read_torch_file, read_weights, told_provenance, write_weights
 
 FORMAT = "duotone-flow"
 VERSION = 1
@@ -43,7 +43,10 @@ def save(
     dtype: torch.dtype | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts the weights (e.g. bfloat16)."""
+    """Write `config.json` and `model.safetensors` into a folder, each atomically; `dtype` converts the weights (e.g. bfloat16).
+
+    `provenance` replaces the model's own.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     state = dict(model.state_dict())
@@ -54,7 +57,7 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "config": model.config.to_dict(),
-        "provenance": provenance or {},
+        "provenance": model.provenance if provenance is None else provenance,
     }
     write_text(target / "config.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
 
@@ -66,13 +69,8 @@ def load(folder: str | os.PathLike[str]) -> FlowModel:
     config = FlowConfig.parse(document.get("config", {}), str(source / "config.json"))
     model = _empty(config)
     fill(model, read_weights(source), str(source))
+    model.provenance = told_provenance(document)
     return model.eval()
-
-
-def provenance(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save` was told of where the weights come from."""
-    found = read_document(Path(folder) / "config.json", "flow", FORMAT, VERSION).get("provenance", {})
-    return found if isinstance(found, dict) else {}
 
 
 def import_published(path: str | os.PathLike[str], averaged: bool = True) -> FlowModel:
@@ -94,6 +92,7 @@ def import_published(path: str | os.PathLike[str], averaged: bool = True) -> Flo
     }
     model = _empty(_sizes(state, file))
     fill(model, state, str(file))
+    model.provenance = {"weights": f"imported from {file.name}"}
     return model.eval()
 
 

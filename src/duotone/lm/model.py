@@ -24,7 +24,7 @@ from duotone.codec.values import Codes
 from duotone.config import LMConfig, LMSampling
 from duotone.errors import CodecMismatchError, FormatError, UsageError, WeightsError
 from duotone.lm.frames import Int, alphabet, from_frames, to_frames
-from duotone.nn.state import fill, read_document, read_weights, write_weights
+from duotone.nn.state import fill, read_document, read_weights, told_provenance, write_weights
 from duotone.spec import CodecSpec
 from duotone.tokens.grammar import FrameGrammar
 from duotone.tokens.tokenizer import AudioTokenizer
@@ -46,6 +46,7 @@ class LanguageModel:
     spec: CodecSpec
     config: LMConfig
     sampling: LMSampling = field(default_factory=LMSampling)
+    provenance: dict[str, Any] = field(default_factory=dict)  #: where the weights come from, as far as they tell
 
     @property
     def device(self) -> torch.device:
@@ -159,7 +160,10 @@ def save(
     dtype: torch.dtype | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write a folder of transformers, with the tokenizer and `duotone.json`; `dtype` converts the weights (e.g. bfloat16)."""
+    """Write a folder of transformers, with the tokenizer and `duotone.json`; `dtype` converts the weights (e.g. bfloat16).
+
+    `provenance` replaces the model's own.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     config = model.network.config
@@ -176,7 +180,7 @@ def save(
     }  # fmt: skip
     about = {
         "format": FORMAT, "version": VERSION, "config": model.config.to_dict(), "spec": model.spec.to_dict(short=True),
-        "provenance": provenance or {},
+        "provenance": model.provenance if provenance is None else provenance,
     }  # fmt: skip
     for name, document in (("config.json", described), (SAMPLING, sampling), (FILE, about)):
         write_text(target / name, json.dumps(document, indent=2, sort_keys=True) + "\n")
@@ -213,7 +217,8 @@ def load(folder: str | os.PathLike[str]) -> LanguageModel:
         raise WeightsError(
             f"{source}: the network has {sizes.vocab_size} tokens, its tokenizer {len(tokenizer)}. Export it again."
         )
-    return LanguageModel(network.eval(), tokenizer, spec, config, _sampling(source / SAMPLING))
+    told = told_provenance(document)
+    return LanguageModel(network.eval(), tokenizer, spec, config, _sampling(source / SAMPLING), told)
 
 
 def _sampling(path: Path) -> LMSampling:
@@ -229,12 +234,6 @@ def _sampling(path: Path) -> LMSampling:
 def _is_tied(name: str, config: Any) -> bool:
     """Whether a tensor is the embedding a second time."""
     return bool(config.tie_word_embeddings) and name == "lm_head.weight"
-
-
-def provenance(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save` was told of where the weights come from."""
-    found = read_document(Path(folder) / FILE, "language model", FORMAT, VERSION).get("provenance", {})
-    return found if isinstance(found, dict) else {}
 
 
 def fingerprint(model: LanguageModel) -> str:

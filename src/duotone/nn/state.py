@@ -42,6 +42,12 @@ def read_document(path: Path, kind: str, form: str, version: int) -> dict[str, A
     return document
 
 
+def told_provenance(document: dict[str, Any]) -> dict[str, Any]:
+    """What a description tells of where the weights come from; empty where it tells nothing."""
+    found = document.get("provenance", {})
+    return found if isinstance(found, dict) else {}
+
+
 def read_torch_file(path: str | os.PathLike[str], what: str) -> dict[Any, Any]:
     """The dictionary in a PyTorch file of another program, whose tensors are read when they are used; `what` names it in messages.
 

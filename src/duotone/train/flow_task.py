@@ -56,7 +56,7 @@ def flow_task(objective: FlowSettings, model: FlowModelSection, data: LatentsSec
             **provenance(parts, state),
             "hours_of_sound": round(collection.training.hours, 3),
             "codec": collection.stored.spec.to_dict(short=True),
-            "began_from": model.start_from,
+            "began_from": began and {"fingerprint": flow_weights.fingerprint(began), "provenance": began.provenance},
         }
         flow_weights.save(made.with_weights(weights), target, torch.bfloat16, about)
 

@@ -33,7 +33,8 @@ class LMObjectiveSection(LMSettings):
         """Train a language model on crops of codes. Raises `ConfigError` for another model or data."""
         model, data = parts.of_kinds(self.kind, LMModelSection, CodesSection)
         collection = open_codes(data, parts.sources, parts.train.seed)
-        made = _model(model, collection, self, parts)
+        began = None if model.start_from is None else _start(model.start_from, parts)
+        made = _model(model, collection, self, parts, began)
         for crops in (collection.training, collection.validation):
             if crops is not None:
                 crops.model = made
@@ -49,19 +50,20 @@ class LMObjectiveSection(LMSettings):
             about = {
                 **provenance(parts, state),
                 "hours_of_sound": round(collection.training.hours, 3),
-                "began_from": model.start_from,
+                "began_from": began and {"fingerprint": lm.fingerprint(began), "provenance": began.provenance},
             }
             lm.save(objective.with_weights(weights), target, torch.bfloat16, about)
 
         return Task(collection.training, objective, export, target, validation, collection.about(), collection.skipped)
 
 
-def _model(section: LMModelSection, collection: CodeCollection, settings: LMSettings, parts: Parts) -> LanguageModel:
+def _model(
+    section: LMModelSection, collection: CodeCollection, settings: LMSettings, parts: Parts, began: LanguageModel | None
+) -> LanguageModel:
     """The model before the first step. A run's tokenizer is learned once and kept in RUN/tokenizer."""
     spec, config = collection.stored.spec, section.build()
     config = config.model_copy(update={"context_chunks": collection.chunks})
     folder = parts.run / "tokenizer"
-    began = None if section.start_from is None else _start(section.start_from, parts)
     if began is not None:
         began.check(spec)
         sizes = ("dim", "layers", "heads", "mlp", "parts", "vocabulary")
