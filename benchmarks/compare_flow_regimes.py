@@ -51,7 +51,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "streams": ("flow-tiny", {}),
     "prefix": ("flow-tiny", {"objective.regime": "prefix", "objective.context_noise": 0.0}),
     "clean context": ("flow-tiny", {"objective.context_noise": 0.0}),
-    "one draw": ("flow-tiny", {"objective.draws": 1}),
+    "two draws": ("flow-tiny", {"objective.draws": 2}),
     "four draws": ("flow-tiny", {"objective.draws": 4}),
     "no window": ("flow-tiny", {"model.replace.context_chunks": None, "model.replace.trained_chunks": 32}),
     "resampled context": ("flow-tiny", {"objective.resample_from": 0.8}),
