@@ -18,7 +18,7 @@ from duotone.audio.synth import synthesize
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.weights import export_codicodec
 from duotone.config import SamplingConfig, Solver, flow_preset
-from duotone.flow import Controls, Health, weights
+from duotone.flow import Controls, Health, protocol, weights
 from duotone.flow.controls import SLOTS, Changes
 from duotone.flow.session import LOOKAHEAD
 from duotone.spec import CodecSpec
@@ -139,6 +139,19 @@ def test_the_table_of_controls_is_complete() -> None:
 
 def test_the_table_of_health_is_complete() -> None:
     assert table_of(CONTINUE, "figure").keys() == {field.name for field in fields(Health)}
+
+
+def test_the_tables_of_commands_and_events_are_complete() -> None:
+    own = {field.name for field in fields(Health)}
+    for head, union in (("command", protocol.Command), ("event", protocol.Event)):
+        lines = CONTINUE[CONTINUE.index(f"| {head} | fields |") :].split("\n\n")[0].splitlines()[2:]
+        rows = {(cells := line.split("|"))[1].strip(" `"): set(re.findall(r"`(\w+)`", cells[2])) for line in lines}
+        models = {model.model_fields["type"].default: model for model in get_args(get_args(union)[0])}
+        assert rows.keys() == models.keys()
+        for name, model in models.items():
+            missing = model.model_fields.keys() - {"type", "id"} - rows[name]
+            assert missing == (own if (head, name) == ("event", "health") else set()), name
+            assert rows[name] <= model.model_fields.keys(), name
 
 
 NOTEBOOK: dict[str, Any] = json.loads(page("examples/continue_my_music.ipynb"))

@@ -27,7 +27,7 @@ from duotone import flow
 from duotone.audio.files import read
 from duotone.audio.waveform import Waveform
 from duotone.cli.jam import remote
-from duotone.cli.jam.sinks import ClockSink, Ring
+from duotone.cli.jam.sinks import ClockSink, DeviceSink, Ring
 from duotone.errors import ConfigError, UsageError
 from duotone.flow import protocol
 from duotone.flow.controls import Controls
@@ -302,6 +302,77 @@ def test_a_missing_sound_card_is_told(
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     result = duotone("jam", *pair)
     assert result.exit_code == 2 and "duotone[jam]" in result.stderr
+
+
+class Package:
+    """The part of `sounddevice` that is used; the test plays the card and the microphone."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.opened: dict[str, Any] = {}
+        self.told: list[str] = []
+
+    def stream(self, kind: str, **how: Any) -> Any:
+        self.opened[kind] = how
+        return SimpleNamespace(
+            latency=0.03, start=lambda: self.told.append("start"), stop=lambda: self.told.append("stop"),
+            close=lambda: self.told.append("close"),
+        )  # fmt: skip
+
+    def OutputStream(self, **how: Any) -> Any:
+        return self.stream("out", **how)
+
+    def InputStream(self, **how: Any) -> Any:
+        return self.stream("in", **how)
+
+
+@pytest.mark.parametrize(("name", "device"), [(None, None), ("USB", "USB"), ("3", 3)])
+def test_a_card_takes_the_pieces_and_a_microphone_gives_input(
+    name: str | None, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Package()
+    monkeypatch.setitem(sys.modules, "sounddevice", package)
+    with DeviceSink(48_000, 2, name) as sink:
+        how = package.opened["out"]
+        assert (how["device"], how["samplerate"], how["channels"], sink.buffer) == (device, 48_000, 2, 0.03)
+        told: list[Any] = []
+        desk = Desk(stirred(PAIRED), random_bands(), sink, told.append)
+        close = remote.listen_microphone(48_000, name, desk.do)
+        desk.do(protocol.Start())
+        while desk.due():
+            desk.work()
+        out = np.zeros((CHUNK, 2), np.float32)
+        how["callback"](out, CHUNK, None, None)
+        assert desk.heard == sink.played == CHUNK and np.abs(out).max() > 1e-3 and sink.underruns == 0
+        assert (package.opened["in"]["device"], package.opened["in"]["channels"]) == (device, 1)
+        block = np.full((3 * CHUNK, 1), 1.5, np.float32)  # above full scale: limited, not wrapped
+        package.opened["in"]["callback"](block, len(block), None, None)
+        assert told[-1].type == "ack" and told[-1].command == "input" and desk.session is not None
+        assert float(desk.session._input.state()["samples"].max()) == pytest.approx(1, abs=1e-3)
+        close()
+    assert package.told == ["start", "start", "close", "stop", "close"]
+
+
+def test_a_midi_input_is_opened_by_the_beginning_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Any] = []
+    opened: list[Any] = []
+
+    def opens(name: str, callback: Any) -> Any:
+        opened.append(name)
+        callback(mido.Message("control_change", control=1, value=127))
+        callback(mido.Message("pitchwheel"))
+        return SimpleNamespace(close=lambda: opened.append("closed"))
+
+    monkeypatch.setattr(mido, "get_input_names", lambda: ["through", "nanoKONTROL 20:0"])
+    monkeypatch.setattr(mido, "open_input", opens)
+    close = remote.listen_midi("nano", got.append)
+    close()
+    assert opened == ["nanoKONTROL 20:0", "closed"]
+    assert [each.controls.named() for each in got] == [{"temperature": 2.0}]
+    with pytest.raises(UsageError, match=r"'keys', and the inputs are: through, nanoKONTROL"):
+        remote.listen_midi("keys", got.append)
 
 
 def test_keys_are_commands() -> None:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from duotone import flow
+from duotone.audio.files import read, write
 from duotone.audio.synth import synthesize
 from duotone.audio.waveform import Waveform
 from duotone.codec.codicodec import CoDiCodec
 from duotone.codec.codicodec.bands.codec import BandCodec
+from duotone.codec.container import read_duo, write_duo
 from duotone.codec.values import Latents
 from duotone.errors import AudioError, CodecMismatchError, ConfigError, FormatError, UsageError
 from duotone.flow import Chunk, FlowModel, Sampler, Session
@@ -103,6 +105,18 @@ def test_latents_are_a_prompt_too() -> None:
     session = flow.session(model, codec, latents, seed=3)
     session.make()
     assert torch.equal(session._voice.recent[-1], sampler.next().latents[0])
+
+
+def test_names_of_files_are_prompts_too(tmp_path: Path) -> None:
+    model, codec = pair()
+    path, duo = tmp_path / "song.wav", tmp_path / "song.duo"
+    write(path, prompt())
+    write_duo(duo, codec.encode(read(path)))
+    for name, same in ((path, read(path)), (str(path), read(path)), (duo, read_duo(duo))):
+        heard = sound(flow.session(model, codec, name, seed=3), 2)
+        assert torch.equal(heard, sound(flow.session(model, codec, same, seed=3), 2))
+    takes = next(iter(flow.Takes(model, codec, path, [3, 4])))
+    assert torch.allclose(takes[0].samples, sound(flow.session(model, codec, path, seed=3), 1), atol=1e-4)
 
 
 def busy(session: Session) -> None:
@@ -403,8 +417,10 @@ def test_pairs_and_prompts_that_do_not_fit_are_refused() -> None:
         flow.session(stirred(PAIRED.model_copy(update={"channels": 4})), codec)
     with pytest.raises(AudioError, match="expected at least"):
         flow.session(model, codec, Waveform(torch.zeros(2, CHUNK), 48_000))
-    with pytest.raises(UsageError, match="The prompt got str"):
-        flow.session(model, codec, "a.wav")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="The prompt got Tensor"):
+        flow.session(model, codec, torch.zeros(2, 4 * CHUNK))  # type: ignore[arg-type]
+    with pytest.raises(AudioError, match=r"none\.wav"):
+        flow.session(model, codec, "none.wav")
     with pytest.raises(UsageError, match="lookahead"):
         flow.session(model, codec, lookahead=0)
     with opened() as session:

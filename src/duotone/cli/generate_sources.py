@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duotone.codec.contract import Codec
     from duotone.config import LMSampling, SamplingConfig
     from duotone.flow.model import FlowModel
-    from duotone.flow.prompt import Prompt
+    from duotone.flow.prompt import Encodable
     from duotone.lm.model import LanguageModel
 
 ChosenFlow = Annotated[
@@ -49,7 +49,7 @@ def refuse(options: Mapping[str, Any], needs: str, given: str) -> None:
 
 
 def flow_source(
-    model: FlowModel, codec: Codec, prompt: Prompt, seeds: range, settings: SamplingConfig, context: int | None, exact: bool,
+    model: FlowModel, codec: Codec, prompt: Encodable | None, seeds: range, settings: SamplingConfig, context: int | None, exact: bool,
     include_prompt: bool,
 ) -> Source:  # fmt: skip
     """A session for one seed, takes in one batch for several."""
@@ -89,7 +89,7 @@ def _cost(source: Any, replaced: int) -> tuple[dict[str, Any], str]:
 
 
 def lm_source(
-    model: LanguageModel, codec: Codec, prompt: Prompt, seeds: range, settings: LMSampling, context: int | None,
+    model: LanguageModel, codec: Codec, prompt: Encodable | None, seeds: range, settings: LMSampling, context: int | None,
     include_prompt: bool,
 ) -> Source:  # fmt: skip
     """Takes of a language model, in one batch."""

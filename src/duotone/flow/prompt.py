@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,14 +23,15 @@ from duotone.codec.values import Codes, Latents
 from duotone.errors import AudioError, CodecMismatchError, UsageError
 from duotone.flow.model import FlowModel
 
-Prompt = Waveform | Latents | None
+Encodable: TypeAlias = Waveform | Latents
+Prompt: TypeAlias = str | Path | Encodable | None  # a name is that of a sound file or .duo
 
 
 @dataclass(frozen=True)
 class Given:
     """A prompt as a host hands it over: of one that is too long the end."""
 
-    prompt: Prompt = None
+    prompt: Encodable | None = None
     left_out: float = 0.0  #: seconds at its beginning that are not used
 
 
@@ -59,6 +61,8 @@ def encoded(codec: Codec, model: FlowModel, prompt: Prompt) -> Tensor:
     a chunk sees after its own. Raises `AudioError` for less than a chunk, `CodecMismatchError` for another codec's latents.
     """
     config = model.config
+    if isinstance(prompt, str | Path):
+        prompt = read_prompt(str(prompt), codec)
     if prompt is None:
         return torch.zeros(0, config.tokens, config.channels)
     if isinstance(prompt, Latents):
@@ -89,7 +93,9 @@ def aligning(codec: Codec, prompt: Waveform) -> Iterator[Latents | Codes]:
 def _whole(codec: Codec, prompt: Waveform) -> Waveform:
     """What of a prompt is encoded, at the codec's rate."""
     if not isinstance(prompt, Waveform):
-        raise UsageError(f"The prompt got {type(prompt).__name__}, expected a Waveform, an encoding or None.")
+        raise UsageError(
+            f"The prompt got {type(prompt).__name__}, expected a Waveform, an encoding, the name of a file or None."
+        )
     spec = codec.spec
     wave = prompt.to_channels(spec.channels).resample(spec.rate)
     usable = wave.length - spec.ahead
@@ -101,7 +107,7 @@ def _whole(codec: Codec, prompt: Waveform) -> Waveform:
     return Waveform.of_checked(wave.samples[:, usable % spec.chunk :].contiguous(), spec.rate)
 
 
-def read_prompt(name: str | None, codec: Codec) -> Prompt:
+def read_prompt(name: str | None, codec: Codec) -> Encodable | None:
     """A prompt from a sound file, or from the latents or codes of a .duo. Raises `CodecMismatchError` for another codec's."""
     if name is None:
         return None

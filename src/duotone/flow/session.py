@@ -433,9 +433,9 @@ def session(
 ) -> Session:
     """Open a session: ``with flow.session(model, codec, prompt=wave, seed=1) as s: for piece in s: ...``.
 
-    `prompt` is a waveform, latents or None; with `include_prompt` it is heard first. `settings` default to those stored with the
-    model, `context` (chunks kept) to the model's window. Raises `UsageError` or `CodecMismatchError` for a pair that does not fit,
-    `AudioError` for a prompt of less than a chunk.
+    `prompt` is a waveform, latents, the name of a sound file or .duo, or None; with `include_prompt` it is heard first. `settings`
+    default to those stored with the model, `context` (chunks kept) to the model's window. Raises `UsageError` or `CodecMismatchError`
+    for a pair that does not fit, `AudioError` for a prompt of less than a chunk or a file that cannot be read.
     """
     return Session(model, codec, prompt, seed, settings, lookahead, context, exact, include_prompt)
 

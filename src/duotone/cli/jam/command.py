@@ -53,7 +53,10 @@ def command(
     seed: Seed = 0,
     lookahead: Annotated[int, typer.Option(min=1, max=64, help="Chunks that may be made before they are heard.")] = 2,
     sink: Annotated[
-        str, typer.Option(metavar="SINK", help="card (the sound card), card:NAME, null, or the name of a sound file.")
+        str,
+        typer.Option(
+            metavar="SINK", help="card (the sound card), card:NAME (or its number), null, or the name of a sound file."
+        ),
     ] = "card",
     stdio: Annotated[
         bool,

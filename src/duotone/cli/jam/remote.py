@@ -151,7 +151,7 @@ def listen_midi(name: str, put: Put) -> Callable[[], None]:
 
 def listen_microphone(rate: int, device: str | None, put: Put) -> Callable[[], None]:
     """Push what a microphone hears as input; returns what ends it. Raises `UsageError` without a sound card."""
-    from duotone.cli.jam.sinks import sound_package
+    from duotone.cli.jam.sinks import device_of, sound_package
 
     sounddevice = sound_package()
 
@@ -160,7 +160,9 @@ def listen_microphone(rate: int, device: str | None, put: Put) -> Callable[[], N
         put(p.Input(samples=base64.b64encode(data).decode()))
 
     try:
-        stream = sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32", device=device, callback=take)
+        stream = sounddevice.InputStream(
+            samplerate=rate, channels=1, dtype="float32", device=device_of(device), callback=take
+        )
         stream.start()
     except (sounddevice.PortAudioError, ValueError) as error:
         raise UsageError(f"No microphone could be opened ({error}). Leave out --input.") from None

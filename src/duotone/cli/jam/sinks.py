@@ -122,7 +122,7 @@ class DeviceSink:
         self._ring = Ring()
         try:
             self._stream = sounddevice.OutputStream(
-                samplerate=rate, channels=channels, dtype="float32", device=device, callback=self._fill
+                samplerate=rate, channels=channels, dtype="float32", device=device_of(device), callback=self._fill
             )
         except (sounddevice.PortAudioError, ValueError) as error:
             raise UsageError(
@@ -160,6 +160,11 @@ class DeviceSink:
     ) -> None:
         self._stream.stop()
         self._stream.close()
+
+
+def device_of(name: str | None) -> str | int | None:
+    """A sound device as `sounddevice` takes it: digits are its number there, not a part of its name."""
+    return int(name) if name is not None and name.isdecimal() else name
 
 
 def sound_package() -> Any:
