@@ -61,7 +61,7 @@ def test_the_bundled_flow_is_small_and_belongs_to_the_bundled_codec() -> None:
     model, codec = hub.load(DEFAULT_FLOW), hub.load(hub.DEFAULT)
     assert model.config.codec == codec.spec.space
     assert float(model.proj_out.weight.abs().max()) > 0  # it was trained: that layer starts at zero
-    told = weights.load(folder).provenance
+    told = model.provenance
     assert told["steps"] > 0 and told["hours_of_sound"] > 0
 
 

@@ -271,7 +271,7 @@ def test_a_run_leaves_a_flow_that_loads(store: Path, tmp_path: Path) -> None:
     assert torch.allclose(model.lat_mean, torch.full((6,), MEAN), atol=1.0) and torch.allclose(
         model.lat_std, torch.full((6,), DEVIATION), rtol=0.4
     )
-    about = flow.load(target).provenance
+    about = model.provenance
     assert about["steps"] == 6 and about["codec"]["space"] == SPEC.space
     ends = [r for r in seen if "validation_loss" in r]
     assert [r["step"] for r in ends] == [0, 2, 5]

@@ -87,7 +87,7 @@ def test_it_learns_and_exports_an_ordinary_model(store: Path, tmp_path: Path) ->
     assert 0 < seen[-1]["rollout_entropy"] <= 1.5
     model = load(target)
     assert model.config.context_chunks == 4 and model.spec == SPEC
-    assert load(target).provenance["steps"] == 150
+    assert model.provenance["steps"] == 150
     network = AutoModelForCausalLM.from_pretrained(target)
     assert network.dtype == torch.bfloat16
     # It goes on as the melodies do.

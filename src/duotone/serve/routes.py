@@ -14,12 +14,13 @@ from duotone.serve.service import Service
 from duotone.serve.sockets import Socket
 from duotone.spec import Face
 
-#: Answers besides 200, for the description of the service.
-_ERRORS: dict[int | str, str] = {
+_ERRORS = {
     400: "an argument is not acceptable", 401: "no token, or a wrong one", 403: "an origin or host name that is not allowed",
     404: "no such model", 408: "the upload stopped", 409: "made by another codec", 413: "a limit was hit",
     422: "a file that cannot be used", 501: "opus-tools is not installed", 503: "too much to do: see Retry-After", 507: "the disk is full",
 }  # fmt: skip
+#: Answers besides 200, as OpenAPI describes them.
+_ANSWERS: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
 
 
 def add_files(app: Any, handlers: Handlers) -> None:
@@ -124,8 +125,7 @@ def add_upload(app: Any, path: str, handler: Any, content: dict[str, Any] | None
 
 def _add(app: Any, path: str, handler: Any, method: str, **options: Any) -> None:
     """Add a route with its errors described."""
-    errors = {code: {"description": text} for code, text in _ERRORS.items()}
-    app.add_api_route(path, handler, methods=[method], response_model=None, responses=errors, **options)
+    app.add_api_route(path, handler, methods=[method], response_model=None, responses=_ANSWERS, **options)
 
 
 _FILE = {"type": "string", "format": "binary"}

@@ -106,18 +106,7 @@ def command(
     with ExitStack() as stack:
         played = stack.enter_context(_sink(sink, loaded.spec.rate_out, clock))
         jam.desk = desk = Desk(model, loaded, played, jam.show, clock is ClockName.host)
-        if osc is not None:
-            from duotone.cli.jam.remote import listen_osc
-
-            stack.callback(listen_osc(osc, jam.commands.put, tell))
-        if midi is not None:
-            from duotone.cli.jam.remote import listen_midi
-
-            stack.callback(listen_midi(midi, jam.commands.put))
-        if input is not None:
-            from duotone.cli.jam.remote import listen_microphone
-
-            stack.callback(listen_microphone(loaded.spec.rate, input or None, jam.commands.put))
+        _listen(stack, jam.commands.put, osc, midi, input, loaded.spec.rate)
         desk.ready()
         if not stdio:
             stack.enter_context(_keys(jam))
@@ -129,6 +118,20 @@ def command(
                 )
             threading.Thread(target=_read, args=(jam.commands,), daemon=True).start()
         jam.run()
+
+
+def _listen(
+    stack: ExitStack, put: Callable[[Any], None], osc: int | None, midi: str | None, microphone: str | None, rate: int
+) -> None:
+    """Take commands from OSC and MIDI, and sound at this rate from a microphone, where they are asked for, until the stack ends."""
+    from duotone.cli.jam import remote
+
+    if osc is not None:
+        stack.callback(remote.listen_osc(osc, put, tell))
+    if midi is not None:
+        stack.callback(remote.listen_midi(midi, put))
+    if microphone is not None:
+        stack.callback(remote.listen_microphone(rate, microphone or None, put))
 
 
 def _sink(name: str, rate: int, clock: ClockName) -> Any:
