@@ -45,6 +45,8 @@ from operations import Operations
 
 JUDGES = ("log_mel", "mr_stft", "stoi", "ild")
 FACES = ("discrete", "continuous")
+#: Codes decoded in the other way, of codecs that have two.
+OTHER_WAY = "discrete, autoregressive"
 #: Values of a recipe that are replaced, by the name of the row.
 Rows = dict[str, dict[str, Any]]
 
@@ -70,6 +72,12 @@ TABLES = {
         "no stereo term": {"objective.stereo_weight": 0.0},
         "AdamW": {"optim.name": "adamw"},
         "generated sound alone": {"data": "made"},
+        "time steps of 512 samples, windows of 1024": {"model.replace.tokens": 64, "model.replace.n_fft": 1024},
+        "one consistency loss, no estimate": {
+            "objective.kind": "consistency", "objective.chunks": 2, "objective.denoising_share": 0.25, "objective.weight_power": 0.5,
+            "model.replace.layers": 4, "model.replace.refinement": "{start: noise, noise: {sigma_max: 80.0}, dim: 192, heads: 6, "
+            "layers: 3, units: [64, 24], decode: {parallel_steps: 4, autoregressive_steps: 2}}",
+        },
     }),
     "lycodec-tiny": Codecs("lycodec-tiny", {
         "plain": {},
@@ -129,13 +137,18 @@ def objective_of(recipe: TrainRecipe) -> CodecObjective:
 
 
 def judged(codec: Codec, heldout: Path, setting: Setting) -> list[dict[str, Any]]:
-    """The judges' figures of each file and face."""
+    """The judges' figures of each file and face, and of codes decoded autoregressively where that differs."""
     out = []
+    other = "autoregressive" in codec.spec.strategies and "autoregressive" not in codec.equal_strategies
     for file, path in named_files(kinds_of(heldout), setting.files, 0).items():
         wave = excerpt(path, setting.seconds, middle=True)
         latents = codec.encode(wave)
-        for face, value in zip(FACES, (latents.codes(), latents), strict=True):
-            found = measure(wave, codec.decode(value, seed=0), speech=file.startswith("speech"))
+        codes = latents.codes()
+        decoded = dict(zip(FACES, (codec.decode(value, seed=0) for value in (codes, latents)), strict=True))
+        if other:
+            decoded[OTHER_WAY] = codec.decode(codes, seed=0, strategy="autoregressive")
+        for face, made in decoded.items():
+            found = measure(wave, made, speech=file.startswith("speech"))
             figures = {judge: found[judge] for judge in JUDGES if math.isfinite(found.get(judge, math.nan))}
             out.append({"file": file, "face": face, **figures})
     return out
@@ -221,12 +234,19 @@ def section(table: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {name} | {len(mine)} | {mine[0]['steps']} | {' | '.join(here)} | {' | '.join(against)} |"
         )  # fmt: skip
-    plain = [run for (row, _), run in runs.items() if row == "plain"]
-    faces = [text([g for run in plain for g in gaps(run, run, judge, ("continuous", "discrete"))]) for judge in JUDGES]
     lines += [
         "",
-        f"Continuous less discrete (plain): {'; '.join(f'{h} {f}' for h, f in zip(head, faces, strict=True))}.",
+        "Of the same codes or latents, file by file:",
+        "",
+        f"| row, decoded | {' | '.join(head)} |",
+        "|---|" + "---:|" * len(head),
     ]
+    for name in TABLES[setting["of"]].rows:
+        mine = [run for (row, _), run in runs.items() if row == name]
+        for way in ("continuous", OTHER_WAY):
+            found = [text([g for run in mine for g in gaps(run, run, judge, (way, "discrete"))]) for judge in JUDGES]
+            if any(found):
+                lines.append(f"| {name}: {way} less discrete | {' | '.join(found)} |")
     failed = [run for run in table["runs"] if "failed" in run]
     return [*lines, *(f"\nFailed: {run['row']}, seed {run['seed']}: {run['failed']}" for run in failed), ""]
 

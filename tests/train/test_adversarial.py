@@ -26,7 +26,7 @@ from duotone.train.adversarial import AdversarialObjective, AdversarialSection
 from duotone.train.discriminators import Discriminators, deceit, feature_distance, hinge, told_apart
 from duotone.train.draws import Draws
 from duotone.train.estimate import EstimateObjective, EstimateSection
-from duotone.train.heard import HeardDistance, channel, decoded, original, spectra
+from duotone.train.heard import HeardDistance, channel, decoded, heard_convergence, original, spectra
 from duotone.train.recipe import TrainRecipe, bundled
 from duotone.train.run import train
 from duotone.train.sections import CoDiCodecSection
@@ -111,7 +111,7 @@ def slopes(cost: Callable[[list[Tensor]], Tensor], point: list[Tensor]) -> list[
     return out
 
 
-@pytest.mark.parametrize("term", ["heard", "adversarial", "feature"])
+@pytest.mark.parametrize("term", ["heard", "convergence", "adversarial", "feature"])
 def test_gradients_of_the_maps_equal_finite_differences(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesis, "Reconstruction", _Held)
     torch.manual_seed(2)
@@ -127,11 +127,19 @@ def test_gradients_of_the_maps_equal_finite_differences(term: str, monkeypatch: 
         made = spectra(channel(sound, torch.tensor([0, 1])), WINDOWS)
         if term == "heard":
             return distance(real, made)
+        if term == "convergence":
+            return heard_convergence(real, made)
         scores, inner = judges(made)
         return deceit(scores) if term == "adversarial" else feature_distance([t.detach() for t in truth], inner)
 
     for slope, numeric in slopes(cost, [start.mid, start.ratio, start.share, start.noise]):
         assert abs(numeric) > 1e-7 and slope == pytest.approx(numeric, rel=2e-3, abs=1e-8)
+
+
+def test_convergence_is_the_share_of_the_error() -> None:
+    real = [torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]]).mul(1e3)]
+    made = [torch.tensor([[[3.0, 3.0]], [[0.0, 0.0]]]).mul(1e3)]
+    assert float(heard_convergence(real, made)) == pytest.approx(0.1, rel=1e-3)  # a fifth, and silence that is silent
 
 
 def test_the_gradient_of_the_discriminators_equals_finite_differences() -> None:

@@ -124,7 +124,7 @@ class CoDiCodecConfig(Config):
 class SynthesisConfig(Config):
     """How samples are made from the estimate of magnitudes."""
 
-    iterations: int = Field(default=1, ge=0, le=32)  # of fast Griffin-Lim, after phases from one pass
+    iterations: int = Field(default=2, ge=0, le=32)  # of fast Griffin-Lim, after phases from one pass
     noise_from: float | None = (
         5000.0  # Hz; above, the noise of the source-filter head is noise, not magnitudes with phases
     )

@@ -2,7 +2,7 @@
 
 The maps of the estimate are decoded as for a listener, and discriminators compare the sound with the recording (see
 `discriminators` for what they see, `heard` for what flows back). The terms of the objective *estimate* stay and hold the
-decoder near the recording; so does a distance of mel magnitudes of the decoded sound.
+decoder near the recording; so do a distance of mel magnitudes of the decoded sound, and its spectral convergence.
 
 Legend: B examples of N consecutive chunks.
 """
@@ -21,7 +21,7 @@ from duotone.errors import ConfigError
 from duotone.train.discriminators import Discriminators, deceit, feature_distance, hinge, told_apart
 from duotone.train.draws import Draws
 from duotone.train.estimate import EstimateTerms, EstimateTraining
-from duotone.train.heard import HeardDistance, channel, decoded, original, spectra
+from duotone.train.heard import HeardDistance, channel, decoded, heard_convergence, original, spectra
 from duotone.train.optimizers import Optimizers, make_optimizers
 from duotone.train.sections import OBJECTIVES, CoDiCodecSection, Parts, Warn
 from duotone.train.settings import OptimSection
@@ -54,6 +54,9 @@ class AdversarialSection(EstimateTerms):
 
     kind: Literal["adversarial"] = "adversarial"
     heard_weight: float = Field(default=0.5, ge=0)  # weight of the mel distance of the decoded sound
+    heard_convergence_weight: float = Field(
+        default=0.5, ge=0
+    )  # weight of the spectral convergence of the decoded sound
     adversarial_weight: float = Field(default=0.3, ge=0)
     feature_weight: float = Field(default=0.5, ge=0)  # weight of the distance of the discriminators' inner features
     alone_share: float = Field(
@@ -150,9 +153,11 @@ class AdversarialObjective(EstimateTraining):
             if self._distance is None or self._distance.device != samples.device:
                 self._distance = HeardDistance(self.config.rate, self.section.windows, samples.device)
             heard = self._distance(real, made)
+            converged = heard_convergence(real, made)
         duel, more = self.duel(real, made, self.section.strength(progress))
-        values |= {"heard": heard.detach()[None], **more}
-        return loss + self.section.heard_weight * heard + duel, values
+        values |= {"heard": heard.detach()[None], "heard_convergence": converged.detach()[None], **more}
+        section = self.section
+        return loss + section.heard_weight * heard + section.heard_convergence_weight * converged + duel, values
 
     def _part(self, sound: Tensor, draws: Draws) -> Tensor:
         """Sounds `[B, S]` -> the part that is heard in this step, from a place that is drawn."""

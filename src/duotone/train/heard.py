@@ -18,6 +18,8 @@ from duotone.train.discriminators import spectrum
 _MEL_FLOOR = 1e-5
 #: Bins of a window for each mel band.
 _BINS = 8
+#: Added to the norm of a sound's magnitudes: errors of silence do not count (the norm of -80 dB over a second).
+_QUIET = 1e-2
 
 
 def decoded(maps: Maps, config: BandsConfig, seeds: Tensor) -> Tensor:
@@ -51,6 +53,18 @@ def channel(sound: Tensor, which: Tensor) -> Tensor:
 def spectra(sound: Tensor, windows: tuple[int, ...]) -> list[Tensor]:
     """Sounds `[B, S]` -> magnitudes with each window."""
     return [spectrum(sound, size) for size in windows]
+
+
+def heard_convergence(real: list[Tensor], made: list[Tensor]) -> Tensor:
+    """Spectral convergence ``|X - A| / |X|`` of each sound (Frobenius norms), the mean over sounds and windows; a scalar.
+
+    Magnitudes `[B, n, F]` with each window, real and decoded. Parallel WaveGAN, arXiv 1910.11480, equation 5.
+    """
+    shares = []
+    for x, a in zip(real, made, strict=True):
+        error, norm = ((y.square().sum((1, 2)) + 1e-12).sqrt() for y in (x - a, x))
+        shares.append((error / (norm + _QUIET)).mean())
+    return torch.stack(shares).mean()
 
 
 class HeardDistance:
