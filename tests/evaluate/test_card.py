@@ -112,8 +112,8 @@ def test_the_card_names_the_trainings_before(run: Path) -> None:
     save_codec(codec, run / "codec", torch.bfloat16)
     text = cards.card(run, evaluation(run))
     assert "trained from scratch" not in text and "trained further from other ones" in text
-    assert "Began from codec `2222`: 400 steps, 3200 examples" in text and "in 1.50 hours on abacus" in text
-    assert "Began from codec `1111` (imported from published.pt)" in text
+    assert "Began from `2222`: 400 steps, 3200 examples" in text and "in 1.50 hours on abacus" in text
+    assert "Began from `1111` (imported from published.pt)" in text
     assert "0.02% of the examples" in text
 
 

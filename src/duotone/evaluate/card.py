@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate import heldout
 from duotone.evaluate.bars import Verdict
 from duotone.evaluate.compare import SILENCE
+from duotone.evaluate.history import Stage, stages_before
 from duotone.evaluate.report import Report
 from duotone.evaluate.tables import markdown
 from duotone.spec import CodecSpec
@@ -95,7 +96,7 @@ def card(
 
 def _what(codec: Codec, weights: int) -> str:
     spec = codec.spec
-    foreign = [s for s in _stages_before(codec.provenance) if "examples" not in s["provenance"]]
+    foreign = [stage for stage in stages_before(codec.provenance) if not stage.trained]
     origin = "weights trained further from other ones" if foreign else "weights trained from scratch"
     points = [
         f"{type(codec).__name__} ({codec.parameter_count() / 1e6:.2f}M parameters, {weights / 2**20:.1f} MiB of weights), "
@@ -157,7 +158,7 @@ def _training(codec: Codec, log: list[dict[str, Any]]) -> str:
         f"{last.get('bad_steps', 0)} steps skipped as not finite.",
         f"Recipe: `{json.dumps(recipe.get('objective', {}), sort_keys=True)}`",
     ]
-    points += [_earlier(stage, codec.spec) for stage in _stages_before(provenance)]
+    points += [_earlier(stage, codec.spec) for stage in stages_before(provenance)]
     healthy = next((line for line in reversed(log) if any(key in line for key in HEALTH)), None)
     if healthy is None:
         return _bullets(*points)
@@ -168,7 +169,7 @@ def _training(codec: Codec, log: list[dict[str, Any]]) -> str:
     return _bullets(*points) + "\n" + table + "\n"
 
 
-def _length(provenance: dict[str, Any], spec: CodecSpec, steps: int = 0) -> str:
+def _length(provenance: Mapping[str, Any], spec: CodecSpec, steps: int = 0) -> str:
     examples = provenance.get("examples", 0)
     chunks = provenance.get("recipe", {}).get("objective", {}).get("chunks", 2)
     heard = examples * chunks * spec.chunk_seconds / 3600
@@ -178,28 +179,17 @@ def _length(provenance: dict[str, Any], spec: CodecSpec, steps: int = 0) -> str:
     )
 
 
-def _stages_before(provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Fingerprint and provenance of the codecs that training began from, the last first."""
-    before = provenance.get("began_from")
-    return [before, *_stages_before(before["provenance"])] if before else []
-
-
-def _earlier(stage: dict[str, Any], spec: CodecSpec) -> str:
-    fingerprint, provenance = stage["fingerprint"], stage["provenance"]
-    if "examples" not in provenance:
-        return f"Began from codec `{fingerprint}` ({provenance.get('weights', 'of unknown training')})."
-    recipe = provenance.get("recipe", {})
-    return (
-        f"Began from codec `{fingerprint}`: {_length(provenance, spec)} in {provenance.get('minutes', 0) / 60:.2f} "
-        f"hours on {provenance.get('machine')}, rate {recipe.get('optim', {}).get('rate')}, recipe "
-        f"`{json.dumps(recipe.get('objective', {}), sort_keys=True)}`."
-    )
+def _earlier(stage: Stage, spec: CodecSpec) -> str:
+    if not stage.trained:
+        return stage.told()
+    recipe = stage.provenance.get("recipe", {})
+    rate, objective = recipe.get("optim", {}).get("rate"), json.dumps(recipe.get("objective", {}), sort_keys=True)
+    return stage.told(_length(stage.provenance, spec), f", rate {rate}, recipe `{objective}`")
 
 
 def _examples(provenance: dict[str, Any]) -> int:
     """Examples seen, by this training and those before."""
-    stages = [provenance, *(stage["provenance"] for stage in _stages_before(provenance))]
-    return sum(stage.get("examples", 0) for stage in stages)
+    return sum(told.get("examples", 0) for told in (provenance, *(s.provenance for s in stages_before(provenance))))
 
 
 def _metrics(report: Report, about: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from duotone.audio.catalogue import catalogue, licence_table, splits
+from duotone.evaluate.history import stages_before
 from duotone.evaluate.report import UNDEFINED, Interval
 from duotone.train.flow_validation import REGENERATED, TIMES
 
@@ -106,21 +107,8 @@ def training_section(told: Mapping[str, Any]) -> str:
         f"{optim.get('name')}, {rates}, {optim.get('schedule')} schedule, EMA {optim.get('ema_decay')}, batch "
         f"{train.get('batch_size')}, seed {train.get('seed')}.",
         f"Objective: `{json.dumps(recipe.get('objective', {}), sort_keys=True)}`",
-        *_earlier(told.get("began_from")),
+        *(stage.told() for stage in stages_before(told)),
     )
-
-
-def _earlier(began: Any) -> list[str]:
-    """What training began from, with what is known of it, the last first; older weights know no more than a name."""
-    if not began:
-        return []
-    if isinstance(began, str):
-        return [f"Began from {began}."]
-    told = began["provenance"]
-    about = f" ({told.get('weights', 'of unknown training')})"
-    if "minutes" in told:
-        about = f": {told['steps']} steps in {told['minutes'] / 60:.2f} hours on {told['machine']}"
-    return [f"Began from `{began['fingerprint']}`{about}.", *_earlier(told.get("began_from"))]
 
 
 def _losses(found: Mapping[str, float], plan: Mapping[str, Any]) -> str:
