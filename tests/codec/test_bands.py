@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from duotone.codec.codicodec.bands import layout
 from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.bands.features import Analysis
 from duotone.codec.codicodec.bands.network import Maps
-from duotone.codec.codicodec.bands.synthesis import Synthesis
+from duotone.codec.codicodec.bands.synthesis import Magnitudes, Synthesis
 from duotone.codec.codicodec.weights import load_codec, save_codec
 from duotone.codec.verify import verify_codec
 from duotone.config import BandsConfig, preset
@@ -163,8 +164,23 @@ def test_synthesis_makes_the_level_and_the_side_that_the_maps_say() -> None:
     assert float(level) == pytest.approx(-8.69, abs=0.3)  # one neper
     correlation = (middle * side).mean() / (middle.square().mean() * side.square().mean()).sqrt()
     assert float(correlation) == pytest.approx(0.5, abs=0.15)
-    mono = Synthesis(config, 0, 0).push(Maps(mid, ratio - 5, share))
-    assert torch.equal(mono[0], mono[1])
+
+
+def test_mono_stays_mono_chunk_by_chunk() -> None:
+    """One chunk with side, one whose side is 49 dB below mid but for a quiet frame, one so quiet that its ratio says nothing."""
+    config = SMALL_BANDS
+    mid = torch.full((3, config.frames, config.bins), 0.1).log()
+    ratio = torch.full((3, config.frames, config.stereo_bands), -1.0)
+    ratio[1] = -5.6
+    mid[1, 0], ratio[1, 0] = math.log(1e-4), -1.0
+    mid[2], ratio[2] = math.log(9e-5), -1.0
+    magnitudes = Magnitudes(config)(Maps(mid, ratio, torch.zeros_like(ratio)))
+    sides = magnitudes[:, 1].sum((1, 2))
+    assert float(sides[0]) > 0 and sides[1:].tolist() == [0, 0]
+    assert bool((magnitudes[:, 0] > 0).all())
+    made = Synthesis(config, 0, 0).push(Maps(mid, ratio, torch.zeros_like(ratio)))
+    apart = made[:, 512 + 192 :]  # behind what overlaps the chunk with side
+    assert torch.equal(apart[0], apart[1]) and not torch.equal(made[0], made[1])
 
 
 def test_configurations_that_cannot_work_are_refused() -> None:

@@ -21,8 +21,10 @@ from duotone.represent.stft import OverlapAdd, dual_window, window
 
 #: Width of the band, in Hz, in which magnitudes with phases give way to noise.
 _FADE = 1000.0
-#: Below this level against mid (natural logarithm, -48 dB) side is silent: mono stays mono.
-_MONO = -5.5
+#: A chunk whose side has less than this share of the energy of mid (-45 dB) is mono; the estimate knows no less than -52 dB.
+_MONO = 10**-4.5
+#: Magnitudes of side below this (-82 dB of a sine at full scale) are silent: there, mid is as quiet as its floor and the ratio says nothing.
+_SILENT = 8e-5
 
 
 class Magnitudes:
@@ -36,16 +38,21 @@ class Magnitudes:
     def __call__(self, maps: Maps) -> Tensor:
         """Maps of B chunks -> the magnitudes of mid and side `[B, 2, n, F]`, on their device."""
         mid = self.of_mid(maps.mid)
-        return torch.stack([mid, mid * self.level(maps.ratio)], 1)
+        return torch.stack([mid, mid * self.level(mid, maps.ratio)], 1)
 
     def of_mid(self, log: Tensor) -> Tensor:
         """Logarithms of magnitudes of mid plus the floor -> magnitudes."""
         return (log.exp() - self.config.floor).clamp_min(0) * self._scale
 
-    def level(self, ratio: Tensor) -> Tensor:
-        """Logarithms of the level of side against mid in bands `[..., S]` -> its level in bins `[..., F]`."""
-        logarithm = ratio @ self.to_bins.to(ratio.dtype)
-        return torch.where(logarithm > _MONO, logarithm.exp(), 0.0)
+    def level(self, mid: Tensor, ratio: Tensor) -> Tensor:
+        """Magnitudes of mid `[B, n, F]`, logarithms of the level of side in bands `[B, n, S]` of B chunks -> its level in bins `[B, n, F]`.
+
+        Side is silent where it is too quiet to be heard, and in chunks that are nearly mono: mono stays mono.
+        """
+        level = (ratio @ self.to_bins.to(ratio.dtype)).exp()
+        level = torch.where(mid * level < _SILENT * self._scale, 0.0, level)
+        side, whole = ((mid * part).square().sum((-2, -1), keepdim=True) for part in (level, 1.0))
+        return torch.where(side < _MONO * whole, 0.0, level)
 
 
 class Synthesis:
@@ -72,8 +79,10 @@ class Synthesis:
 
     def spectra(self, maps: Maps) -> tuple[Tensor, Tensor]:
         """Maps of consecutive chunks -> complex spectra of mid and side `[n, F]`, on the CPU."""
-        mid, ratio, share = (x.flatten(0, 1).cpu() for x in (maps.mid, maps.ratio, maps.share))
-        magnitudes = self._magnitudes.of_mid(mid)
+        mid, ratio, share = (x.cpu() for x in (maps.mid, maps.ratio, maps.share))
+        chunks = self._magnitudes.of_mid(mid)
+        level = self._magnitudes.level(chunks, ratio).flatten(0, 1)
+        magnitudes = chunks.flatten(0, 1)
         noise = self._noise.push(maps)
         tonal = magnitudes if noise is None else magnitudes * (1 - noise[0])
         spectrum = self._mid.push(tonal)
@@ -81,7 +90,7 @@ class Synthesis:
             spectrum = tonal * torch.sgn(spectrum)
         if noise is not None:
             spectrum = spectrum + magnitudes * noise[0] * noise[1]
-        return spectrum, spectrum * self._side(ratio, share)
+        return spectrum, spectrum * self._side(level, share.flatten(0, 1))
 
     def join(self, mid: Tensor, side: Tensor) -> Tensor:
         """Complex spectra of mid and side `[n, F]` of the next frames -> samples `[2, n * hop]`."""
@@ -100,13 +109,12 @@ class Synthesis:
         self._add.tail = state["tail"].clone() if "tail" in state else None
         self._noise.restore({name[6:]: tensor for name, tensor in state.items() if name.startswith("noise.")})
 
-    def _side(self, ratio: Tensor, share: Tensor) -> Tensor:
-        """Side over mid, complex `[n, F]`: ``r (c + i sqrt(1 - c^2))`` with level r and correlation c.
+    def _side(self, level: Tensor, share: Tensor) -> Tensor:
+        """Side over mid, complex `[n, F]`: ``r (c + i sqrt(1 - c^2))`` with level r `[n, F]` and correlation c in bands `[n, S]`.
 
         The uncorrelated part is a quarter turn from mid, so that left and right have the energies of uncorrelated sounds,
         ``|m|^2 (1 + r^2 +- 2 r c)``, in every bin. The sign of the turn alternates between bands: neither channel leads.
         """
-        level = self._magnitudes.level(ratio)
         correlation = (share @ self._to_bins.to(share.dtype)).clamp(-1, 1)
         apart = (1 - correlation.square()).clamp_min(0).sqrt() * self._apart
         return torch.complex(level * correlation, level * apart)
