@@ -28,10 +28,12 @@ demo: $(VENV)/core.stamp
 studio: $(VENV)/serve.stamp
 	$(BIN)/duotone serve --open $(ARGS)
 
-# The pictures of the README and of docs/, from the bundled models; those of pages need Chromium (Debian: apt install chromium opus-tools).
+# The pictures of the README and of docs/, from the bundled models; those of pages need Chromium (Debian: apt install chromium opus-tools),
+# that of harmonics FluidSynth and a soundfont (fluidsynth timgm6mb-soundfont).
 pictures: $(VENV)/pictures.stamp $(VENV)/test.stamp
 	$(BIN)/python docs/pictures/make_loop.py
 	$(BIN)/python docs/pictures/make_page.py
+	$(BIN)/python docs/pictures/make_harmonics.py
 	DUOTONE_PICTURES=1 $(BIN)/python -m pytest -q tests/serve/test_studio_browser.py -k pictures
 
 test: $(VENV)/test.stamp
