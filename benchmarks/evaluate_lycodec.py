@@ -32,6 +32,7 @@ from duotone.codec.lycodec.codec import Lycodec
 from duotone.errors import DuotoneError, UsageError
 from duotone.evaluate import heldout
 from duotone.evaluate.card import card
+from duotone.evaluate.card_data import TrainingSound, add_options, read_options
 from duotone.evaluate.compare import SAME_BYTES, SILENCE, evaluate_folder, named_files
 from duotone.evaluate.report import Report
 from duotone.evaluate.tables import markdown
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--card", type=Path, metavar="RUN", help="write the model card, of the training run in this folder"
     )
+    add_options(out)
     out.add_argument("--out", type=Path, default=machine.RESULTS, help="where results go")
     return out
 
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(arguments)
     try:
+        sound = dataclasses.replace(read_options(options), recordings=True)
         document = measured(options, arguments)
     except DuotoneError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -93,15 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if options.card is not None:
         path = ROOT / "model_cards" / f"{document['name']}.md"
-        write_text(path, card_of(document, options.card))
+        write_text(path, card_of(document, options.card, sound))
         print(f"Written: {path.name}")
     return 0
 
 
-def card_of(document: dict[str, Any], run: Path) -> str:
+def card_of(document: dict[str, Any], run: Path, sound: TrainingSound) -> str:
     """The model card."""
     figures = f"{heldout.BEGIN}\n{sections(document, '###').strip()}\n{heldout.END}\n"
-    return card(run, Report.from_dict(document["own"]), name=document["name"], recordings=True, metrics=figures)
+    return card(run, Report.from_dict(document["own"]), name=document["name"], sound=sound, metrics=figures)
 
 
 def measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:

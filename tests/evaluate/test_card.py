@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from duotone.codec.codicodec.weights import load_codec, save_codec
 from duotone.config import CoDiCodecConfig
 from duotone.errors import UsageError, WeightsError
 from duotone.evaluate import card as cards
+from duotone.evaluate.card_data import TrainingSound
 from duotone.evaluate.report import Report, Row
+from small_bands import random_bands
 
 CONFIG = CoDiCodecConfig(
     hop=64, frames=8, stem=(2, 1), channels=(16, 32), blocks=(1, 0), factors=((4, 2),), heads=2, encoder_layers=1,
@@ -37,9 +40,9 @@ MANIFEST: dict[str, Any] = {
     "seed": 0,
     "minutes": 1.0,
     "pieces": [
-        {"kind": "music", "programs": [1, 2], "font": "Organ.sf2"},
-        {"kind": "music", "programs": [2, 3], "font": "Organ.sf2"},
-        {"kind": "speech", "voice": "eo+f1"},
+        {"kind": "music", "programs": [1, 2], "font": "Organ.sf2", "font_licence": "CC-BY-SA-4.0"},
+        {"kind": "music", "programs": [2, 3], "font": "Organ.sf2", "font_licence": "CC-BY-SA-4.0"},
+        {"kind": "speech", "voice": "eo+f1", "voice_licence": "GPL-3.0-or-later"},
     ],
 }
 
@@ -79,14 +82,18 @@ def test_the_card_tells_data_steps_compute_figures_and_limits(run: Path) -> None
         "machine": {"cpu": "Abacus", "cores": 2, "torch": "9.9"},
         "data": {"seed": 4},
     }
-    text = cards.card(run, evaluation(run), manifest=MANIFEST, about=about)
+    text = cards.card(run, evaluation(run), sound=TrainingSound((MANIFEST,)), about=about)
     parameters = sum(p.numel() for p in load_codec(run / "codec").network.parameters())
     for words in (
         "# pocket\n",
         f"{parameters / 1e6:.2f}M parameters",
         "1.50 hours of sound",
-        "2 music, 1 speech pieces",
-        "3 instruments (General MIDI, Organ.sf2) and 1 synthetic voices",
+        "2 music, 1 speech pieces, 0.02 hours",
+        "3 instruments (General MIDI) of 1 soundfont; 1 synthetic voice.",
+        "| soundfont Organ.sf2 | 2 | CC-BY-SA-4.0 |",
+        "| espeak-ng, 1 voice: eo+f1 | 1 | GPL-3.0-or-later |",
+        "; architecture of arXiv 2509.09836, weights trained from scratch",
+        "Its data are generated",
         "400 steps, 3200 examples",
         "1.00 hours of steps on abacus, 2 cores",  # 200 logged steps x 9 s x every 2nd logged
         "3 steps skipped",
@@ -102,6 +109,17 @@ def test_the_card_tells_data_steps_compute_figures_and_limits(run: Path) -> None
     ):
         assert words in text, f"{words!r} is not in the card:\n{text}"
     assert str(run) not in text
+
+
+def test_the_bands_frontend_is_told_to_be_our_own(run: Path) -> None:
+    codec = random_bands()
+    codec.provenance = PROVENANCE
+    shutil.rmtree(run / "codec")
+    save_codec(codec, run / "codec", torch.bfloat16)
+    text = cards.card(run, evaluation(run), sound=TrainingSound((MANIFEST,), recordings=True))
+    assert "; latents and tokens as in arXiv 2509.09836, bands frontend of Duotone's own (docs/index.md), " in text
+    assert "architecture of arXiv" not in text
+    assert "Its data are generated" not in text  # it heard recordings, too
 
 
 def test_the_card_names_the_trainings_before(run: Path) -> None:
@@ -141,10 +159,16 @@ def test_missing_and_broken_parts_are_named(run: Path, tmp_path: Path) -> None:
 
 def test_the_command_writes_the_card(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, manifest, out = tmp_path / "report.json", tmp_path / "manifest.json", tmp_path / "cards" / "pocket.md"
+    recorded = tmp_path / "manifest.jsonl"
+    recorded.write_text('{"kind": "music", "split": "train", "seconds": 7200, "package": "flare-game"}\n')
     file.write_text(evaluation(run).to_json())
     manifest.write_text(json.dumps(MANIFEST))
     command = [str(run), str(file), "--manifest", str(manifest), "--name", "Pocket codec", "-o", str(out)]
     assert cards.main(command) == 0
     assert out.read_text().startswith("# Pocket codec\n") and "Organ.sf2" in out.read_text()
+    assert cards.main([*command, "--manifest", str(manifest), "--recordings", str(recorded)]) == 0
+    text = out.read_text()
+    assert text.count("2 music, 1 speech pieces") == 2 and "| music, recorded | 2.00 | 1 |" in text
+    assert cards.main([*command, "--recordings"]) == 0 and "[Flare: music]" in out.read_text()
     assert cards.main([str(run), str(tmp_path / "none.json"), "-o", str(out)]) == UsageError.exit_code
     assert "none.json" in capsys.readouterr().err
