@@ -33,6 +33,7 @@ def test_there_are_recipes_for_the_documentation() -> None:
     names = {
         "base",
         "small",
+        "small-consistency",
         "tiny-1-estimate",
         "tiny-2-refinement",
         "tiny-3-adversarial",
