@@ -18,7 +18,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,14 @@ Rows = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Codecs:
-    """A codec's recipe, and its rows; the first, plain, is what the others are compared with."""
+    """A codec's recipe, and its rows; the first, plain, is what the others are compared with.
+
+    A row in `later` has a third of its operations in a later stage: another recipe, and its replaced values.
+    """
 
     recipe: str
     rows: Rows
+    later: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
 
 
 #: By the codec that the recipe trains.
@@ -78,6 +82,13 @@ TABLES = {
             "model.replace.layers": 4, "model.replace.refinement": "{start: noise, noise: {sigma_max: 80.0}, dim: 192, heads: 6, "
             "layers: 3, units: [64, 24], decode: {parallel_steps: 4, autoregressive_steps: 2}}",
         },
+        "a third of it adversarial": {},
+        "a third of it refinement, decoded in two steps": {},
+    }, {
+        "a third of it adversarial": ("tiny-3-adversarial", {"optim.muon_rate": 3e-3, "optim.rate": 7.5e-4, "optim.warmup_steps": 20}),
+        "a third of it refinement, decoded in two steps": (
+            "tiny-2-refinement", {"model.replace.refinement": "{begin: 0.1, decode: {parallel_steps: 2, autoregressive_steps: 2}}"},
+        ),
     }),
     "lycodec-tiny": Codecs("lycodec-tiny", {
         "plain": {},
@@ -109,12 +120,16 @@ class Setting:
 def recipe_of(name: str, setting: Setting, seed: int, steps: int) -> TrainRecipe:
     """A row's recipe: its values, then the user's."""
     table = TABLES[setting.of]
+    return recipe(table.recipe, {k: v for k, v in table.rows[name].items() if k != "data"}, setting, seed, steps)
+
+
+def recipe(name: str, values: dict[str, Any], setting: Setting, seed: int, steps: int) -> TrainRecipe:
+    """A recipe with so many steps, its values replaced, and the user's."""
     fixed = {
         "train.steps": steps, "train.seed": seed, "train.validate_every": 1 << 40, "train.health_every": steps,
         "train.checkpoint_every": max(1, steps // 3),
     }  # fmt: skip
-    replaced = {**{k: v for k, v in table.rows[name].items() if k != "data"}, **fixed}
-    return TrainRecipe.load(table.recipe, [*(f"{k}={v}" for k, v in replaced.items()), *setting.set])
+    return TrainRecipe.load(name, [*(f"{k}={v}" for k, v in {**values, **fixed}.items()), *setting.set])
 
 
 def cost(recipe: TrainRecipe) -> tuple[float, int]:
@@ -162,20 +177,31 @@ def sources_of(values: dict[str, Any], data: Sequence[Path]) -> list[Path]:
 
 def result(name: str, seed: int, setting: Setting, options: argparse.Namespace, plain: float) -> dict[str, Any]:
     """Train and judge a row with a seed; the folder of the run is removed."""
+    later = TABLES[setting.of].later.get(name)
     operations, parameters = cost(recipe_of(name, setting, seed, setting.steps))
-    steps = max(3, round(setting.steps * plain / operations))
+    total = setting.steps * plain
+    steps = max(3, round(total * (2 / 3 if later else 1) / operations))
     data = sources_of(TABLES[setting.of].rows[name], options.data)
     print(f"{name}, seed {seed}: {steps} steps", flush=True)
     run = options.runs / f"{name.translate(str.maketrans(' ,:|^/', '______'))}-{seed}"
     out: dict[str, Any] = {"row": name, "seed": seed, "steps": steps, "parameters": parameters}
     try:
         folder = train(recipe_of(name, setting, seed, steps), data, run, load=duotone.load)
+        if later:
+            values = {**later[1], "model.start_from": folder}
+            dearer, _ = cost(recipe(later[0], values, setting, seed, steps))
+            out["later_steps"] = max(3, round(total / 3 / dearer))
+            print(f"{name}, seed {seed}: {out['later_steps']} later steps", flush=True)
+            then = recipe(later[0], values, setting, seed, out["later_steps"])
+            shutil.rmtree(second := run.with_name(run.name + "-later"), ignore_errors=True)
+            folder = train(then, data, second, load=duotone.load)
     except TrainingError as error:
         return {**out, "failed": str(error)}
     last = read_log(run / LOG)[0][-1]
     out |= {key: last[key] for key in ("level_entropy", "saturated_share") if key in last}
     out["figures"] = judged(load_own(folder), options.heldout, setting)
-    shutil.rmtree(run)
+    for each in (run, run.with_name(run.name + "-later")):
+        shutil.rmtree(each, ignore_errors=True)
     return out
 
 
@@ -191,6 +217,11 @@ def gaps(ours: dict[str, Any], theirs: dict[str, Any], judge: str, faces: tuple[
         for run, face in zip((ours, theirs), faces, strict=True)
     )
     return [value - other[file] for file, value in one.items() if file in other]
+
+
+def steps_of(run: dict[str, Any]) -> str:
+    """The steps of its stages."""
+    return f"{run['steps']} + {run['later_steps']}" if "later_steps" in run else str(run["steps"])
 
 
 def text(values: list[float]) -> str:
@@ -232,7 +263,7 @@ def section(table: dict[str, Any]) -> list[str]:
         ]
         against = [text([g for a, b in pairs for g in gaps(a, b, judge, ("discrete", "discrete"))]) for judge in JUDGES]
         lines.append(
-            f"| {name} | {len(mine)} | {mine[0]['steps']} | {' | '.join(here)} | {' | '.join(against)} |"
+            f"| {name} | {len(mine)} | {steps_of(mine[0])} | {' | '.join(here)} | {' | '.join(against)} |"
         )  # fmt: skip
     lines += [
         "",
