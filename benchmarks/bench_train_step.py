@@ -146,27 +146,34 @@ def main() -> int:
     path = machine.RESULTS / "train_step.json"
     before = json.loads(path.read_text())["rows"] if path.is_file() else []
     fresh = {tuple(row[k] for k in SETTING) for row in rows}
-    rows = [row for row in before if tuple(row[k] for k in SETTING) not in fresh] + rows
-    document = {"machine": machine.describe(), "rows": rows}
+    rows = [row for row in before if tuple(row[k] for k in SETTING) not in fresh] + [
+        row | {"machine": machine.describe()} for row in rows
+    ]
+    document = {"rows": rows}
     machine.record("train_step", document, page)
     return 0
 
 
 def page(document: dict[str, Any]) -> str:
-    """The table as Markdown."""
-    lines = [
-        "# A training step", "", machine.markdown(document["machine"]), "",
-        *sorted({f"- `{row['command']}`" for row in document["rows"]}), "",
-        "| preset | batch | in | compiled | s a step | tera-operations | floor, s | share of peak | memory, MiB | s of sound a s |",
-        "|---|---:|---|---|---:|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
-    for row in document["rows"]:
-        lines.append(
-            f"| {row['preset']} | {row['batch']} | {row['precision']}, {row['device']} | {'yes' if row['compiled'] else 'no'} "
-            f"| {row['seconds']:.2f} | {row['tera_operations']:.3f} | {row['floor_seconds']:.2f} "
-            f"| {100 * row['share_of_peak']:.0f}% | {row['memory_mib']:.0f} | {row['audio_seconds_a_second']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+    """A table for each machine as Markdown."""
+    lines = ["# A training step", ""]
+    machines = {json.dumps(row["machine"], sort_keys=True): row["machine"] for row in document["rows"]}
+    for key, described in machines.items():
+        rows = [row for row in document["rows"] if json.dumps(row["machine"], sort_keys=True) == key]
+        lines += [
+            machine.markdown(described), "",
+            *sorted({f"- `{row['command']}`" for row in rows}), "",
+            "| preset | batch | in | compiled | s a step | tera-operations | floor, s | share of peak | memory, MiB | s of sound a s |",
+            "|---|---:|---|---|---:|---:|---:|---:|---:|---:|",
+        ]  # fmt: skip
+        for row in rows:
+            lines.append(
+                f"| {row['preset']} | {row['batch']} | {row['precision']}, {row['device']} | {'yes' if row['compiled'] else 'no'} "
+                f"| {row['seconds']:.2f} | {row['tera_operations']:.3f} | {row['floor_seconds']:.2f} "
+                f"| {100 * row['share_of_peak']:.0f}% | {row['memory_mib']:.0f} | {row['audio_seconds_a_second']:.1f} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
