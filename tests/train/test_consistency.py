@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from duotone.codec import consistency
 from duotone.codec.codicodec.network import initialise_dead_ends
@@ -40,6 +43,29 @@ def samples(count: int = 3, seed: int = 1) -> torch.Tensor:
 
 def batch(count: int = 3, seed: int = 1) -> dict[str, torch.Tensor]:
     return {"samples": samples(count, seed)}
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed in single precision, whatever the weights are, is computed in double."""
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+
+
+def slopes(cost: Callable[[], Tensor], parts: dict[str, list[Tensor]]) -> dict[str, tuple[float, float]]:
+    """For each part, which is some tensors, the slope of the cost in a random direction: by gradients, and by a finite difference."""
+    draws, out = generator(5), {}
+    every = iter(torch.autograd.grad(cost(), [point for points in parts.values() for point in points]))
+    for name, points in parts.items():
+        directions = [torch.randn(p.shape, generator=draws, dtype=torch.float64) for p in points]
+        slope = sum(float((next(every) * direction).sum()) for direction in directions)
+        values = []
+        with torch.no_grad():
+            for step in (1e-6, -1e-6):
+                torch._foreach_add_(points, directions, alpha=step)
+                values.append(float(cost()))
+                torch._foreach_sub_(points, directions, alpha=step)
+        out[name] = (slope, (values[0] - values[1]) / 2e-6)
+    return out
 
 
 @settings(max_examples=50, deadline=None)
@@ -102,6 +128,39 @@ def test_the_teacher_is_the_student_without_gradient() -> None:
     assert seen == [True, False]
     reached = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached >= {"denoiser"}
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.6], ids=["denoising", "consistency"])
+def test_gradients_equal_finite_differences(progress: float, in_double: None) -> None:
+    """Of all three networks and the envelope's head, through latents that are not rounded; all terms of the loss count."""
+    model = objective(denoising_share=0.5, continuous_share=1.0, spread_weight=1.0, envelope_weight=1.0).double()
+    initialise_dead_ends(model.network, 0.1)
+    torch.nn.init.normal_(model.envelope.weight.weight, std=0.1, generator=generator())
+    denoise, held = model.denoise, []
+
+    def with_one_teacher(*arguments: Tensor) -> Tensor:
+        """The student first, then the teacher, whose answer finite differences of the student do not move."""
+        calls[0] += 1
+        if calls[0] == 1:
+            return denoise(*arguments)  # type: ignore[arg-type]
+        held[:] = held or [denoise(*arguments)]  # type: ignore[arg-type]
+        return held[0]
+
+    model.denoise = with_one_teacher  # type: ignore[method-assign, assignment]
+
+    def cost() -> Tensor:
+        calls[0] = 0
+        loss, _ = model(batch(2), progress, Draws.whole(2))
+        return loss
+
+    calls = [0]
+    parts: dict[str, list[Tensor]] = {}
+    for name, p in model.named_parameters():
+        parts.setdefault(".".join(name.split(".")[:3]), []).append(p)
+    found = slopes(cost, parts)
+    assert calls[0] == (2 if progress > 0.5 else 1) and {"network.encoder.gain", "envelope.mean"} <= found.keys()
+    for part, (slope, numeric) in found.items():
+        assert abs(numeric) > 1e-5 and slope == pytest.approx(numeric, rel=1e-4), part
 
 
 def test_the_denoising_stage_runs_no_teacher() -> None:
@@ -192,6 +251,19 @@ def test_the_envelope_knows_log_magnitudes(stem: tuple[int, int]) -> None:
         error = envelope(torch.zeros(3, config.channels[0], *config.stem_grid), x)
     want = (target - target.mean((0, 3), keepdim=True)).square().mean()
     assert float(error) == pytest.approx(float(want), rel=1e-5)
+
+
+@pytest.mark.parametrize("part", ["feature map", "weight", "mean"])
+def test_the_gradient_of_the_envelope_equals_finite_differences(part: str, in_double: None) -> None:
+    envelope = Envelope(SMALL).double()
+    torch.nn.init.normal_(envelope.weight.weight, generator=generator())
+    spectrum, feature_map = (
+        torch.randn(2, *shape, generator=generator(i)).double()
+        for i, shape in enumerate([(4, SMALL.bins, SMALL.frames), (SMALL.channels[0], *SMALL.stem_grid)])
+    )
+    point = {"feature map": feature_map, "weight": envelope.weight.weight, "mean": envelope.mean}[part].requires_grad_()
+    slope, numeric = slopes(lambda: envelope(feature_map, spectrum), {part: [point]})[part]
+    assert abs(numeric) > 1e-3 and slope == pytest.approx(numeric, rel=1e-6)
 
 
 def test_the_envelope_teaches_encoder_and_upsampler_and_is_not_exported() -> None:
