@@ -7,8 +7,8 @@ Every row is the plain recipe with a few values replaced, trained from nothing w
 arithmetic operations (counted, `operations.py`: a dearer network or batch gets fewer steps). Each codec is judged on the
 same beginnings of held-out files, decoded from noise at sigma_max, both faces and both ways. A difference is taken seed
 by seed against the plain row; its interval is Student's t at 95% over the seeds. Finished runs in RUNS are not run again.
-Writes benchmarks/results/ablations.{json,md}, where tables of other settings stay. What the evaluation of a codec of 5.5M parameters
-(results/evaluate_convolutions.json) says of the claims stands beside them.
+Writes benchmarks/results/ablations.{json,md}, where tables of other settings stay. What the evaluation of the bundled codec of
+version 0.1, which had convolutions (results/evaluate_convolutions.json), says of the claims stands beside them.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def claims(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
 
 
 def convolutions() -> list[str]:
-    """What the evaluation of a trained codec of 5.5M parameters says of two claims: one training, intervals over the files."""
+    """What the evaluation of the bundled codec of version 0.1 says of two claims: one training, intervals over the files."""
     path = machine.RESULTS / "evaluate_convolutions.json"
     if not path.is_file():
         return []
@@ -271,7 +271,7 @@ def convolutions() -> list[str]:
         gaps = {j: [found[one, file][j] - found[other, file][j] for file in files] for j in JUDGES}
         lines.append(claim_row(claim, f"{one} - {other}", gaps))
     return [
-        "## A convolution network of 5.5M parameters", "", f"One training; intervals over the {len(files)} files of `{document['command']}`.", "", *lines, "",
+        "## The bundled codec of version 0.1 (convolutions)", "", f"One training; intervals over the {len(files)} files of `{document['command']}`.", "", *lines, "",
     ]  # fmt: skip
 
 

@@ -17,10 +17,7 @@ from duotone.evaluate.listening_page import About, page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian: apt install chromium)")
 TONES = (1_000, 2_000, 3_000)
 WAIT_MS = 120_000  # for a machine that does other things
 
@@ -68,6 +65,7 @@ def opened(browser: Any, written: Path) -> Iterator[Any]:
     shown.close()
 
 
+@pytest.mark.long
 def test_sound_is_decoded_to_the_sample_and_drawn_where_it_is(opened: Any) -> None:
     for i, hertz in enumerate(TONES):
         found = opened.evaluate(
@@ -124,6 +122,7 @@ def test_blind_answers_are_counted(opened: Any) -> None:
     assert opened.is_hidden("#tally") and opened.evaluate("listening.tally.size") == 0
 
 
+@pytest.mark.long
 def test_a_drag_repeats_a_part(opened: Any) -> None:
     box = opened.locator("#view-1").bounding_box()
     opened.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 10)
