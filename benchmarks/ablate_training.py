@@ -43,7 +43,7 @@ from duotone.train.run import train
 from duotone.train.sections import CoDiCodecSection
 from operations import Operations
 
-JUDGES = ("log_mel", "mr_stft", "stoi", "ild")
+JUDGES = ("log_mel", "mr_stft", "stoi", "ild", "harmonics")
 FACES = ("discrete", "continuous")
 #: Codes decoded in the other way, of codecs that have two.
 OTHER_WAY = "discrete, autoregressive"
@@ -205,9 +205,10 @@ def result(name: str, seed: int, setting: Setting, options: argparse.Namespace, 
     return out
 
 
-def mean(run: dict[str, Any], judge: str, face: str = "discrete") -> float:
-    """A judge's mean over the files of a run that have it."""
-    return statistics.fmean(f[judge] for f in run["figures"] if f["face"] == face and judge in f)
+def mean(runs: list[dict[str, Any]], judge: str) -> str:
+    """A judge's mean over the files of all runs that have it, discrete."""
+    found = [f[judge] for run in runs for f in run["figures"] if f["face"] == "discrete" and judge in f]
+    return f"{statistics.fmean(found):.3f}" if found else ""
 
 
 def gaps(ours: dict[str, Any], theirs: dict[str, Any], judge: str, faces: tuple[str, str]) -> list[float]:
@@ -244,7 +245,7 @@ def page(document: dict[str, Any]) -> str:
 def section(table: dict[str, Any]) -> list[str]:
     """The table of one setting."""
     setting, runs = table["setting"], {(run["row"], run["seed"]): run for run in table["runs"] if "failed" not in run}
-    head = ["log-mel, dB", "MR-STFT", "STOI of speech", "ILD, dB"]
+    head = ["log-mel, dB", "MR-STFT", "STOI of speech", "ILD, dB", "harmonics, dB"]
     commands = dict.fromkeys(run.get("command", table["command"]) for run in table["runs"])
     lines = [
         f"## {setting['steps']} steps" + (f", {' '.join(setting['set'])}" if setting["set"] else ""), "",
@@ -257,7 +258,7 @@ def section(table: dict[str, Any]) -> list[str]:
         mine = [run for (row, _), run in runs.items() if row == name]
         if not mine:
             continue
-        here = [f"{statistics.fmean(mean(run, judge) for run in mine):.3f}" for judge in JUDGES]
+        here = [mean(mine, judge) for judge in JUDGES]
         pairs = [
             (run, runs["plain", run["seed"]]) for run in mine if name != "plain" and ("plain", run["seed"]) in runs
         ]

@@ -124,7 +124,7 @@ class CoDiCodecConfig(Config):
 class SynthesisConfig(Config):
     """How samples are made from the estimate of magnitudes."""
 
-    iterations: int = Field(default=2, ge=0, le=32)  # of fast Griffin-Lim, after phases from one pass
+    iterations: int = Field(default=1, ge=0, le=32)  # of fast Griffin-Lim, after phases from one pass
     noise_from: float | None = (
         5000.0  # Hz; above, the noise of the source-filter head is noise, not magnitudes with phases
     )
@@ -272,12 +272,15 @@ class BandsConfig(Config):
         return self.latents * len(self.levels) // (self.summary or self.tokens)
 
 
+#: Of the presets.
+_SYNTHESIS = SynthesisConfig(iterations=2)
 PRESETS: dict[str, CoDiCodecConfig | BandsConfig] = {
     "base": CoDiCodecConfig(),
     "small": BandsConfig(
         encoder_dim=512, encoder_heads=8, encoder_layers=6, dim=768, heads=12, layers=6, band_units=96, head_units=(160, 96),
+        synthesis=_SYNTHESIS,
     ),
-    "tiny": BandsConfig(),
+    "tiny": BandsConfig(synthesis=_SYNTHESIS),
 }  # fmt: skip
 
 
