@@ -133,6 +133,11 @@ def _training(codec: Codec, log: list[dict[str, Any]]) -> str:
         f"{last.get('bad_steps', 0)} steps skipped as not finite.",
         f"Recipe: `{json.dumps(recipe.get('objective', {}), sort_keys=True)}`",
     ]
+    if averaged := provenance.get("averaged"):
+        points.append(
+            f"Weights averaged (`duotone.train.average`): {averaged['share']:.0%} of this training's, the rest those of `{averaged['with']}`, "
+            "from which it began."
+        )
     points += [_earlier(stage, codec.spec) for stage in stages_before(provenance)]
     healthy = next((line for line in reversed(log) if any(key in line for key in HEALTH)), None)
     if healthy is None:
