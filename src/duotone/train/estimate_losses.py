@@ -24,6 +24,8 @@ _LINEAR_FROM = 2.0
 _MEL_FLOOR = 1e-5
 #: Magnitude below which errors of a band count less (-74 dB).
 _QUIET = 2e-4
+#: Added to the norm of a chunk's magnitudes: chunks much quieter than this hardly count in the spectral convergence.
+_QUIET_CHUNK = 1e-2
 #: Added to mel magnitudes of patches before the logarithm of their stereo level, and above which a patch is heard (-80, -60 dB).
 _PATCH_FLOOR, _HEARD = 1e-4, 1e-3
 #: Names of the mel distances.
@@ -39,6 +41,15 @@ def exponential_likelihood(error: Tensor) -> Tensor:
     capped = error.clamp(max=_LINEAR_FROM)
     beyond = math.exp(_LINEAR_FROM) * (error - capped)
     return capped.exp() + beyond - error - 1
+
+
+def spectral_convergence(real: Tensor, made: Tensor, floor: float) -> Tensor:
+    """``|X - A| / (|X| + floor)`` (Frobenius norms) of magnitudes `[B, n, F]`, real and made -> `[B]`.
+
+    Parallel WaveGAN, arXiv 1910.11480, equation 5. The gradient is finite where both are equal.
+    """
+    error, norm = ((x.square().sum((1, 2)) + 1e-12).sqrt() for x in (real - made, real))
+    return error / (norm + floor)
 
 
 class EstimateLosses(nn.Module):
@@ -67,7 +78,7 @@ class EstimateLosses(nn.Module):
             "likelihood": (exponential_likelihood(error) * self.weights).mean(),
             "absolute": (error.abs() * self.weights).mean(),
             "mel": (distances * distances.new_tensor([1, 1, 1, 0.5])).sum() / 3.5,
-            "convergence": self.convergence(estimate, truth),
+            "convergence": spectral_convergence(truth, estimate, _QUIET_CHUNK).mean(),
             "local": self.local(estimate, truth),
             "stereo": self.stereo(bands, target),
         }
@@ -102,11 +113,6 @@ class EstimateLosses(nn.Module):
         loud = (energies[1][:, 2] > _HEARD**2).float()
         width = ((widths[0] - widths[1]).abs() * loud).sum() / loud.sum().clamp_min(1)
         return balance + width / 2
-
-    def convergence(self, estimate: Tensor, truth: Tensor) -> Tensor:
-        """Spectral convergence ``|X - A| / |X|`` of each chunk (Frobenius norms), the mean over chunks."""
-        error, energy = ((x.square().sum((1, 2))).sqrt() for x in (estimate - truth, truth))
-        return (error / (energy + 1e-2)).mean()
 
     def local(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """Root of the error's energy over root of the energy, in each band and two frames; at most 4; the mean over all."""

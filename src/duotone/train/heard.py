@@ -13,6 +13,7 @@ from duotone.codec.codicodec.bands.synthesis import Synthesis
 from duotone.config import BandsConfig
 from duotone.represent.mel import mel_filterbank
 from duotone.train.discriminators import spectrum
+from duotone.train.estimate_losses import spectral_convergence
 
 #: Added to mel magnitudes before their logarithm.
 _MEL_FLOOR = 1e-5
@@ -56,15 +57,10 @@ def spectra(sound: Tensor, windows: tuple[int, ...]) -> list[Tensor]:
 
 
 def heard_convergence(real: list[Tensor], made: list[Tensor]) -> Tensor:
-    """Spectral convergence ``|X - A| / |X|`` of each sound (Frobenius norms), the mean over sounds and windows; a scalar.
-
-    Magnitudes `[B, n, F]` with each window, real and decoded. Parallel WaveGAN, arXiv 1910.11480, equation 5.
-    """
-    shares = []
-    for x, a in zip(real, made, strict=True):
-        error, norm = ((y.square().sum((1, 2)) + 1e-12).sqrt() for y in (x - a, x))
-        shares.append((error / (norm + _QUIET)).mean())
-    return torch.stack(shares).mean()
+    """Spectral convergence of sounds, the mean over sounds and windows; a scalar. Magnitudes `[B, n, F]` with each window."""
+    return torch.stack([
+        spectral_convergence(x, a, _QUIET).mean() for x, a in zip(real, made, strict=True)
+    ]).mean()  # fmt: skip
 
 
 class HeardDistance:
