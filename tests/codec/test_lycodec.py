@@ -63,7 +63,7 @@ def test_a_rung_that_is_too_low_says_how_to_load_the_codec(tmp_path: Path) -> No
 
 
 def test_the_format_of_decoding_leaves_the_encoder_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duotone.codec.precision.best_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr("duotone.codec.own.best_dtype", lambda device: torch.bfloat16)
     codec = random_lycodec().to(dtype="auto")
     before, after = CODEC.network.encoder.state_dict(), codec.network.encoder.state_dict()
     assert codec.dtype == torch.bfloat16 and all(torch.equal(before[name], after[name]) for name in before)

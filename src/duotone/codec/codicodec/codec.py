@@ -10,15 +10,16 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duotone.codec.batches import Batch, Window, whole_number
 from duotone.codec.codicodec.decoding import Autoregressive, Engine, Parallel, Wavefront
 from duotone.codec.codicodec.identity import fingerprint, space
 from duotone.codec.codicodec.network import CoDiCodecNetwork, initialise_dead_ends, stft_of
 from duotone.codec.codicodec.noise import seeded_noise
-from duotone.codec.contract import Codec, as_dtype, resolve_device
+from duotone.codec.contract import as_dtype, resolve_device
 from duotone.codec.noise import Noise
+from duotone.codec.own import OwnCodec
 from duotone.codec.precision import best_dtype
 from duotone.codec.sessions import EncodeSession
 from duotone.codec.values import Codes, Latents
@@ -32,7 +33,7 @@ Strategy = Literal["parallel", "autoregressive", "wavefront"]
 STRATEGIES: tuple[Strategy, ...] = ("parallel", "autoregressive", "wavefront")
 
 
-class CoDiCodec(Codec):
+class CoDiCodec(OwnCodec):
     """CoDiCodec (arXiv 2509.09836), a codec with latents and codes. It holds weights but no state."""
 
     def __init__(
@@ -60,11 +61,7 @@ class CoDiCodec(Codec):
         return cls(network, name="random", provenance={"weights": f"random, seed {seed}"})
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> CoDiCodec:
-        """Move this codec to a device and number format, in place; its fingerprint does not change.
-
-        ``dtype="auto"`` keeps the encoder in float32, so that codes are the same everywhere, and decodes in the fastest
-        format of the device. Any other format applies to encoder and decoder.
-        """
+        """See `OwnCodec.to`; constants of the decoder take its format."""
         target = self.device if device is None else resolve_device(device)
         if dtype == "auto":
             self.network.encoder.to(device=target, dtype=torch.float32)
@@ -76,19 +73,8 @@ class CoDiCodec(Codec):
         return self
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.network.denoiser.registers.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format of the decoder's weights."""
-        return self.network.denoiser.registers.dtype
-
-    @property
-    def encoding_format(self) -> str:
-        """The number format of the encoder's weights."""
-        return str(self.network.encoder.registers.dtype).removeprefix("torch.")
+    def _parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return self.network, self.network.encoder, self.network.denoiser
 
     def encode_spectrum(self, spectrum: Tensor) -> Tensor:
         """Companded spectra `[N, C, F, T]` -> bounded latents `[N, L, d]`, float32, on the CPU."""

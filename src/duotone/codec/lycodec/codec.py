@@ -11,23 +11,22 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duotone.codec.batches import Batch, whole_number
-from duotone.codec.contract import Codec, resolve_device
 from duotone.codec.lycodec.decoding import Decoding, noise_levels, noise_shape
 from duotone.codec.lycodec.frontend import chunk_spectra
 from duotone.codec.lycodec.identity import fingerprint, space
 from duotone.codec.lycodec.network import LycodecNetwork
 from duotone.codec.lycodec.rephasing import Rephasing
 from duotone.codec.noise import Noise, seeded_noise
-from duotone.codec.precision import move_network
+from duotone.codec.own import OwnCodec
 from duotone.config import LycodecConfig, LycodecPhases
 from duotone.errors import UsageError
 from duotone.spec import CodecSpec, Source
 
 
-class Lycodec(Codec):
+class Lycodec(OwnCodec):
     """Lycodec, a codec with latents and codes. It holds weights but no state.
 
     With `groups` it is a rung of the ladder of rates: it encodes the first groups of values alone, into as many fewer codebooks.
@@ -59,30 +58,9 @@ class Lycodec(Codec):
         """This codec at another rate: the same weights, the first `groups` groups. Raises `UsageError` out of range."""
         return Lycodec(self.network, name=self.spec.model, provenance=self.provenance, groups=groups)
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Lycodec:
-        """Move this codec to a device and number format, in place; its fingerprint does not change.
-
-        ``dtype="auto"`` keeps the encoder in float32, so that codes are the same everywhere, and decodes in the fastest
-        format of the device. Any other format applies to encoder and decoder.
-        """
-        target = self.device if device is None else resolve_device(device)
-        move_network(self.network, self.network.encoder, target, dtype)
-        return self
-
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.network.decoder.out.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format of the decoder's weights."""
-        return self.network.decoder.out.weight.dtype
-
-    @property
-    def encoding_format(self) -> str:
-        """The number format of the encoder's weights."""
-        return str(self.network.encoder.head.weight.dtype).removeprefix("torch.")
+    def _parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return self.network, self.network.encoder, self.network.decoder
 
     def encode_batch(self, samples: Tensor) -> Batch:
         """Samples `[B, 2, overlap + N * chunk]` -> latents `[B, N, n, V]`."""

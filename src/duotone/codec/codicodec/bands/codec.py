@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duotone.codec.batches import Batch, whole_number
 from duotone.codec.codicodec.bands.decoding import Autoregressive, Parallel, Refinement, key_state, restored_keys
@@ -18,9 +18,8 @@ from duotone.codec.codicodec.bands.network import BandNetwork, Maps
 from duotone.codec.codicodec.bands.synthesis import Magnitudes, Synthesis
 from duotone.codec.codicodec.identity import fingerprint, space
 from duotone.codec.codicodec.noise import seeded_noise
-from duotone.codec.contract import Codec, resolve_device
 from duotone.codec.noise import Noise
-from duotone.codec.precision import move_network
+from duotone.codec.own import OwnCodec
 from duotone.codec.values import Codes, Latents
 from duotone.config import BandsConfig
 from duotone.errors import UsageError
@@ -36,7 +35,7 @@ STRATEGIES = ("parallel", "autoregressive", "wavefront")
 MOST_STEPS = 1000
 
 
-class BandCodec(Codec):
+class BandCodec(OwnCodec):
     """CoDiCodec with the bands frontend. It holds weights but no state.
 
     The strategies of CoDiCodec differ in denoising steps. Without a refinement this codec makes none, so they all give its estimate.
@@ -61,30 +60,14 @@ class BandCodec(Codec):
         return cls(network, name="random", provenance={"weights": f"random, seed {seed}"})
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> BandCodec:
-        """Move this codec to a device and number format, in place; its fingerprint does not change.
-
-        ``dtype="auto"`` keeps the encoder in float32, so that codes are the same everywhere, and decodes in the fastest
-        format of the device. Any other format applies to encoder and decoder.
-        """
-        target = self.device if device is None else resolve_device(device)
-        move_network(self.network, self.network.encoder, target, dtype)
-        self._analysis = Analysis(self.config, target)
+        """See `OwnCodec.to`."""
+        super().to(device, dtype)
+        self._analysis = Analysis(self.config, self.device)
         return self
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.network.estimator.lift.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format of the decoder's weights."""
-        return self.network.estimator.lift.weight.dtype
-
-    @property
-    def encoding_format(self) -> str:
-        """The number format of the encoder's weights."""
-        return str(self.network.encoder.head.weight.dtype).removeprefix("torch.")
+    def _parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return self.network, self.network.encoder, self.network.estimator
 
     def encode_batch(self, samples: Tensor) -> Batch:
         """Samples `[B, 2, N * chunk + spare]` -> latents `[B, N, L, d]`."""
