@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,12 @@ class Running:
     @property
     def log(self) -> str:
         return self.lines.getvalue()
+
+    def settle(self) -> None:
+        """Wait until the service has seen the end of all sessions, which a client that has closed one does not."""
+        service = self.service
+        while service.sockets or len(service.device.scheduler) or service._sessions:
+            time.sleep(0.01)
 
 
 @contextmanager

@@ -65,8 +65,10 @@ def test_with_a_token_and_for_the_open_paths_the_service_answers(running: Runnin
 
 
 def test_sessions_take_the_token_in_the_header_or_in_the_first_message(running: Running) -> None:
+    running.settle()  # one session a token
     with Talk(running, {"kind": "decode", "token": TOKEN}):
         pass
+    running.settle()
     with Talk(running, {"kind": "decode"}, additional_headers=bearer(TOKEN)):
         pass
     for hello in ({"kind": "decode"}, {"kind": "decode", "token": "wrong-but-long-enough"}):
@@ -77,6 +79,7 @@ def test_sessions_take_the_token_in_the_header_or_in_the_first_message(running: 
 
 
 def test_sessions_a_token_are_limited_and_others_are_not_concerned(running: Running) -> None:
+    running.settle()
     with Talk(running, {"kind": "decode", "token": TOKEN}), Talk(running) as talk:
         talk.say(Handshake({"kind": "decode", "token": TOKEN}))
         code, found = talk.closed()

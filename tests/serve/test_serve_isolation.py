@@ -184,19 +184,13 @@ async def visits(url: str, numbers: range, data: bytes) -> None:
     await asyncio.gather(*(one_after_the_other() for _ in range(8)))
 
 
-def settled(running: Running) -> None:
-    """Wait until the service has seen the end of all sessions."""
-    while running.service.sockets or len(running.service.device.scheduler) or running.service._sessions:
-        time.sleep(0.01)
-
-
 def left(running: Running) -> dict[str, Any]:
     """What a session could leave behind: threads, files, coroutines, objects, states that are not limited."""
 
     async def coroutines() -> int:
         return len(asyncio.all_tasks())
 
-    settled(running)
+    running.settle()
     loop = running.server._loop
     tasks = asyncio.run_coroutine_threadsafe(coroutines(), loop).result(60)
     gc.collect()

@@ -54,6 +54,7 @@ def launch(count: int, arguments: list[str], folder: Path, **more: str) -> None:
 
 #: Runs in every process: its half of the batch through DDP, gradients of the first to a file.
 WORKER = """
+import gc
 import sys
 import torch, torch.distributed as dist
 sys.path.insert(0, {here!r})
@@ -69,6 +70,8 @@ loss.backward()
 if rank == 0:
     torch.save({{n: p.grad for n, p in model.module.named_parameters()}}, {target!r})
 dist.barrier()
+del model, loss  # a group that a model holds ends with the interpreter, whose threads then abort now and then
+gc.collect()
 dist.destroy_process_group()
 """
 
