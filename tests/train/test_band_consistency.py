@@ -13,6 +13,8 @@ from torch import Tensor
 from duotone.audio.files import write
 from duotone.audio.synth import synthesize
 from duotone.codec.codicodec.bands.codec import BandCodec
+from duotone.codec.codicodec.bands.network import Maps
+from duotone.codec.codicodec.bands.refiner import Given
 from duotone.codec.codicodec.weights import load_codec, save_codec
 from duotone.config import BandsConfig, NoiseConfig, codicodec_config
 from duotone.errors import ConfigError
@@ -81,6 +83,69 @@ def test_gradients_equal_finite_differences(config: BandsConfig, to_clean: bool)
                 point.sub_(sign * 1e-5 * direction)
         numeric = (values[0] - values[1]) / 2e-5
         assert float((gradient * direction).sum()) == pytest.approx(numeric, rel=2e-3, abs=1e-7)
+
+
+def heard(made: BandConsistencyObjective, count: int, seed: int = 0) -> tuple[Tensor, Maps, Given, Tensor]:
+    """Examples, the maps of their estimate, what the refiner is given, and noise."""
+    sounds = samples(count, seed)
+    with torch.no_grad():
+        given, maps = made.told(made.before_bound(sounds), torch.zeros(2 * count, dtype=torch.bool))
+    assert maps is not None
+    return sounds, maps, given, normal("noise", (count, 2, 2, 2, made.config.frames, made.config.bins))
+
+
+def test_training_hears_what_decoding_in_one_step_gives() -> None:
+    """Phases, noise, level and overlap of frames are those of the codec."""
+    config = SMALL_REFINED.model_copy(update={"refinement": SMALL_REFINEMENT.model_copy(update={"begin": 0.2})})
+    made, codec = objective(config), random_bands(config)
+    sounds, maps, given, noise = heard(made, 1)
+    with torch.no_grad():
+        values = made.bottleneck(made.before_bound(sounds), torch.zeros(2, dtype=torch.bool))
+        found = made.one_step(maps, given, torch.tensor([7]), noise)[0]
+
+    def drawn(chunk: int, draw: int) -> Tensor:
+        return noise[0, chunk].flatten(0, 1).transpose(1, 2)
+
+    latents = codec.latents(values)
+    decoded = codec.decoder(latents.source, 7, strategy="parallel", steps=1, noise=drawn).push(latents)
+    assert decoded.shape == found.shape and bool(found.abs().max() > 1e-3)
+    assert torch.allclose(decoded, found, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["mel", "convergence"])
+def test_gradients_of_the_heard_terms_equal_finite_differences(which: int) -> None:
+    made = objective()
+    sounds, maps, given, _ = heard(made, 2)
+    made.refiner.double()
+    given = Given(*(t.double() for t in (given.hidden, given.reference, given.companded, given.towards)))
+
+    def cost() -> Tensor:
+        return made.heard(sounds.double(), maps, given, Draws.whole(2))[which]
+
+    for name in ("lift", "head.3", "stem.5", "hidden"):
+        point = dict(made.refiner.named_parameters())[f"network.{name}.weight"]
+        (gradient,) = torch.autograd.grad(cost(), point)
+        direction = normal(f"direction/{name}", tuple(point.shape)).double()
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                point.add_(sign * 1e-5 * direction)
+                values.append(float(cost()))
+                point.sub_(sign * 1e-5 * direction)
+        expected = (values[0] - values[1]) / 2e-5
+        assert expected != 0 and float((gradient * direction).sum()) == pytest.approx(expected, rel=2e-3, abs=1e-8)
+
+
+def test_the_heard_terms_train_the_refiner_alone_and_are_reported() -> None:
+    made = objective(heard_weight=1.0, heard_convergence_weight=1.0)
+    loss, values = made({"samples": samples(2)}, 0.1, Draws.whole(2))
+    without, _ = objective()({"samples": samples(2)}, 0.1, Draws.whole(2))
+    assert float((loss - without).detach()) == pytest.approx(
+        float(values["heard"] + values["heard_convergence"]), rel=1e-4
+    )
+    loss.backward()
+    assert all(p.grad is None for part in (made.network.encoder, made.network.estimator) for p in part.parameters())
+    assert {"heard", "heard_convergence"} < made.summarise(values).keys()
 
 
 def test_a_student_that_equals_its_teacher_at_one_level_has_no_loss() -> None:
@@ -208,6 +273,10 @@ def test_what_it_cannot_train_is_refused(folder: Path, tmp_path: Path) -> None:
         (recipe(model=start, replace={"refinement": None}), "has none"),
         (recipe(model=start, replace={"floor": 1e-3}), "floor"),
         (recipe(model=start, envelope_weight=1.0), "envelope_weight"),
+        (
+            recipe(model=start, heard_weight=1.0, replace={"refinement": FROM_NOISE.to_dict()["refinement"]}),
+            "no estimate",
+        ),
         (recipe(model=start, kind="estimate", teacher_decay=None, denoising_share=None), "trains no refinement"),
     ):
         with pytest.raises(ConfigError, match=message):

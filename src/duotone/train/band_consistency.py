@@ -1,7 +1,8 @@
 """The consistency objective on the bands frontend: it trains the refiner, and without an estimate everything.
 
-With an estimate (``refinement.start: estimate``) this is the second training of a codec: encoder, quantiser and estimate are frozen,
-so codes stay as they are. Without one (``noise``) it is the published way, one loss from end to end (arXiv 2509.09836).
+With an estimate (``refinement.start: estimate``) this is a later training of a codec: encoder, quantiser and estimate are frozen,
+so codes stay as they are. True spectra with noise teach it, and by its fields `heard_*` also what decoding begins with: the estimate
+with the phases that decoding makes; the sound of its first step is compared with the recording (see `heard`). Without one (``noise``) it is the published way, one loss from end to end (arXiv 2509.09836).
 
 Legend: B examples of N consecutive chunks, n frames of a chunk, F bins, L latents of d dimensions.
 """
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from duotone.codec.codicodec.bands import layout
+from duotone.codec.codicodec.bands.network import Maps
 from duotone.codec.codicodec.bands.refiner import Given, Refiner
 from duotone.codec.codicodec.bands.synthesis import Magnitudes
 from duotone.config import BandsConfig
@@ -23,11 +25,22 @@ from duotone.errors import ConfigError
 from duotone.train.band_objective import BandObjective
 from duotone.train.bottleneck import spread_loss
 from duotone.train.draws import Draws
+from duotone.train.heard import (
+    HeardDistance,
+    channel,
+    estimated_spectra,
+    heard_convergence,
+    original,
+    sounds_of,
+    spectra,
+)
 from duotone.train.noise_pairs import ConsistencyFields, Pair, consistency_loss, draw_pair, follow, step_size
 from duotone.train.task import Batch
 
 #: Noise levels, as shares of sigma_max, at which validation measures one step.
 SHARES = (1.0, 0.3, 0.1)
+#: Windows with which the refined sound is compared, as parts of n_fft.
+PARTS = (4, 2, 1)
 
 
 class BandConsistencyObjective(BandObjective):
@@ -52,6 +65,7 @@ class BandConsistencyObjective(BandObjective):
         if section.teacher_decay:
             self.teacher = copy.deepcopy(self.refiner).requires_grad_(False)
         self._magnitudes: Magnitudes | None = None
+        self._distance: HeardDistance | None = None
 
     @property
     def refiner(self) -> Refiner:
@@ -92,22 +106,26 @@ class BandConsistencyObjective(BandObjective):
 
     def given(self, pre: Tensor, skip: Tensor) -> Given:
         """Latents before the bound `[B * N, L, d]`, which of them stay unrounded `[B * N]` -> what the refiner is given."""
+        return self.told(pre, skip)[0]
+
+    def told(self, pre: Tensor, skip: Tensor) -> tuple[Given, Maps | None]:
+        """The same, and the maps of the estimate, if there is one."""
         latents = self.bottleneck(pre, skip).unflatten(0, (-1, self.chunks))
         hidden, _ = self.network.estimator.trunk(latents)
         if not self.config.estimated:
-            return self.refiner.given(hidden, None)
+            return self.refiner.given(hidden, None), None
         if self._magnitudes is None or self._magnitudes.to_bins.device != hidden.device:
             self._magnitudes = Magnitudes(self.config, hidden.device)
         maps = self.network.estimator.heads(hidden.flatten(0, 1))
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.refiner.given(hidden, self._magnitudes(maps).unflatten(0, (-1, self.chunks)))
+            return self.refiner.given(hidden, self._magnitudes(maps).unflatten(0, (-1, self.chunks))), maps
 
     def forward(self, batch: Batch, progress: float, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Samples `[B, 2, crop]`, training progress in [0, 1] -> loss, and values: per chunk `sigma`, `error` `[B * N]`."""
         samples, section = batch["samples"], self.section
         skip = draws.chosen("skip rounding", section.continuous_share).to(samples.device)
         pre = self.network.encoder(self.features(samples))  # without gradients where it is frozen
-        given = self.given(pre, skip.repeat_interleave(self.chunks))
+        given, maps = self.told(pre, skip.repeat_interleave(self.chunks))
         clean = self.refiner.relative(self.spectra(samples), given)
         dt = step_size(progress, section)
         pairs = [draw_pair(f"chunk {i}", dt, self.sizes.noise, section, draws) for i in range(self.chunks)]
@@ -116,7 +134,42 @@ class BandConsistencyObjective(BandObjective):
         terms, error = self.terms(clean, noise, pair, given, to_clean=dt is None)
         if section.spread_weight and not self.config.estimated:
             terms["spread"] = section.spread_weight * spread_loss(pre, section.deviation)
-        return sum(terms.values(), samples.new_zeros(())), {"sigma": pair.high.flatten(), "error": error}
+        values = {"sigma": pair.high.flatten(), "error": error}
+        if maps is not None and (section.heard_weight or section.heard_convergence_weight):
+            heard, converged = self.heard(samples, maps, given, draws)
+            terms["heard"] = section.heard_weight * heard + section.heard_convergence_weight * converged
+            values |= {"heard": heard.detach()[None], "heard_convergence": converged.detach()[None]}
+        return sum(terms.values(), samples.new_zeros(())), values
+
+    def heard(self, samples: Tensor, maps: Maps, given: Given, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Samples `[B, 2, crop]`, maps of their estimate `[B * N, ...]` -> distances of the refined sound: of mel magnitudes, and
+        spectral convergence. Mid, left or right is heard.
+        """
+        device, config = samples.device, self.config
+        seeds = draws.drawn("phases", lambda n, g: torch.randint(2**62, (n,), generator=g))
+        which = draws.drawn("channel", lambda n, g: torch.randint(3, (n,), generator=g)).to(device)
+        noise = draws.noise("heard noise", (self.chunks, 2, 2, config.frames, config.bins), device)
+        made = self.one_step(maps, given, seeds, noise)
+        with torch.autocast(device.type, enabled=False):
+            windows = tuple(config.n_fft // part for part in PARTS)
+            both = [spectra(channel(sound, which), windows) for sound in (original(samples, config), made)]
+            if self._distance is None or self._distance.device != device:
+                self._distance = HeardDistance(config.rate, windows, device)
+            return self._distance(*both), heard_convergence(*both)
+
+    def one_step(self, maps: Maps, given: Given, seeds: Tensor, noise: Tensor) -> Tensor:
+        """Maps of the estimate of B examples `[B * N, ...]`, seeds of phases `[B]`, noise `[B, N, 2, 2, n, F]` -> samples `[B, 2, S]`.
+
+        They are those that decoding in one step gives, without the first, which too few frames cover.
+        """
+        config, begin = self.config, self.sizes.decoded_noise.sigma_max
+        with torch.no_grad(), torch.autocast(noise.device.type, enabled=False):
+            begun = estimated_spectra(maps, config, seeds).to(noise.device)
+            estimate = self.refiner.relative(begun.unflatten(2, (-1, config.frames)).transpose(1, 2), given)
+        level = torch.full(estimate.shape[:2], begin, dtype=torch.float32, device=noise.device)
+        refined, _ = self.refiner.denoise(estimate + begin * noise, level, given)
+        with torch.autocast(noise.device.type, enabled=False):
+            return sounds_of(self.refiner.absolute(refined, given).transpose(1, 2).flatten(2, 3), config)
 
     def terms(
         self, clean: Tensor, noise: Tensor, pair: Pair, given: Given, to_clean: bool
@@ -134,8 +187,9 @@ class BandConsistencyObjective(BandObjective):
         return {"consistency": loss}, error
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Mean unweighted error in four ranges of noise levels, as shares of sigma_max."""
-        top, out = self.sizes.noise.sigma_max, {}
+        """Mean unweighted error in four ranges of noise levels, as shares of sigma_max, and means of the other values."""
+        top = self.sizes.noise.sigma_max
+        out = {name: float(value.mean()) for name, value in values.items() if name not in ("sigma", "error")}
         for low, high in itertools.pairwise((0.0, 0.03, 0.1, 0.3, float("inf"))):
             inside = (values["sigma"] >= low * top) & (values["sigma"] < high * top)
             if bool(inside.any()):

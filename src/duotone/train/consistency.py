@@ -63,11 +63,17 @@ class ConsistencySection(ConsistencyFields):
     def objective(self, config: CoDiCodecConfig | BandsConfig) -> CodecObjective:
         """The objective of a network with random weights. Raises `ConfigError` for fields that its frontend does not have."""
         bands = isinstance(config, BandsConfig)
+        heard = {"heard_weight": self.heard_weight > 0, "heard_convergence_weight": self.heard_convergence_weight > 0}
         wrong = {"envelope_weight": self.envelope_weight > 0} if bands else {
-            "chunks": self.chunks != 2, "teacher_decay": self.teacher_decay > 0}  # fmt: skip
+            "chunks": self.chunks != 2, "teacher_decay": self.teacher_decay > 0, **heard}  # fmt: skip
         for name in (name for name, bad in wrong.items() if bad):
             raise ConfigError(
                 f"objective.{name} got {getattr(self, name)}, which the {'bands' if bands else 'convolution'} frontend does not have. Leave it out."
+            )
+        if isinstance(config, BandsConfig) and not config.estimated and any(heard.values()):
+            raise ConfigError(
+                f"objective.{next(name for name, used in heard.items() if used)} hears the refinement of an estimate, and this model "
+                "has no estimate (model.replace.refinement.start=noise). Leave it out."
             )
         return (
             BandConsistencyObjective(config, self)

@@ -1,6 +1,6 @@
 """What a listener would hear of the estimate in training: samples, with phases made from the magnitudes.
 
-Legend: B examples of N chunks, S samples, W samples of a window.
+Legend: B examples of N chunks of n frames, F bins, S samples, W samples of a window.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def decoded(maps: Maps, config: BandsConfig, seeds: Tensor) -> Tensor:
 
     `S` is N chunks less the first samples, which too few frames cover. Gradients flow to the maps (see `Synthesis`).
     """
+    return sounds_of(estimated_spectra(maps, config, seeds), config).to(maps.mid.device)
+
+
+def estimated_spectra(maps: Maps, config: BandsConfig, seeds: Tensor) -> Tensor:
+    """Maps of B examples `[B * N, ...]`, a seed for each `[B]` -> complex spectra of mid and side `[B, 2, N * n, F]`, on the CPU."""
     rows = []
     count = len(seeds)
     parts = [None if m is None else m.unflatten(0, (count, -1)) for m in (maps.mid, maps.ratio, maps.share, maps.noise)]
@@ -35,8 +40,14 @@ def decoded(maps: Maps, config: BandsConfig, seeds: Tensor) -> Tensor:
     assert mid is not None and ratio is not None and share is not None
     for i, seed in enumerate(seeds.tolist()):
         one = Maps(mid[i], ratio[i], share[i], None if noise is None else noise[i])
-        rows.append(Synthesis(config, seed, config.synthesis.iterations).push(one))
-    return torch.stack(rows)[..., config.n_fft - config.hop :].to(maps.mid.device)
+        rows.append(torch.stack(Synthesis(config, seed, config.synthesis.iterations).spectra(one)))
+    return torch.stack(rows)
+
+
+def sounds_of(found: Tensor, config: BandsConfig) -> Tensor:
+    """Complex spectra of mid and side of B examples `[B, 2, n, F]` -> samples `[B, 2, S]`, without those that too few frames cover."""
+    rows = [Synthesis(config, 0, 0).join(mid, side) for mid, side in found.cpu()]
+    return torch.stack(rows)[..., config.n_fft - config.hop :].to(found.device)
 
 
 def original(samples: Tensor, config: BandsConfig) -> Tensor:

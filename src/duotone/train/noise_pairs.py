@@ -42,6 +42,10 @@ class ConsistencyFields(NoiseFields, CoDiCodecObjectiveSection):
     teacher_decay: float = Field(
         default=0.0, ge=0, lt=1
     )  # of the teacher's moving average, on the bands frontend only; 0: the teacher has the student's weights (iCT, section 3.2)
+    heard_weight: float = Field(
+        default=0.0, ge=0
+    )  # weight of the mel distance of the sound of one step from the estimate; for a refinement of an estimate only
+    heard_convergence_weight: float = Field(default=0.0, ge=0)  # weight of the spectral convergence of that sound
 
     @property
     def consecutive(self) -> int:
