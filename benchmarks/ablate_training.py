@@ -87,7 +87,7 @@ TABLES = {
     }, {
         "a third of it adversarial": ("tiny-3-adversarial", {"optim.muon_rate": 3e-3, "optim.rate": 7.5e-4, "optim.warmup_steps": 20}),
         "a third of it refinement, decoded in two steps": (
-            "tiny-2-refinement", {"model.replace.refinement": "{begin: 0.1, decode: {parallel_steps: 2, autoregressive_steps: 2}}"},
+            "tiny-2-refinement", {"model.replace.refinement": "{begin: 0.05, decode: {parallel_steps: 2, autoregressive_steps: 2}}"},
         ),
     }),
     "lycodec-tiny": Codecs("lycodec-tiny", {

@@ -85,8 +85,8 @@ class CoDiCodecObjective(CodecObjective):
                 f"model.start_from got {codec.spec.model or codec.spec.family}, expected a CoDiCodec with the {self.frontend} frontend."
             )
         require_equal(self.comparable(codec.config.to_dict()), self.comparable(self.config.to_dict()))
-        begun = {k: v.float() for k, v in codec.network.state_dict().items()}
-        self.network.load_state_dict({**self.network.state_dict(), **begun})
+        own, begun = self.network.state_dict(), codec.network.state_dict()
+        self.network.load_state_dict({**own, **{k: v.float() for k, v in begun.items() if k in own}})
 
     def comparable(self, values: dict[str, Any]) -> dict[str, Any]:
         """The fields of a configuration that have to be equal when a training starts from a codec, if both have them."""

@@ -5,14 +5,17 @@ Legend: B examples of N consecutive chunks, L latents of d dimensions.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import warnings
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from duotone.codec.codicodec.bands.codec import BandCodec
 from duotone.codec.codicodec.bands.features import Features
 from duotone.codec.codicodec.bands.network import Maps
+from duotone.codec.contract import Codec
 from duotone.config import BandsConfig, Config
 from duotone.errors import ConfigError
 from duotone.represent.mel import DECIBEL
@@ -87,6 +90,23 @@ class EstimateTraining(BandObjective):
         self.losses = EstimateLosses(config)
         if self.network.refiner is not None:  # these terms do not reach it
             self.network.refiner.requires_grad_(False)
+
+    def begin_from(self, codec: Codec) -> None:
+        """See `BandObjective`. Warns where a refinement is left out."""
+        super().begin_from(codec)
+        if isinstance(codec, BandCodec) and codec.network.refiner is not None and self.network.refiner is None:
+            warnings.warn(
+                "The codec that training starts from has a refinement, which is left out: it was trained for the estimate that this training "
+                "changes. Train another one afterwards (duotone train tiny-2-refinement).",
+                stacklevel=2,
+            )
+
+    def comparable(self, values: dict[str, Any]) -> dict[str, Any]:
+        """See `CoDiCodecObjective`. A network without a refinement may start from one that has it: this training changes its estimate."""
+        found = super().comparable(values)
+        if self.config.refinement is None:
+            del found["refinement"]
+        return found
 
     def estimate(self, features: Features, draws: Draws) -> tuple[Maps, Tensor]:
         """Features of all chunks -> maps `[B * N, ...]` through the quantiser, and the latents before the bound."""
