@@ -23,6 +23,9 @@ from duotone.represent.stft import OverlapAdd, dual_window, window
 _FADE = 1000.0
 #: A chunk whose side has less than this share of the energy of mid (-45 dB) is mono; the estimate knows no less than -52 dB.
 _MONO = 10**-4.5
+#: Neighbouring stereo bands in which the uncorrelated part of side turns the same way. Where the way changes, bins of a peak cancel in
+#: part: with every band, side lost 1.0 to 1.5 dB of its energy; with groups of four it loses .2.
+_TOGETHER = 4
 #: Magnitudes of side below this (-82 dB of a sine at full scale) are silent: there, mid is as quiet as its floor and the ratio says nothing.
 _SILENT = 8e-5
 
@@ -71,7 +74,7 @@ class Synthesis:
         self._to_bins = self._magnitudes.to_bins
         self._noise = _Noise(config, seed)
         middles = self._to_bins.argmax(0)  # the stereo band that a bin belongs to
-        self._apart = 1.0 - 2.0 * (middles % 2).float()
+        self._apart = 1.0 - 2.0 * (middles // _TOGETHER % 2).float()
 
     def push(self, maps: Maps) -> Tensor:
         """Maps of consecutive chunks -> the next samples `[2, n * hop]`."""
@@ -113,7 +116,7 @@ class Synthesis:
         """Side over mid, complex `[n, F]`: ``r (c + i sqrt(1 - c^2))`` with level r `[n, F]` and correlation c in bands `[n, S]`.
 
         The uncorrelated part is a quarter turn from mid, so that left and right have the energies of uncorrelated sounds,
-        ``|m|^2 (1 + r^2 +- 2 r c)``, in every bin. The sign of the turn alternates between bands: neither channel leads.
+        ``|m|^2 (1 + r^2 +- 2 r c)``, in every bin. The sign of the turn alternates between groups of bands: neither channel leads.
         """
         correlation = (share @ self._to_bins.to(share.dtype)).clamp(-1, 1)
         apart = (1 - correlation.square()).clamp_min(0).sqrt() * self._apart
