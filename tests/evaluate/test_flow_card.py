@@ -176,7 +176,11 @@ def test_the_command_measures_in_parts_and_writes_the_card(
     assert document["plans"]["match"]["crops"] == 2 and document["plans"]["losses"]["crops"] == 1
     assert document["figures"]["losses"]["clean_past"] > 0 and document["seconds"]["rollouts"] < 1  # they were kept
     assert flow_page.sections(document) in page and flow_page.card(document) == card
-    assert "continuity, not taste" in page and "1.50 hours" in card and "GPL-2.0-only" in card
+    assert "continuity, not taste" in page and "1.50 hours" in card
+    assert (
+        "GPL-2.0-only" in card and "| soundfont OPL-3_FM_128M.sf2 | CC-BY-SA-4.0 |" in card
+    )  # what played generated music
+    assert "TimGM6mb" not in card and "dialogues" not in card  # it plays held-out music; speech was not in the training
     assert "do not surely keep" in card  # an untrained flow makes noise
     assert command.main([*arguments, "--dtype", "bfloat16", "--parts", "match"]) == 2
     assert command.main([*arguments, "--kinds", "music-recorded", "opera"]) == 2

@@ -119,14 +119,18 @@ def splits() -> dict[str, Split]:
     return {name: split for split in SPLITS for name in table[split]}
 
 
-def licence_table(packages: Collection[Package], known: Catalogue, split_of: dict[str, Split]) -> str:
-    """A Markdown table of titles, authors, licences and sources, as a model card or a credits page needs it."""
+def licence_table(
+    packages: Collection[Package], known: Catalogue, split_of: dict[str, Split], kind: str | None = None
+) -> str:
+    """A Markdown table of titles, authors, licences and sources, as a model card or a credits page needs it: of all, or of a kind."""
     lines = ["| Recordings | Kind | Author | Licence | Package | Split |", "|---|---|---|---|---|---|"]
     for package in packages:
         for sounds in package.sounds:
-            kind = sounds.kind + (f" ({', '.join(sounds.languages)})" if sounds.languages else "")
+            if kind not in (None, sounds.kind):
+                continue
+            spoken = f" ({', '.join(sounds.languages)})" if sounds.languages else ""
             cells = (
-                f"[{_cell(sounds.title)}]({package.source})", kind, _cell(sounds.author),
+                f"[{_cell(sounds.title)}]({package.source})", sounds.kind + spoken, _cell(sounds.author),
                 f"[{sounds.licence}]({known.licences[sounds.licence]})", f"{package.package} {package.version}",
                 split_of[package.package],
             )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from duotone.audio.catalogue import catalogue, licence_table, splits
+from duotone.audio.midi import SOUNDFONTS
 from duotone.evaluate.history import stages_before
 from duotone.evaluate.report import UNDEFINED, Interval
 from duotone.train.flow_validation import REGENERATED, TIMES
@@ -82,12 +83,14 @@ def data_section(told: Mapping[str, Any], data: Mapping[str, Any], what: str) ->
     out = bullets(f"{hours}{of}, as {what} of the codec.")
     if data["recordings"]:
         known, split_of = catalogue(), splits()
-        used = [
-            each for each in known.packages
-            if split_of[each.package] == "train" and any(sounds.kind == "music" for sounds in each.sounds)
-        ]  # fmt: skip
-        out += "\nRecordings of `duotone fetch-sounds` (split train), and what `duotone make-sounds` makes (split train).\n\n"
-        out += licence_table(used, known, split_of)
+        used = [package for package in known.packages if split_of[package.package] == "train"]
+        fonts = [[f"soundfont {font.files[0]}", font.licence] for font in SOUNDFONTS if "train" in font.splits]
+        out += (
+            "\nMusic of `duotone fetch-sounds` (split train), and what `duotone make-sounds` makes (split train).\n\n"
+        )
+        out += licence_table(used, known, split_of, "music")
+        out += "\n| Generated music is played by | Licence |\n|---|---|\n"
+        out += "".join(f"| {font} | {licence} |\n" for font, licence in fonts)
     return out
 
 
