@@ -22,6 +22,7 @@ from duotone.codec.values import Latents
 from duotone.codec.verify import verify_codec
 from duotone.config import BandsConfig, DecodeConfig, NoiseConfig, RefinementConfig
 from duotone.errors import ConfigError, UsageError
+from duotone.evaluate.compare import rows_of
 from duotone.nn.noise import normal
 from small_bands import SMALL_BANDS, SMALL_REFINED, SMALL_REFINEMENT, random_bands
 
@@ -236,6 +237,17 @@ def test_no_steps_are_the_estimate_of_the_codec_without_refinement() -> None:
     for strategy in STRATEGIES:
         assert torch.equal(found.decode(latents, strategy, steps=0, seed=7).samples, estimate)
     assert not torch.allclose(found.decode(latents, steps=1, seed=7).samples, estimate, atol=1e-3)
+
+
+def test_where_no_steps_are_the_default_all_strategies_give_the_estimate() -> None:
+    sizes = SMALL_REFINEMENT.model_copy(update={"decode": DecodeConfig(parallel_steps=0, autoregressive_steps=0)})
+    found = random_bands(SMALL_REFINED.model_copy(update={"refinement": sizes}))
+    assert found.alike_by_default == ("autoregressive", "wavefront") and refined().alike_by_default == ()
+    assert rows_of(found) == [("latents", "parallel"), ("tokens", "parallel")]  # evaluation decodes with one of them
+    latents = found.encode(wave(3))
+    estimate, *others = (found.decode(latents, strategy, seed=7).samples for strategy in STRATEGIES)
+    assert all(torch.equal(other, estimate) for other in others)
+    assert not torch.equal(found.decode(latents, "autoregressive", steps=1, seed=7).samples, estimate)
 
 
 def test_noise_is_a_function_of_seed_chunk_and_draw() -> None:

@@ -76,6 +76,8 @@ class Codec(ABC):
     provenance: dict[str, Any]
     #: Names of strategies that are accepted and all give what decoding without one gives.
     equal_strategies: tuple[str, ...] = ()
+    #: Names of strategies that give what the first one gives, unless steps are asked for.
+    alike_by_default: tuple[str, ...] = ()
 
     # --- to be implemented by each codec
 

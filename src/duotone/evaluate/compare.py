@@ -171,8 +171,10 @@ def describe(codec: Codec, name: str) -> dict[str, Any]:
 
 def rows_of(codec: Codec) -> list[tuple[Face, str | None]]:
     """The encodings of a codec, each with every strategy that gives different samples (None: the only one)."""
-    spec = codec.spec
-    strategies: list[str | None] = [s for s in spec.strategies if SAME_SAMPLES.get(s) not in spec.strategies]
+    spec, alike = codec.spec, codec.alike_by_default
+    strategies: list[str | None] = [
+        s for s in spec.strategies if SAME_SAMPLES.get(s) not in spec.strategies and s not in alike
+    ]
     return [(face, strategy) for face in spec.faces for strategy in strategies or [None]]
 
 

@@ -50,6 +50,8 @@ class BandCodec(OwnCodec):
         self._analysis = Analysis(self.config)
         if network.refiner is None:
             self.equal_strategies = STRATEGIES
+        elif self._steps("parallel", None) == self._steps("autoregressive", None) == 0:
+            self.alike_by_default = STRATEGIES[1:]
 
     @classmethod
     def random(cls, config: BandsConfig, seed: int = 0) -> BandCodec:
