@@ -136,15 +136,16 @@ def write(
     listener = Listener(codec, tokenizer, seed)
     most = codec.spec.steps * tokenizer.alphabet.codebooks
     ids, began = [], time.monotonic()
-    for chunk in range(math.ceil(seconds * codec.rate / codec.spec.chunk)):
+    for _ in range(math.ceil(seconds * codec.rate / codec.spec.chunk)):
         prompt = torch.tensor([[tokenizer.id_of("<sound>"), *ids]])
+        full = most + (grammar.written(prompt[0]) or 0)  # codebook entries after this chunk; most are those of a chunk
 
-        def heard(ids: torch.Tensor, scores: Any, chunk: int = chunk, **_: Any) -> torch.Tensor:
-            return torch.tensor([len(listener.heard) > chunk])
+        def complete(ids: torch.Tensor, scores: Any, full: int = full, **_: Any) -> torch.Tensor:
+            return torch.tensor([grammar.written(ids[0]) == full])  # not by the listener, which hears a token later
 
         out = model.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=most, do_sample=True, top_k=0,
-            logits_processor=[grammar], stopping_criteria=[heard], streamer=listener,
+            logits_processor=[grammar], stopping_criteria=[complete], streamer=listener,
         )  # fmt: skip
         ids = out[0, prompt.shape[1] :].tolist()
         made = sum(samples.shape[1] for samples in listener.heard) / codec.rate

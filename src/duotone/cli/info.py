@@ -106,7 +106,9 @@ def _block(values: dict[str, Any]) -> Iterator[str]:
     import yaml
 
     for key, value in values.items():
-        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=76)
+        text = yaml.safe_dump(
+            value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=58
+        )  # a line ends after what passes it
         lines = text.removesuffix("...\n").splitlines()
         if len(lines) == 1:
             yield f"{key}: {lines[0]}"
