@@ -34,6 +34,7 @@ pictures: $(VENV)/pictures.stamp $(VENV)/test.stamp
 	$(BIN)/python docs/pictures/make_loop.py
 	$(BIN)/python docs/pictures/make_page.py
 	$(BIN)/python docs/pictures/make_harmonics.py
+	$(BIN)/python docs/pictures/make_learning.py
 	DUOTONE_PICTURES=1 $(BIN)/python -m pytest -q tests/serve/test_studio_browser.py -k pictures
 
 test: $(VENV)/test.stamp
