@@ -225,6 +225,11 @@ def steps_of(run: dict[str, Any]) -> str:
     return f"{run['steps']} + {run['later_steps']}" if "later_steps" in run else str(run["steps"])
 
 
+def cell(name: str) -> str:
+    """The name of a row, for a table: a bar begins another cell there."""
+    return name.replace("|", "\\|")
+
+
 def text(values: list[float]) -> str:
     """Mean and 95% interval; bold where it excludes 0."""
     if not values:
@@ -264,7 +269,7 @@ def section(table: dict[str, Any]) -> list[str]:
         ]
         against = [text([g for a, b in pairs for g in gaps(a, b, judge, ("discrete", "discrete"))]) for judge in JUDGES]
         lines.append(
-            f"| {name} | {len(mine)} | {steps_of(mine[0])} | {' | '.join(here)} | {' | '.join(against)} |"
+            f"| {cell(name)} | {len(mine)} | {steps_of(mine[0])} | {' | '.join(here)} | {' | '.join(against)} |"
         )  # fmt: skip
     lines += [
         "",
@@ -278,7 +283,7 @@ def section(table: dict[str, Any]) -> list[str]:
         for way in ("continuous", OTHER_WAY):
             found = [text([g for run in mine for g in gaps(run, run, judge, (way, "discrete"))]) for judge in JUDGES]
             if any(found):
-                lines.append(f"| {name}: {way} less discrete | {' | '.join(found)} |")
+                lines.append(f"| {cell(name)}: {way} less discrete | {' | '.join(found)} |")
     failed = [run for run in table["runs"] if "failed" in run]
     return [*lines, *(f"\nFailed: {run['row']}, seed {run['seed']}: {run['failed']}" for run in failed), ""]
 
