@@ -154,7 +154,8 @@ def objective_of(recipe: TrainRecipe) -> CodecObjective:
 def judged(codec: Codec, heldout: Path, setting: Setting) -> list[dict[str, Any]]:
     """The judges' figures of each file and face, and of codes decoded autoregressively where that differs."""
     out = []
-    other = "autoregressive" in codec.spec.strategies and "autoregressive" not in codec.equal_strategies
+    alike = (*codec.equal_strategies, *codec.alike_by_default)
+    other = "autoregressive" in codec.spec.strategies and "autoregressive" not in alike
     for file, path in named_files(kinds_of(heldout), setting.files, 0).items():
         wave = excerpt(path, setting.seconds, middle=True)
         latents = codec.encode(wave)

@@ -70,7 +70,7 @@ def main() -> int:
     if options.steps is not None:
         task = f"decode (ours in {options.steps} steps)"
         pairs[f"decode_{options.steps}"] = (task, their_decode, lambda: ours.decode(codes, steps=options.steps))
-    if "autoregressive" in ours.spec.strategies:
+    if "autoregressive" in ours.spec.strategies and "autoregressive" not in ours.alike_by_default:
         task = "decode (ours autoregressive)"
         pairs["decode_autoregressive"] = (task, their_decode, lambda: ours.decode(codes, "autoregressive"))
     rows = []
