@@ -15,6 +15,7 @@ import duotone
 from duotone.audio.waveform import Waveform
 from duotone.codec import consistency
 from duotone.codec.codicodec.bands.codec import BandCodec
+from duotone.codec.codicodec.bands.network import BandNetwork
 from duotone.codec.codicodec.bands.refiner import Given, Refiner
 from duotone.codec.codicodec.bands.relative import Projection, absolute, blend, magnitude, relative
 from duotone.codec.codicodec.noise import seeded_noise
@@ -325,12 +326,17 @@ def test_configurations_that_cannot_work_are_refused() -> None:
             RefinementConfig.parse({**SMALL_REFINEMENT.to_dict(), **change})
 
 
-def test_the_bundled_codec_is_what_it_was_without_a_refinement() -> None:
-    """A section that is absent counts in no hash: old files and stores name these weights. With one there are 12M parameters at most."""
+def test_the_bundled_refinement_is_small_off_by_default_and_leaves_the_space_as_it_is() -> None:
+    """A section that is absent counts in no hash: files and stores that name the space of weights without one can be decoded."""
     bundled = duotone.load("tiny")
-    assert isinstance(bundled, BandCodec)
-    values = bundled.config.to_dict()
-    assert values.pop("refinement") is None
-    assert BandsConfig.parse(values) == bundled.config
-    more = sum(p.numel() for p in Refiner(bundled.config, RefinementConfig()).parameters())
-    assert more > 1_000_000 and bundled.parameter_count() + more <= 12_000_000
+    assert isinstance(bundled, BandCodec) and bundled.config.refinement is not None
+    decode = bundled.config.refinement.decode
+    assert (decode.parallel_steps, decode.autoregressive_steps) == (0, 0) and bundled.alike_by_default
+    assert bundled.parameter_count() <= 12_000_000
+    config = BandsConfig.parse({k: v for k, v in bundled.config.to_dict().items() if k != "refinement"})
+    assert config.refinement is None
+    network = BandNetwork(config)
+    own = network.state_dict()
+    network.load_state_dict({k: v for k, v in bundled.network.state_dict().items() if k in own})
+    plain = BandCodec(network)
+    assert plain.spec.space == bundled.spec.space and plain.fingerprint != bundled.fingerprint
