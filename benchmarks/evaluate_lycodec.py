@@ -317,10 +317,8 @@ def places(report: Report) -> dict[str, str]:
     rungs = [s for s in report.systems if s.endswith(f" kbit/s {DISCRETE}") and not s.startswith(SAME_BYTES)]
     for rung in rungs:
         out |= {rung: f"{rung.removesuffix(f' {DISCRETE}')}, tokens", f"{SAME_BYTES}{rung}": "Opus, same bytes"}
-    for face, what in (
-        (DISCRETE, "tokens"),
-        (CONTINUOUS, "latents"),
-    ):  # a codec with a refinement names its strategy, too
+    for face, what in ((DISCRETE, "tokens"), (CONTINUOUS, "latents")):
+        # A codec with a refinement names its strategy, too.
         out |= {s: f"{BUNDLED}, {what}" for s in report.systems if s.startswith(f"{BUNDLED} {face}")}
     return {system: name for system, name in out.items() if system in report.systems}
 

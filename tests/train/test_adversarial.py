@@ -116,7 +116,7 @@ def test_gradients_of_the_maps_equal_finite_differences(term: str, monkeypatch: 
     monkeypatch.setattr(synthesis, "Reconstruction", _Held)
     torch.manual_seed(2)
     judges = Discriminators(SMALL_BANDS.rate, WINDOWS, 3).double()
-    distance = HeardDistance(SMALL_BANDS.rate, WINDOWS, torch.device("cpu"))
+    distance = HeardDistance(SMALL_BANDS.rate, WINDOWS)
     real = spectra(channel(original(samples(2), SMALL_BANDS), torch.tensor([0, 1])).double(), WINDOWS)
     _, truth = judges(real)
     start = random_maps(2)

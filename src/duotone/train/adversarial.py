@@ -118,7 +118,7 @@ class AdversarialObjective(EstimateTraining):
         self.section = section
         self.network.encoder.requires_grad_(False)
         self.discriminators = Discriminators(config.rate, section.windows, section.channels)
-        self._distance: HeardDistance | None = None
+        self._distance = HeardDistance(config.rate, section.windows)
 
     def fresh(self) -> AdversarialObjective:
         """Another one of the same configuration."""
@@ -150,8 +150,6 @@ class AdversarialObjective(EstimateTraining):
             which = draws.drawn("channel", lambda n, g: torch.randint(3, (n,), generator=g)).to(samples.device)
             sounds = [original(samples, self.config), decoded(maps, self.config, seeds)]
             real, made = (spectra(self._part(channel(s.float(), which), draws), self.section.windows) for s in sounds)
-            if self._distance is None or self._distance.device != samples.device:
-                self._distance = HeardDistance(self.config.rate, self.section.windows, samples.device)
             heard = self._distance(real, made)
             converged = heard_convergence(real, made)
         duel, more = self.duel(real, made, self.section.strength(progress))

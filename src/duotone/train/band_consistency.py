@@ -65,7 +65,8 @@ class BandConsistencyObjective(BandObjective):
         if section.teacher_decay:
             self.teacher = copy.deepcopy(self.refiner).requires_grad_(False)
         self._magnitudes: Magnitudes | None = None
-        self._distance: HeardDistance | None = None
+        self._windows = tuple(config.n_fft // part for part in PARTS)
+        self._distance = HeardDistance(config.rate, self._windows)
 
     @property
     def refiner(self) -> Refiner:
@@ -151,10 +152,7 @@ class BandConsistencyObjective(BandObjective):
         noise = draws.noise("heard noise", (self.chunks, 2, 2, config.frames, config.bins), device)
         made = self.one_step(maps, given, seeds, noise)
         with torch.autocast(device.type, enabled=False):
-            windows = tuple(config.n_fft // part for part in PARTS)
-            both = [spectra(channel(sound, which), windows) for sound in (original(samples, config), made)]
-            if self._distance is None or self._distance.device != device:
-                self._distance = HeardDistance(config.rate, windows, device)
+            both = [spectra(channel(sound, which), self._windows) for sound in (original(samples, config), made)]
             return self._distance(*both), heard_convergence(*both)
 
     def one_step(self, maps: Maps, given: Given, seeds: Tensor, noise: Tensor) -> Tensor:

@@ -75,13 +75,13 @@ def heard_convergence(real: list[Tensor], made: list[Tensor]) -> Tensor:
 
 
 class HeardDistance:
-    """Distance of logarithmic mel magnitudes of sounds with several windows, in nepers; holds filterbanks."""
+    """Distance of logarithmic mel magnitudes of sounds with several windows, in nepers; holds filterbanks, on the device of the sounds."""
 
-    def __init__(self, rate: int, windows: tuple[int, ...], device: torch.device) -> None:
-        self.device = device
-        self._mels = [mel_filterbank(rate, size, size // 2 // _BINS).T.contiguous().to(device) for size in windows]
+    def __init__(self, rate: int, windows: tuple[int, ...]) -> None:
+        self._mels = [mel_filterbank(rate, size, size // 2 // _BINS).T.contiguous() for size in windows]
 
     def __call__(self, real: list[Tensor], made: list[Tensor]) -> Tensor:
         """Magnitudes with each window, real and decoded -> a scalar: the mean over windows."""
+        self._mels = [m.to(s.device) for m, s in zip(self._mels, real, strict=True)]
         logs = [[torch.log(s @ m.to(s) + _MEL_FLOOR) for s, m in zip(x, self._mels, strict=True)] for x in (real, made)]
         return torch.stack([(r - m).abs().mean() for r, m in zip(*logs, strict=True)]).mean()
